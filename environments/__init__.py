@@ -1,0 +1,1 @@
+"""Real games behind one small Gymnasium interface, with scripted and random players."""

@@ -1,0 +1,1 @@
+"""Scores: rollouts against held-out video, agents in the real game, reports."""

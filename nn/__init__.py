@@ -1,0 +1,1 @@
+"""Shared building blocks of the models: transformer, attention, heads, distributions, normalisers."""
