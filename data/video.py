@@ -1,0 +1,96 @@
+"""Frames to video bytes and back.
+
+Clips are H.264 in mp4, padded by repeating the edge to a width multiple of 64 (see `data.decoders`) and an even
+height; whoever stores a clip keeps its true size beside it and `read_frames` crops to that. Small frames are stored
+without loss: in pixel art every pixel carries meaning.
+"""
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import av
+import numpy as np
+
+from reverie.data.decoders import Backend, VideoSource, open_video
+from reverie.data.errors import UserError
+
+Quality = Literal["lossless", "high", "standard"]
+
+LOSSLESS_HEIGHT = 128
+"""Frames up to this height are stored without loss."""
+GOP = 16
+"""Frames from keyframe to keyframe: reading a random window decodes at most this many frames too many."""
+
+_WIDTH_MULTIPLE, _HEIGHT_MULTIPLE = 64, 2
+# quality -> (codec, pixel format, constant rate factor). RGB at factor 0 is bit-exact through both decoders.
+_CODECS: dict[str, tuple[str, str, str]] = {
+    "lossless": ("libx264rgb", "rgb24", "0"),
+    "high": ("libx264", "yuv420p", "18"),
+    "standard": ("libx264", "yuv420p", "23"),
+}
+
+
+def storage_quality(height: int) -> Quality:
+    """Lossless for frames up to `LOSSLESS_HEIGHT`, high above."""
+    return "lossless" if height <= LOSSLESS_HEIGHT else "high"
+
+
+def encode_video(
+    target: Path | BinaryIO,
+    frames: np.ndarray | Iterable[np.ndarray],
+    fps: float,
+    *,
+    quality: Quality,
+    gop: int = GOP,
+) -> None:
+    """Writes frames as H.264 in mp4: a keyframe every `gop` frames, no B-frames, the same bytes every time.
+
+    Args:
+        target: a path, or a writable and seekable binary file.
+        frames: (N, H, W, 3) uint8, or any iterable of (H, W, 3) uint8 frames of one size.
+        fps: frames a second.
+        quality: see `storage_quality`; "lossless" is bit-exact.
+        gop: frames from keyframe to keyframe.
+
+    Raises:
+        UserError: there are no frames.
+    """
+    codec, pixel_format, factor = _CODECS[quality]
+    rate = Fraction(fps).limit_denominator(100_000)
+    with av.open(str(target) if isinstance(target, Path) else target, "w", format="mp4") as container:
+        stream = None
+        for frame in frames:
+            padded = _pad(frame)
+            if stream is None:
+                stream = container.add_stream(codec, rate=rate, options={"crf": factor, "preset": "veryfast"})
+                stream.height, stream.width = padded.shape[:2]
+                stream.pix_fmt = pixel_format
+                stream.codec_context.gop_size = gop
+                stream.codec_context.max_b_frames = 0
+                stream.codec_context.thread_count = 1  # the bytes must not depend on the machine
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(padded, format="rgb24")))
+        if stream is None:
+            raise UserError(f"{target}: cannot write a video without frames; give at least one.")
+        container.mux(stream.encode(None))
+
+
+def read_frames(
+    source: VideoSource,
+    indices: Sequence[int],
+    size: tuple[int, int] | None = None,
+    backend: Backend = "auto",
+) -> np.ndarray:
+    """(len(indices), H, W, 3) uint8 frames of a file or its bytes, cropped to the true `size` (H, W) if padded.
+
+    Raises `VideoError` when neither the file nor the frames can be read.
+    """
+    frames = open_video(source, backend).read(indices)
+    return frames if size is None else np.ascontiguousarray(frames[:, : size[0], : size[1]])
+
+
+def _pad(frame: np.ndarray) -> np.ndarray:
+    height, width = frame.shape[:2]
+    bottom, right = -height % _HEIGHT_MULTIPLE, -width % _WIDTH_MULTIPLE
+    return np.ascontiguousarray(np.pad(frame, ((0, bottom), (0, right), (0, 0)), mode="edge"))
