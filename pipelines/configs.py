@@ -1,0 +1,57 @@
+"""Dataclass configurations as plain JSON and YAML values, and back."""
+
+import types
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+def to_plain(value: Any) -> Any:
+    """`value` with dataclasses as dicts, tuples as lists and paths as strings."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def from_plain(cls: type[T], data: Mapping[str, Any]) -> T:
+    """The dataclass `cls` from what `to_plain` made of it. Raises `TypeError` on an unknown field."""
+    hints = get_type_hints(cls)
+    return cls(**{name: _convert(hints.get(name), item) for name, item in data.items()})
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """`field: old value -> new value` for every leaf in which two nested plain mappings differ."""
+    a, b = flatten(old), flatten(new)
+    absent = "absent"
+    return [f"{key}: {a.get(key, absent)} -> {b.get(key, absent)}" for key in sorted({*a, *b}) if _differ(a, b, key)]
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, item in data.items():
+        flat |= flatten(item, f"{prefix}{key}.") if isinstance(item, Mapping) else {f"{prefix}{key}": item}
+    return flat
+
+
+def _differ(a: Mapping[str, Any], b: Mapping[str, Any], key: str) -> bool:
+    return (key in a) != (key in b) or a.get(key) != b.get(key)
+
+
+def _convert(hint: Any, item: Any) -> Any:
+    if item is None:
+        return None
+    if isinstance(hint, types.UnionType) or get_origin(hint) is Union:
+        hint = next(option for option in get_args(hint) if option is not type(None))
+    if is_dataclass(hint) and isinstance(item, Mapping):
+        return from_plain(hint, item)  # type: ignore[arg-type]
+    if get_origin(hint) is tuple:
+        return tuple(item)
+    return Path(item) if hint is Path else item

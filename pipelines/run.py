@@ -1,0 +1,139 @@
+"""Run folders: what was asked (config.yaml), where it came from (provenance.json), and refusal of a wrong one.
+
+A run is identified by its kind, its model and the hashes of its inputs. The same command again continues it; a command
+whose data, parents or model differ is refused. Everything else (steps, learning rate, intervals) may change.
+"""
+
+import hashlib
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reverie.data.errors import UserError
+from reverie.pipelines.atomic import write_json, write_text
+from reverie.pipelines.configs import differences, to_plain
+
+_PACKAGES = ("reverie", "torch", "lightning", "accelerate", "numpy", "webdataset", "decord", "av", "lpips")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside one run folder."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder per kept step, and the file `latest`."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """JSON lines, one per logged step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def provenance(self) -> Path:
+        """Command, versions, commit, seed and identity."""
+        return self.path / "provenance.json"
+
+
+def open_run(
+    path: Path, *, kind: str, config: Any, model: Mapping[str, Any], inputs: Mapping[str, str], main: bool = True
+) -> RunFolder:
+    """Makes the run folder `path`, or continues it if it is the same run.
+
+    Args:
+      kind: the stage.
+      config: its resolved configuration dataclass, written to config.yaml.
+      model: the model's configuration as plain values.
+      inputs: what the run learns from, name -> hash (data index, parent weights).
+      main: whether this process writes; the others only check.
+
+    Raises:
+      UserError: the folder belongs to a run of another kind, model or input, or is no run folder.
+    """
+    run = RunFolder(path)
+    identity = to_plain({"kind": kind, "inputs": inputs, "model": model})
+    if run.provenance.is_file():
+        known = json.loads(run.provenance.read_text())
+        _refuse_other(path, known["identity"], identity)
+    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path}: exists and is not a run folder; give --out a new or empty folder.")
+    else:
+        known = {"identity": identity, "seed": _seed(config), "launches": []}
+    if main:
+        path.mkdir(parents=True, exist_ok=True)
+        write_text(path / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
+        write_json(run.provenance, known | {"launches": [*known["launches"], _launch()]})
+    return run
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _refuse_other(path: Path, known: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    different = differences(known, asked)
+    if different:
+        more = f" and {len(different) - 3} more" if len(different) > 3 else ""
+        raise UserError(
+            f"{path}: this run was made differently ({'; '.join(different[:3])}{more}); "
+            f"give the same inputs and model again, or another --out."
+        )
+
+
+def _seed(config: Any) -> int | None:
+    training = getattr(config, "training", config)
+    return getattr(training, "seed", None)
+
+
+def _launch() -> dict[str, Any]:
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the source tree, with `+changes` if files differ; None outside a checkout of this project."""
+    here = Path(__file__).resolve()
+    if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
+        return None
+    changed = _git(here.parent, "status", "--porcelain", "--untracked-files=no")
+    return f"{_git(here.parent, 'rev-parse', 'HEAD')}{'+changes' if changed else ''}"
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        result = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
+    except OSError:
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None
