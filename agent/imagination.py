@@ -1,0 +1,146 @@
+"""Reinforcement learning in imagination (Dreamer 4, section 3.3): roll the frozen world model with the policy, improve the heads.
+
+Trained: policy head and value head. Frozen: the transformer, reward and continue heads, and the behavioural prior.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from reverie.agent.model import Agent
+from reverie.agent.returns import lambda_returns, pmpo_loss
+from reverie.data.batch import Batch
+from reverie.dynamics.generation import Step, commit, denoise
+from reverie.nn.twohot import twohot_loss, twohot_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImaginationConfig:
+    """Rollouts and the reinforcement learning objective."""
+
+    horizon: int = 16
+    """Imagined frames per rollout."""
+    sampling_steps: int = 4
+    """Shortcut steps K per imagined frame."""
+    discount: float = 0.997
+    """gamma per frame."""
+    trace_decay: float = 0.95
+    """lambda of the lambda-returns."""
+    positive_weight: float = 0.5
+    """PMPO's alpha: weight of the states with positive advantage."""
+    prior_scale: float = 0.3
+    """PMPO's beta: weight of the KL to the behavioural prior."""
+
+    def __post_init__(self) -> None:
+        if self.horizon < 1:
+            raise ValueError(f"imagination.horizon must be at least 1, got {self.horizon}")
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Imagined trajectories; state 0 is the last context frame.
+
+    states (B, H+1, D) agent states. actions component -> (B, H, ...), actions[t] is taken in state t. rewards and continues
+    (B, H), on arriving at states 1..H. latents (B, H, N_z, D_z) the imagined frames.
+    """
+
+    states: Tensor
+    actions: dict[str, Tensor]
+    rewards: Tensor
+    continues: Tensor
+    latents: Tensor
+
+
+@torch.no_grad()
+def imagine(agent: Agent, context: Batch, config: ImaginationConfig) -> Rollout:
+    """One rollout per context row: actions from the policy, frames from the flow, rewards from the reward head.
+
+    Only the last segment of each row is seen. The task of the last frame holds for the whole rollout.
+    """
+    assert context.latents is not None
+    dynamics = agent.dynamics
+    cache = dynamics.new_cache(len(context.latents))
+    task = context.task[:, -1:]
+    tokens = agent.agent_tokens(task.expand_as(context.task))
+    past = Step(context.actions, context.action_mask)
+    seen = commit(
+        dynamics, cache, context.latents, past, torch.randn_like(context.latents), agent_tokens=tokens, segment=context.segment
+    )
+    assert seen is not None
+    states, taken, latents = [seen[:, -1:, 0]], [], []
+    known = torch.ones_like(task, dtype=torch.bool)
+    for _ in range(config.horizon):
+        step = Step(agent.act(states[-1]).sample(), known)
+        z = denoise(dynamics, cache, step, torch.randn_like(context.latents[:, :1]), config.sampling_steps)
+        h = commit(dynamics, cache, z, step, torch.randn_like(z), agent_tokens=tokens[:, -1:])
+        assert h is not None
+        states.append(h[:, :, 0])
+        taken.append(step.actions)
+        latents.append(z)
+    arrived = torch.cat(states[1:], dim=1)
+    return Rollout(
+        states=torch.cat(states, dim=1),
+        actions={name: torch.cat([a[name] for a in taken], dim=1) for name in taken[0]},
+        rewards=twohot_mean(agent.reward_head.nearest(arrived)),
+        continues=agent.continue_head.nearest(arrived)[..., 0].sigmoid(),
+        latents=torch.cat(latents, dim=1),
+    )
+
+
+class ImaginationObjective(nn.Module):
+    """Agent with its reinforcement learning objective; `forward` imagines from a batch of contexts and returns the loss."""
+
+    def __init__(self, agent: Agent, config: ImaginationConfig):
+        super().__init__()
+        self.model, self.config = agent, config
+        agent.requires_grad_(False)
+        for parameter in self.trainable_parameters():
+            parameter.requires_grad_(True)
+
+    def trainable_parameters(self) -> Iterator[nn.Parameter]:
+        """Policy and value heads."""
+        yield from self.model.policy.parameters()
+        yield from self.model.value_head.parameters()
+
+    def forward(self, context: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """PMPO loss plus two-hot value loss on one imagined rollout per context row."""
+        return self.loss(imagine(self.model, context, self.config), ~context.is_terminal[:, -1])
+
+    def loss(self, rollout: Rollout, alive: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss on given rollouts; rows whose start is terminal (`alive` (B,) False) do not count."""
+        config, h = self.config, rollout.states
+        value_logits = self.model.value_head.nearest(h)
+        values = twohot_mean(value_logits).detach()
+        returns = lambda_returns(
+            rollout.rewards, rollout.continues, values, discount=config.discount, lambda_=config.trace_decay
+        )
+        # After an imagined end nothing matters: states count with the probability that the episode still runs.
+        started = torch.cat([alive[:, None].float(), rollout.continues[:, :-1]], dim=1)
+        weight = started.cumprod(dim=1)
+        policy, prior = self.model.act(h[:, :-1]), self.model.act(h[:, :-1], prior=True)
+        advantage = returns - values[:, :-1]
+        kl = policy.kl(prior)
+        policy_loss = pmpo_loss(
+            policy.log_prob(rollout.actions),
+            advantage,
+            kl,
+            weight,
+            positive_weight=config.positive_weight,
+            prior_scale=config.prior_scale,
+        )
+        value_loss = (twohot_loss(value_logits[:, :-1], returns) * weight).sum() / weight.sum().clamp_min(1e-8)
+        loss = policy_loss + value_loss
+        metrics = {
+            "loss": loss,
+            "loss/policy": policy_loss,
+            "loss/value": value_loss,
+            "return": returns[:, 0][alive].mean() if bool(alive.any()) else returns.new_zeros(()),
+            "reward": (rollout.rewards * weight).sum(1).mean(),
+            "value": values.mean(),
+            "advantage/positive": ((advantage >= 0) * weight).sum() / weight.sum().clamp_min(1e-8),
+            "entropy": policy.entropy().mean(),
+            "kl_to_prior": kl.mean(),
+        }
+        return loss, {name: x.detach() for name, x in metrics.items()}

@@ -1,0 +1,193 @@
+"""The interactive dynamics model (Dreamer 4, section 3.2): predicts clean latents from corrupted ones, given actions.
+
+Tokens of one frame: [action tokens S_a][shortcut token (tau, d)][spatial tokens S_z][registers S_r] and, for the agent stage,
+[agent tokens]. World tokens see each other and the past; agent tokens see everything of their frame and their own past; nothing
+sees agent tokens.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from reverie.data.actions import ActionSpace, Binary, Categorical, Component, Continuous
+from reverie.nn.attention import init_linear
+from reverie.nn.cache import RingCache
+from reverie.nn.distributions import scale_continuous
+from reverie.nn.transformer import BlockCausalTransformer, Group, TransformerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicsConfig:
+    """Sizes of the dynamics model. Defaults are the `nano` preset's."""
+
+    latent_shape: tuple[int, int] = (16, 32)
+    """(N_z, D_z) of the tokenizer; taken from the latent shards by the command line."""
+    width: int = 128
+    """Model width."""
+    depth: int = 8
+    """Layers; every `time_every`-th attends over time."""
+    num_heads: int = 4
+    """Query heads."""
+    num_kv_heads: int = 2
+    """Key and value heads (grouped-query attention)."""
+    num_action_tokens: int = 1
+    """Tokens S_a that carry the action."""
+    num_registers: int = 4
+    """Learned register tokens S_r."""
+    time_every: int = 4
+    """Every how many layers one attends over time."""
+    context_length: int = 16
+    """Frames C that a frame sees, itself included; train on longer windows."""
+    max_sampling_steps: int = 64
+    """K_max, a power of two: signal levels lie on the grid {0, 1/K_max, ..., 1}."""
+    context_signal_level: float = 0.9
+    """Signal level at which past frames enter during generation, rounded to the grid."""
+    softcap: float | None = 50.0
+    """Soft cap of attention logits; null for none."""
+
+    def __post_init__(self) -> None:
+        if self.max_sampling_steps < 2 or self.max_sampling_steps & (self.max_sampling_steps - 1):
+            raise ValueError(f"max_sampling_steps must be a power of two >= 2, got {self.max_sampling_steps}")
+        if not 0 < self.context_signal_level <= 1:
+            raise ValueError(f"context_signal_level must lie in (0, 1], got {self.context_signal_level}")
+        if self.width % 2:
+            raise ValueError(f"width must be even, got {self.width}")
+
+    @property
+    def num_world_tokens(self) -> int:
+        """Tokens per frame without agent tokens."""
+        return self.num_action_tokens + 1 + self.latent_shape[0] + self.num_registers
+
+    @property
+    def num_step_sizes(self) -> int:
+        """Step sizes 1, 1/2, ..., 1/K_max; index i stands for 2^-i, the last one is d_min."""
+        return self.max_sampling_steps.bit_length()
+
+    @property
+    def context_signal_index(self) -> int:
+        """`context_signal_level` on the grid of K_max."""
+        return round(self.context_signal_level * self.max_sampling_steps)
+
+    def transformer(self) -> TransformerConfig:
+        """The transformer's sizes."""
+        return TransformerConfig(
+            width=self.width,
+            depth=self.depth,
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_kv_heads,
+            time_every=self.time_every,
+            context_length=self.context_length,
+            softcap=self.softcap,
+        )
+
+
+class ActionEmbedding(nn.Module):
+    """Actions of any space to S_a tokens: the sum of the components' encodings and a learned embedding.
+
+    Where the action is unknown only the learned embedding remains, so labelled and unlabelled video mix per frame.
+    """
+
+    def __init__(self, space: ActionSpace, num_tokens: int, width: int):
+        super().__init__()
+        self.space, self.num_tokens = space, num_tokens
+        self.no_action_embedding = nn.Parameter(torch.randn(num_tokens, width) * 0.02)
+        self.components = nn.ParameterDict(
+            {name: torch.randn(_table_rows(c), num_tokens * width) * 0.02 for name, c in space.components.items()}
+        )
+
+    def forward(self, actions: Mapping[str, Tensor], action_mask: Tensor) -> Tensor:
+        """Component -> (B, T, ...) and mask (B, T) bool -> (B, T, S_a, D)."""
+        total = repeat(self.no_action_embedding, "n d -> b t n d", b=action_mask.shape[0], t=action_mask.shape[1])
+        for name, component in self.space.components.items():
+            code = _encode(component, self.components[name], actions[name])
+            known = rearrange(code, "b t (n d) -> b t n d", n=self.num_tokens)
+            # where, not multiplication: an unknown action must neither contribute nor receive gradient.
+            total = total + torch.where(action_mask[..., None, None], known, 0.0)
+        return total
+
+
+def _table_rows(component: Component) -> int:
+    return 2 * component.n if isinstance(component, Binary) else component.n
+
+
+def _encode(component: Component, table: Tensor, action: Tensor) -> Tensor:
+    if isinstance(component, Categorical):
+        return nn.functional.embedding(action, table)
+    if isinstance(component, Continuous):
+        return scale_continuous(action, component).clamp(-1, 1) @ table
+    assert isinstance(component, Binary)
+    up, down = table.chunk(2)  # one embedding per key and state
+    return up.sum(0) + action.to(table.dtype) @ (down - up)
+
+
+class Dynamics(nn.Module):
+    """x-prediction network f(z_tilde, tau, d, a) over whole sequences, or frame by frame with a cache."""
+
+    def __init__(self, config: DynamicsConfig, action_space: ActionSpace):
+        super().__init__()
+        self.config, self.action_space = config, action_space
+        num_latents, channels = config.latent_shape
+        self.transformer = BlockCausalTransformer(config.transformer())
+        self.action_embedding = ActionEmbedding(action_space, config.num_action_tokens, config.width)
+        self.signal_embedding = nn.Parameter(torch.randn(config.max_sampling_steps + 1, config.width // 2) * 0.02)
+        self.step_embedding = nn.Parameter(torch.randn(config.num_step_sizes, config.width // 2) * 0.02)
+        self.latent_in = nn.Linear(channels, config.width, bias=False)
+        self.latent_out = nn.Linear(config.width, channels, bias=False)
+        init_linear(self.latent_in)
+        init_linear(self.latent_out)
+        self.spatial_positions = nn.Parameter(torch.randn(num_latents, config.width) * 0.02)
+        self.registers = nn.Parameter(torch.randn(config.num_registers, config.width) * 0.02)
+
+    def forward(
+        self,
+        noisy_latents: Tensor,
+        signal_index: Tensor,
+        step_index: Tensor,
+        actions: Mapping[str, Tensor],
+        action_mask: Tensor,
+        *,
+        segment: Tensor | None = None,
+        cache: RingCache | None = None,
+        agent_tokens: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Predicts clean latents.
+
+        Args:
+          noisy_latents: (B, T, N_z, D_z) z_tilde.
+          signal_index: (B, T) int64, tau = index / K_max.
+          step_index: (B, T) int64, d = 2^-index.
+          actions, action_mask: the action that led to each frame, see `Batch`.
+          segment: (B, T) int64, see `Batch`.
+          cache: past frames, see `BlockCausalTransformer.forward`; not advanced here.
+          agent_tokens: (B, T, A, D) inputs of the agent tokens, or None.
+
+        Returns:
+          z_hat (B, T, N_z, D_z) float32 and the agent tokens' outputs (B, T, A, D), or None.
+        """
+        b, t = signal_index.shape
+        parts = [
+            self.action_embedding(actions, action_mask),
+            torch.cat([self.signal_embedding[signal_index], self.step_embedding[step_index]], -1)[:, :, None],
+            self.latent_in(noisy_latents) + self.spatial_positions,
+            repeat(self.registers, "n d -> b t n d", b=b, t=t),
+        ]
+        if agent_tokens is not None:
+            parts.append(agent_tokens)
+        out = self.transformer(torch.cat(parts, dim=2), self._groups(agent_tokens), segment=segment, cache=cache)
+        first = self.config.num_action_tokens + 1
+        z_hat = self.latent_out(out[:, :, first : first + self.config.latent_shape[0]]).float()
+        return z_hat, None if agent_tokens is None else out[:, :, self.config.num_world_tokens :].float()
+
+    def new_cache(self, batch_size: int) -> RingCache:
+        """An empty cache for `batch_size` rollouts."""
+        return self.transformer.new_cache(batch_size, self.registers.device)
+
+    def _groups(self, agent_tokens: Tensor | None) -> list[Group]:
+        world = slice(0, self.config.num_world_tokens)
+        groups = [(world, world)]
+        if agent_tokens is not None:
+            groups.append((slice(self.config.num_world_tokens, None), slice(None)))
+        return groups

@@ -1,0 +1,76 @@
+"""Ring key-value cache of the time layers: constant memory and cost per frame for rollouts of any length.
+
+The keys are stored rotated to their absolute frame number; attention depends on differences only, so nothing moves when the
+window does. A frame being denoised writes its own slot again and again (the slot of the frame that just left the window) and
+becomes past only by `advance`.
+"""
+
+import torch
+from torch import Tensor
+
+
+class RingCache:
+    """Keys and values of the last `window` frames for each time layer. Inference only (writes in place)."""
+
+    def __init__(self, num_layers: int, batch_size: int, window: int, device: torch.device | str):
+        self.window = window
+        self.position = 0
+        """Number of frames that are past, the same for all rows."""
+        self.start = torch.zeros(batch_size, dtype=torch.int64, device=device)
+        """(B,) the first frame that each row may see: rows restart by moving it, see `reset`."""
+        self._latest_start = 0  # max(start) as a Python number: no device synchronisation when nothing is hidden
+        self._layers: list[tuple[Tensor, Tensor] | None] = [None] * num_layers
+
+    def expect(self, steps: int, segment: Tensor | None) -> None:
+        """Announces a forward pass over `steps` new frames; with several, the last segment of each row is what stays visible."""
+        if steps > 1 and self.position > 0:
+            raise ValueError(f"a cache that holds {self.position} frames takes one new frame at a time, got {steps}")
+        if steps > 1 and segment is not None:
+            self.start = (segment != segment[:, -1:]).sum(1)
+            self._latest_start = int(self.start.max())
+
+    def write(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores the new frames' k and v (B, S, G, T, H) and returns the keys and values they attend to.
+
+        A pass without the trailing agent tokens (fewer S than the first write) touches the leading positions only.
+        """
+        buffers = self._buffers(layer, k)
+        steps = k.shape[-2]
+        kept = torch.arange(max(0, steps - self.window), steps, device=k.device)
+        slots = (self.position + kept) % self.window
+        for buffer, new in zip(buffers, (k, v), strict=True):
+            buffer[..., slots, :] = new[..., kept, :].to(buffer.dtype)
+        if steps > 1:
+            return k, v  # a prefill attends within itself, under the transformer's mask
+        filled = min(self.position + 1, self.window)
+        return buffers[0][..., :filled, :], buffers[1][..., :filled, :]
+
+    def advance(self, steps: int = 1) -> None:
+        """Makes the frames of the last forward pass part of the past."""
+        self.position += steps
+
+    def reset(self, rows: Tensor) -> None:
+        """Hides the past of the rows where `rows` (B,) bool is True: for them the next frame is the first."""
+        if bool(rows.any()):
+            self.start = torch.where(rows.to(self.start.device), self.position, self.start)
+            self._latest_start = self.position
+
+    def visible(self) -> Tensor | None:
+        """(B, filled) bool: which slots each row may see when one frame is added, or None if all."""
+        filled = min(self.position + 1, self.window)
+        oldest = self.position + 1 - filled
+        if self._latest_start <= oldest:
+            return None
+        slots = torch.arange(filled, device=self.start.device)
+        frame = self.position - (self.position - slots) % self.window
+        return frame[None, :] >= self.start[:, None]
+
+    def _buffers(self, layer: int, k: Tensor) -> tuple[Tensor, Tensor]:
+        existing = self._layers[layer]
+        if existing is None:
+            shape = (*k.shape[:-2], self.window, k.shape[-1])
+            existing = (torch.empty(shape, dtype=k.dtype, device=k.device), k.new_empty(shape))
+            self._layers[layer] = existing
+        positions = k.shape[1]
+        assert positions <= existing[0].shape[1], "the first frame in a cache must carry the agent tokens"
+        return existing[0][:, :positions], existing[1][:, :positions]

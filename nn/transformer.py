@@ -1,0 +1,191 @@
+"""The block-causal transformer shared by tokenizer and dynamics (Dreamer 4, sections 3.1 and 3.2).
+
+Tokens are (B, T, S, D): B batch, T frames, S tokens a frame, D width. A layer attends either over space (within a frame) or over
+time (one token position across frames, causal, within a sliding window); every `time_every`-th layer is a time layer. Which
+tokens see which inside a frame is a list of groups (queries, keys), each one unmasked attention call.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reverie.nn.attention import Attention, Backend, init_linear, rope_angles, rope_table
+from reverie.nn.cache import RingCache
+
+Group = tuple[slice, slice]
+Rope = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """Sizes of one block-causal transformer."""
+
+    width: int
+    """Model width D."""
+    depth: int
+    """Number of layers; every `time_every`-th is a time layer."""
+    num_heads: int
+    """Query heads; must divide `width`."""
+    num_kv_heads: int
+    """Key and value heads (grouped-query attention); must divide `num_heads`."""
+    context_length: int
+    """Frames C that a frame sees in time layers, itself included."""
+    time_every: int = 4
+    """Every how many layers one attends over time."""
+    mlp_ratio: float = 8 / 3
+    """Hidden width of the SwiGLU MLP over `width`, rounded up to a multiple of 8."""
+    softcap: float | None = 50.0
+    """Attention logits are capped to +-softcap by tanh; null for none."""
+    backend: Backend = "auto"
+    """Attention backend: auto, math, sdpa or flex."""
+
+    def __post_init__(self) -> None:
+        if self.width % self.num_heads or (self.width // self.num_heads) % 4:
+            raise ValueError(
+                f"width {self.width} must be num_heads {self.num_heads} times a multiple of 4; change width or num_heads"
+            )
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"num_kv_heads {self.num_kv_heads} must divide num_heads {self.num_heads}")
+        if self.depth < self.time_every:
+            raise ValueError(f"depth {self.depth} leaves no time layer; use at least time_every = {self.time_every}")
+
+    @property
+    def num_time_layers(self) -> int:
+        """How many of the layers attend over time."""
+        return self.depth // self.time_every
+
+
+class SwiGLU(nn.Module):
+    """Gated MLP without biases: out(silu(gate(x)) * up(x))."""
+
+    def __init__(self, width: int, ratio: float, out_scale: float):
+        super().__init__()
+        hidden = -(-int(width * ratio) // 8) * 8
+        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
+        self.out = nn.Linear(hidden, width, bias=False)
+        init_linear(self.gate_up)
+        init_linear(self.out, out_scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.out(F.silu(gate) * up)
+
+
+class Layer(nn.Module):
+    """Pre-norm attention (over space or time) and pre-norm MLP, both residual."""
+
+    def __init__(self, config: TransformerConfig, *, over_time: bool):
+        super().__init__()
+        scale = (2 * config.depth) ** -0.5  # keeps the residual stream's variance independent of depth
+        self.over_time = over_time
+        self.attention_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.attention = Attention(
+            config.width,
+            config.num_heads,
+            config.num_kv_heads,
+            softcap=config.softcap,
+            backend=config.backend,
+            out_scale=scale,
+        )
+        self.mlp_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.mlp = SwiGLU(config.width, config.mlp_ratio, scale)
+
+    def space(self, x: Tensor, groups: Sequence[Group], rope: Rope | None) -> Tensor:
+        """Attention within each frame; `groups` cover the S tokens in order. (B, T, S, D) -> same."""
+        q, k, v = self.attention.project(self.attention_norm(x), rope)
+        parts = [self.attention.read(q[..., i, :], k[..., j, :], v[..., j, :], None) for i, j in groups]
+        x = x + self.attention.out(torch.cat(parts, dim=-2) if len(parts) > 1 else parts[0])
+        return x + self.mlp(self.mlp_norm(x))
+
+    def time(self, x: Tensor, mask: Tensor | None, rope: Rope, cache: RingCache | None, index: int) -> Tensor:
+        """Attention of each token position over frames; `index` numbers the time layers. (B, T, S, D) -> same."""
+        tokens = rearrange(self.attention_norm(x), "b t s d -> b s t d")
+        q, k, v = self.attention.project(tokens, rope)
+        if cache is not None:
+            k, v = cache.write(index, k, v)
+        out = self.attention.out(self.attention.read(q, k, v, mask))
+        x = x + rearrange(out, "b s t d -> b t s d")
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class BlockCausalTransformer(nn.Module):
+    """Alternating space and time layers with a final RMSNorm."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList(
+            Layer(config, over_time=(i + 1) % config.time_every == 0) for i in range(config.depth)
+        )
+        self.norm = nn.RMSNorm(config.width, eps=1e-6)
+
+    def forward(
+        self,
+        x: Tensor,
+        groups: Sequence[Group],
+        *,
+        space_rope: Rope | None = None,
+        segment: Tensor | None = None,
+        cache: RingCache | None = None,
+    ) -> Tensor:
+        """Runs all layers.
+
+        Args:
+          x: (B, T, S, D) tokens.
+          groups: (query slice, key slice) pairs covering the S positions in order.
+          space_rope: (cos, sin), each (S, head_dim / 2), or None.
+          segment: (B, T) int64; time attention never crosses a change of it. None: one segment.
+          cache: past keys and values. Either empty (then T frames are a prefill) or T is 1. The caller decides with
+            `cache.advance(T)` whether these frames become past.
+
+        Returns:
+          (B, T, S, D) normalised tokens.
+        """
+        first = 0 if cache is None else cache.position
+        positions = torch.arange(first, first + x.shape[1], device=x.device)
+        time_rope = rope_table(rope_angles(positions, self.config.width // self.config.num_heads))
+        mask = self._time_mask(x.shape[1], segment, cache, x.device)
+        time_index = 0
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            if layer.over_time:
+                x = layer.time(x, mask, time_rope, cache, time_index)
+                time_index += 1
+            else:
+                x = layer.space(x, groups, space_rope)
+        return self.norm(x)
+
+    def new_cache(self, batch_size: int, device: torch.device | str = "cpu") -> RingCache:
+        """An empty cache for `batch_size` rows, `context_length` frames deep."""
+        return RingCache(self.config.num_time_layers, batch_size, self.config.context_length, device)
+
+    def _time_mask(
+        self, steps: int, segment: Tensor | None, cache: RingCache | None, device: torch.device
+    ) -> Tensor | None:
+        if cache is not None:
+            cache.expect(steps, segment)
+            if steps == 1 and cache.position > 0:
+                visible = cache.visible()
+                return None if visible is None else rearrange(visible, "b k -> b 1 1 1 1 k")
+        return window_mask(steps, self.config.context_length, segment, device)
+
+
+def window_mask(steps: int, window: int, segment: Tensor | None, device: torch.device) -> Tensor | None:
+    """Where frame i (query) may see frame j (key): j <= i, i - j < window, same segment.
+
+    Returns None when everything is visible (one frame), else bool broadcastable to (B, S, G, N/G, T, T).
+    """
+    if steps == 1:
+        return None
+    i = torch.arange(steps, device=device)
+    distance = i[:, None] - i[None, :]
+    mask = (distance >= 0) & (distance < window)
+    if segment is None:
+        return mask
+    same = segment[:, :, None] == segment[:, None, :]
+    return rearrange(mask & same, "b q k -> b 1 1 1 q k")

@@ -1,0 +1,49 @@
+"""LPIPS (Zhang et al. 2018) from the `lpips` package with converted pretrained weights, frozen."""
+
+import warnings
+from pathlib import Path
+
+import lpips
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from reverie.data.errors import UserError
+
+MIN_SIDE = 64
+"""Smaller frames are enlarged to this (nearest pixel): the last layers of the backbones need some extent."""
+
+
+class PerceptualDistance(nn.Module):
+    """Frozen LPIPS. `forward(a, b)`: (N, 3, H, W) in [-1, 1] -> (N,) distances. Always in evaluation mode, no state of its own."""
+
+    def __init__(self, net: str, weights: Path):
+        super().__init__()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torchvision's deprecated `pretrained` argument, used inside lpips
+            model = lpips.LPIPS(net=net, pretrained=True, pnet_rand=True, verbose=False)
+        missing, unexpected = model.net.load_state_dict(load_file(weights), strict=False)
+        if missing or unexpected:
+            raise UserError(f"{weights}: is not a converted {net} backbone of LPIPS; run `reverie fetch-weights --net {net}`.")
+        # Held outside the module tree: neither parameters to train nor weights to save.
+        self._model = [model.eval().requires_grad_(False)]
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """LPIPS between image pairs."""
+        scale = max(1, -(-MIN_SIDE // min(a.shape[-2:])))
+        if scale > 1:
+            a, b = (F.interpolate(x, scale_factor=scale, mode="nearest") for x in (a, b))
+        model = self._model[0].to(a.device)
+        with torch.autocast(a.device.type, enabled=False):
+            return model(a.float(), b.float()).flatten()
+
+
+def load_lpips(net: str, weights: Path | None) -> PerceptualDistance:
+    """LPIPS with backbone `net` ("alex" or "vgg") from a safetensors file; None looks in the cache.
+
+    Raises `UserError` with the command to run when the weights are missing.
+    """
+    from reverie.tokenizer.weights import find_weights
+
+    return PerceptualDistance(net, weights or find_weights(net))
