@@ -1,8 +1,8 @@
 """The libraries that decode video, behind one interface: decord first, PyAV where decord cannot.
 
-Two faults of decord shape this file. An idle reader goes on decoding the rest of the file into memory, so a reader
-is opened for one call and dropped at once. And some widths whose rows are not a multiple of 64 bytes fail (72, for
-one): PyAV takes over. Both give bit-identical frames.
+Two faults of decord shape this file. An idle reader goes on decoding the rest of the file into memory, so a
+reader is opened for one call and dropped at once. And some widths whose rows are not a multiple of 64 bytes fail
+(72, for one): PyAV takes over. Both give bit-identical frames.
 """
 
 import io
@@ -29,7 +29,7 @@ class VideoError(UserError):
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video holds: size in pixels, mean rate in Hz, when each frame is shown in seconds after the first."""
+    """Size in pixels, mean rate in Hz, and when each frame is shown, in seconds after the first."""
 
     height: int
     width: int

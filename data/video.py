@@ -1,8 +1,8 @@
 """Frames to video bytes and back.
 
-Clips are H.264 in mp4, padded by repeating the edge to a width multiple of 64 (see `data.decoders`) and an even
-height; whoever stores a clip keeps its true size beside it and `read_frames` crops to that. Small frames are stored
-without loss: in pixel art every pixel carries meaning.
+Clips are H.264 in mp4, padded by repeating the edge to a width multiple of 64 (see `data.decoders`) and an
+even height; whoever stores a clip keeps its true size beside it and `read_frames` crops to that. Small frames
+are stored without loss: in pixel art every pixel carries meaning.
 """
 
 from collections.abc import Iterable, Sequence
@@ -82,7 +82,7 @@ def read_frames(
     size: tuple[int, int] | None = None,
     backend: Backend = "auto",
 ) -> np.ndarray:
-    """(len(indices), H, W, 3) uint8 frames of a file or its bytes, cropped to the true `size` (H, W) if padded.
+    """(len(indices), H, W, 3) uint8 frames, cropped to the true `size` (H, W) if the file was padded.
 
     Raises `VideoError` when neither the file nor the frames can be read.
     """

@@ -1,0 +1,72 @@
+"""Writing that survives being killed: a temporary name, fsync, rename; one sentence when the disk is full."""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from reverie.data.errors import UserError
+
+PARTIAL = ".partial-"
+"""Prefix of files that are being written; leftovers are deleted by the next run."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def explain_full_disk(folder: Path) -> Iterator[None]:
+    """Turns 'no space left' and 'not allowed' anywhere in the block into a `UserError` naming `folder`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise UserError(
+                f"{folder}: the disk is full; what is finished is kept, make room and run this again."
+            ) from None
+        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise UserError(
+                f"{folder}: cannot be written ({error.strerror}); choose another folder."
+            ) from None
+        raise
+
+
+def write_durable(path: Path, content: bytes) -> None:
+    """Writes and flushes to the disk. Not atomic: for files inside a folder that is renamed as a whole."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """`path` holds either all of `content` or what it held before, whatever is killed when."""
+    partial = path.with_name(PARTIAL + path.name)
+    try:
+        write_durable(partial, content)
+        partial.rename(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames inside `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def canonical_json(content: Any) -> bytes:
+    """The one byte string for `content`: sorted keys, no spaces, UTF-8."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def fingerprint(content: Any) -> str:
+    """sha256 of `canonical_json`."""
+    return hashlib.sha256(canonical_json(content)).hexdigest()

@@ -1,0 +1,180 @@
+"""`index.json`: what a folder of shards holds, enough to plan every window without opening a shard."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from reverie.data.actions import ActionSpace
+from reverie.data.errors import UserError
+from reverie.data.files import fingerprint
+
+FORMAT = 1
+INDEX = "index.json"
+JOURNAL = ".journal"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One clip: at most `clip_length` consecutive frames of one episode.
+
+    split, shard, key   where it lies: `<shard>` is a tar whose members are named `<key>.<extension>`
+    source, episode     the file it came from and the recording it is part of
+    start, n            first frame within the episode, number of frames
+    members             extension -> (offset, size) in bytes within the shard
+    is_first, is_last   the clip holds the first / last recorded frame of its episode
+    is_terminal         the last frame of the clip ended the episode for good
+    labelled            at least one action is known
+    events              (frame within the clip, task) of every accomplished task; None: not logged
+    """
+
+    split: str
+    shard: str
+    key: str
+    source: str
+    episode: str
+    start: int
+    n: int
+    members: Mapping[str, tuple[int, int]]
+    is_first: bool
+    is_last: bool
+    is_terminal: bool
+    labelled: bool
+    events: tuple[tuple[int, int], ...] | None
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Sample":
+        """Inverse of `to_json`."""
+        members = {name: (int(offset), int(size)) for name, (offset, size) in data["members"].items()}
+        events = None if data["events"] is None else tuple((int(f), int(t)) for f, t in data["events"])
+        return cls(**{**data, "members": members, "events": events})
+
+    def to_json(self) -> dict[str, Any]:
+        """One entry of the index."""
+        entry: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        entry["members"] = {name: list(place) for name, place in self.members.items()}
+        entry["events"] = None if self.events is None else [list(event) for event in self.events]
+        return entry
+
+
+@dataclass(frozen=True)
+class Episode:
+    """The consecutive clips of one recording within one split."""
+
+    name: str
+    samples: tuple[Sample, ...]
+
+    @property
+    def n(self) -> int:
+        """Frames in all clips."""
+        return sum(sample.n for sample in self.samples)
+
+    @property
+    def labelled(self) -> bool:
+        """At least one action is known."""
+        return any(sample.labelled for sample in self.samples)
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """A folder of finished shards: `content` is its index.json (keys: see `data.shards.ShardSet.finish`)."""
+
+    folder: Path
+    content: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "ShardIndex":
+        """Reads index.json. Raises `UserError` when missing, unfinished, damaged or of another format."""
+        folder = Path(folder)
+        path = folder / INDEX
+        try:
+            content = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise UserError(_missing(folder)) from None
+        except (ValueError, OSError) as error:
+            raise UserError(
+                f"{path}: cannot be read ({error}); delete the folder and prepare it again."
+            ) from None
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise UserError(f"{path}: is not an index of format {FORMAT}; prepare the data again.")
+        return cls(folder, content)
+
+    def hash(self) -> str:
+        """sha256 of the index: of the shards' checksums, so of all data, and of every setting."""
+        return fingerprint(self.content)
+
+    @cached_property
+    def _samples(self) -> dict[str, list[Sample]]:
+        entries = [Sample.from_json(entry) for entry in self.content["samples"]]
+        return {split: [s for s in entries if s.split == split] for split in self.splits}
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits: train, and validation if there is one."""
+        return list(self.content["splits"])
+
+    def samples(self, split: str) -> list[Sample]:
+        """The clips of `split`, in the order of the shards."""
+        if split not in self.splits:
+            raise UserError(
+                f"{self.folder}: has no split {split!r}, only {', '.join(self.splits)}; prepare more data."
+            )
+        return self._samples[split]
+
+    def episodes(self, split: str) -> list[Episode]:
+        """The clips of `split` grouped by recording, each in order of time."""
+        groups: dict[str, list[Sample]] = {}
+        for sample in self.samples(split):
+            groups.setdefault(sample.episode, []).append(sample)
+        return [Episode(name, tuple(sorted(group, key=_start))) for name, group in groups.items()]
+
+    @cached_property
+    def action_space(self) -> ActionSpace:
+        """Components of the logged actions; empty when no video has a log."""
+        return ActionSpace.from_json(self.content["action_space"], str(self.folder / INDEX))
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks, in the order of the columns of `events`."""
+        return list(self.content["tasks"])
+
+    @property
+    def fps(self) -> float:
+        """Frames a second."""
+        return float(self.content["fps"])
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(height, width) of the frames; of the frames the latents stand for, in latent shards."""
+        height, width = self.content["frame_size"]
+        return height, width
+
+    @property
+    def latent_shape(self) -> tuple[int, int] | None:
+        """(N_z, D_z) in latent shards, None in video shards."""
+        shape = self.content.get("latent_shape")
+        return None if shape is None else (shape[0], shape[1])
+
+    @property
+    def tokenizer_sha256(self) -> str | None:
+        """Which tokenizer made the latents; None in video shards."""
+        return self.content.get("tokenizer_sha256")
+
+    @property
+    def source_hash(self) -> str | None:
+        """`hash()` of the video shards that the latents were made from; None in video shards."""
+        return self.content.get("source_hash")
+
+
+def _start(sample: Sample) -> int:
+    return sample.start
+
+
+def _missing(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"{folder}: no such folder; `reverie prepare` makes shards."
+    if (folder / JOURNAL).is_dir():
+        return f"{folder}: its shards are unfinished; run the command that makes them again, it continues."
+    return f"{folder}: holds no {INDEX}, so it is no folder of shards; `reverie prepare` makes one."

@@ -1,0 +1,102 @@
+"""Latent shards: the tokenizer's output in place of the video, with the logs of the video shards.
+
+with LatentWriter(out, index, tokenizer_sha256=..., latent_shape=(N_z, D_z)) as writer:
+    for split in index.splits:
+        for episode in index.episodes(split):
+            if all(writer.has(sample) for sample in episode.samples):
+                continue                    # finished before an interruption
+            for sample in episode.samples:  # in order of time, so that a causal tokenizer can go on
+                frames = read_clip(index, sample).frames
+                writer.add(sample, latents) # (n, N_z, D_z); ignored where finished before
+    latent_index = writer.finish()
+"""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from reverie.data.errors import UserError
+from reverie.data.index import Sample, ShardIndex
+from reverie.data.reader import ShardReader
+from reverie.data.shards import ShardSet
+
+_KEPT = ("action_space", "tasks", "fps", "frame_size", "sources", "skipped")
+
+
+class LatentWriter:
+    """Writes latent shards for `index`, continuing after an interruption (see `data.shards`).
+
+    Args:
+        folder: created when missing; refused when it holds latents of another tokenizer or other data.
+        index: the video shards.
+        tokenizer_sha256: identifies the tokenizer's weights.
+        latent_shape: (N_z, D_z).
+        shard_mb: size limit of one shard in MB.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        index: ShardIndex,
+        *,
+        tokenizer_sha256: str,
+        latent_shape: tuple[int, int],
+        shard_mb: float = 256.0,
+    ):
+        self._index, self._reader, self._shape = index, ShardReader(index), latent_shape
+        self._identity: dict[str, Any] = {
+            "source_hash": index.hash(),
+            "tokenizer_sha256": tokenizer_sha256,
+            "latent_shape": list(latent_shape),
+            "shard_mb": shard_mb,
+        }
+        self._shards = ShardSet(folder, self._identity, max_bytes=round(shard_mb * 1e6))
+
+    def has(self, sample: Sample) -> bool:
+        """The latents of this video sample are stored for good."""
+        return self._shards.has(sample.split, sample.key)
+
+    def add(self, sample: Sample, latents: np.ndarray) -> None:
+        """Stores the latents of a video sample as float16, unless `has` it. Raises `UserError` on a wrong shape."""
+        if self.has(sample):
+            return
+        if latents.shape != (sample.n, *self._shape):
+            raise UserError(
+                f"{sample.key}: latents have shape {latents.shape}, expected {(sample.n, *self._shape)}; "
+                f"give one row a frame."
+            )
+        members = {
+            "latents.npy": _to_npy(latents.astype(np.float16)),
+            "steps.npz": self._reader.member(sample, "steps.npz"),
+            "meta.json": self._reader.member(sample, "meta.json"),
+        }
+        self._shards.add(sample.split, sample.key, members, _entry(sample))
+
+    def finish(self) -> ShardIndex:
+        """Writes the index; the latent shards are complete."""
+        header = {name: self._index.content[name] for name in _KEPT if name in self._index.content}
+        return self._shards.finish({**header, **self._identity})
+
+    def __enter__(self) -> "LatentWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._shards.__exit__(kind, error, trace)
+        self._reader.close()
+
+
+def _to_npy(array: np.ndarray) -> bytes:
+    target = io.BytesIO()
+    np.lib.format.write_array(target, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    return target.getvalue()
+
+
+def _entry(sample: Sample) -> Mapping[str, Any]:
+    where = ("split", "shard", "key", "members")
+    return {name: value for name, value in sample.to_json().items() if name not in where}

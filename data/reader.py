@@ -1,0 +1,164 @@
+"""Reading clips out of shards by byte range: no tar is ever scanned."""
+
+import io
+import json
+import os
+import zipfile
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reverie.data.decoders import Backend
+from reverie.data.errors import UserError
+from reverie.data.index import Sample, ShardIndex
+from reverie.data.steps import Steps
+from reverie.data.video import read_frames
+
+_MAX_OPEN_SHARDS = 64
+_CACHED_STEPS = 4096
+_NPY_HEADER_LIMIT = 1024
+
+
+class BrokenSample(UserError):
+    """A clip whose bytes cannot be read as what they should be; names shard and key."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """One whole sample. Exactly one of `frames` and `latents` is given.
+
+    frames   (n, H, W, 3) uint8
+    latents  (n, N_z, D_z) float16
+    steps    the log of the n frames
+    meta     meta.json: source, episode, start, n, fps, size, is_first, is_last, is_terminal, labelled
+    """
+
+    frames: np.ndarray | None
+    latents: np.ndarray | None
+    steps: Steps
+    meta: dict[str, Any]
+
+
+class ShardReader:
+    """Reads parts of samples. May be copied to worker processes, each of which opens its own files.
+
+    Args:
+        index: of video or latent shards.
+        cache_bytes: decoded clips kept in memory, if all of them fit; 0 to keep none.
+        decoder: see `data.decoders.open_video`.
+    """
+
+    def __init__(self, index: ShardIndex, *, cache_bytes: int = 0, decoder: Backend = "auto"):
+        self.index, self._decoder = index, decoder
+        height, width = index.frame_size
+        total = sum(record["frames"] for record in index.content["shards"]) * height * width * 3
+        self._keep_clips = total <= cache_bytes
+        self._clips: dict[str, np.ndarray] = {}
+        self._steps: OrderedDict[str, Steps] = OrderedDict()
+        self._files: OrderedDict[str, int] = OrderedDict()
+
+    def frames(self, sample: Sample, start: int, stop: int) -> np.ndarray:
+        """(stop - start, H, W, 3) uint8. Raises `BrokenSample`."""
+        if not self._keep_clips:
+            return self._decode(sample, start, stop)
+        if sample.key not in self._clips:
+            self._clips[sample.key] = self._decode(sample, 0, sample.n)
+        return self._clips[sample.key][start:stop]
+
+    def latents(self, sample: Sample, start: int, stop: int) -> np.ndarray:
+        """(stop - start, N_z, D_z) float16; reads only these rows. Raises `BrokenSample`."""
+        offset, size = sample.members["latents.npy"]
+        try:
+            header = io.BytesIO(self._read(sample.shard, offset, min(size, _NPY_HEADER_LIMIT)))
+            np.lib.format.read_magic(header)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(header)
+            row = dtype.itemsize * int(np.prod(shape[1:]))
+            content = self._read(sample.shard, offset + header.tell() + start * row, (stop - start) * row)
+            return np.frombuffer(content, dtype).reshape(stop - start, *shape[1:])
+        except (ValueError, OSError) as error:
+            raise self._broken(sample, error) from None
+
+    def steps(self, sample: Sample) -> Steps:
+        """The log of the whole sample. Raises `BrokenSample`."""
+        if sample.key not in self._steps:
+            self._steps[sample.key] = self._parse_steps(sample)
+            if len(self._steps) > _CACHED_STEPS:
+                self._steps.popitem(last=False)
+        return self._steps[sample.key]
+
+    def member(self, sample: Sample, name: str) -> bytes:
+        """The bytes of one member, e.g. "meta.json"."""
+        offset, size = sample.members[name]
+        try:
+            return self._read(sample.shard, offset, size)
+        except OSError as error:
+            raise self._broken(sample, error) from None
+
+    def close(self) -> None:
+        """Closes the shards."""
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": OrderedDict(), "_clips": {}, "_steps": OrderedDict()}
+
+    def __del__(self) -> None:
+        if hasattr(self, "_files"):
+            self.close()
+
+    def _decode(self, sample: Sample, start: int, stop: int) -> np.ndarray:
+        content = self.member(sample, "clip.mp4")
+        try:
+            return read_frames(content, range(start, stop), self.index.frame_size, self._decoder)
+        except UserError as error:
+            raise self._broken(sample, error) from None
+
+    def _parse_steps(self, sample: Sample) -> Steps:
+        try:
+            return Steps.from_npz(self.member(sample, "steps.npz"))
+        except (ValueError, KeyError, TypeError, zipfile.BadZipFile, OSError) as error:
+            raise self._broken(sample, error) from None
+
+    def _read(self, shard: str, offset: int, size: int) -> bytes:
+        content = os.pread(self._file(shard), size, offset)
+        if len(content) != size:
+            raise OSError(f"the shard ends after {offset + len(content)} bytes")
+        return content
+
+    def _file(self, shard: str) -> int:
+        if shard not in self._files:
+            self._files[shard] = _open_shard(self.index.folder / shard)
+            if len(self._files) > _MAX_OPEN_SHARDS:
+                os.close(self._files.popitem(last=False)[1])
+        return self._files[shard]
+
+    def _broken(self, sample: Sample, error: Exception) -> BrokenSample:
+        place = self.index.folder / sample.shard
+        return BrokenSample(f"{place}: clip {sample.key} is damaged ({error}); prepare the data again.")
+
+
+def read_clip(index: ShardIndex, sample: Sample) -> Clip:
+    """The whole sample, of video or latent shards. Raises `BrokenSample`."""
+    reader = ShardReader(index)
+    try:
+        is_video = index.latent_shape is None
+        return Clip(
+            frames=reader.frames(sample, 0, sample.n) if is_video else None,
+            latents=None if is_video else reader.latents(sample, 0, sample.n),
+            steps=reader.steps(sample),
+            meta=json.loads(reader.member(sample, "meta.json")),
+        )
+    finally:
+        reader.close()
+
+
+def _open_shard(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be opened ({error.strerror}); restore it or prepare the data again."
+        ) from None
