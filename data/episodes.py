@@ -1,0 +1,286 @@
+"""Recorded episodes on disk: what `record` writes and `prepare` reads.
+
+    FOLDER/recording.json        what was recorded: game, action space, tasks, players
+    FOLDER/episodes/<name>.mp4   N frames, padded as `encode_video` does: crop to the recording's frame size
+    FOLDER/episodes/<name>.npz   N rows: action/<component> taken AT a frame; reward, events on ARRIVING at it
+
+The video is renamed into place before its log: an episode whose log exists is complete, whatever was killed when.
+"""
+
+import json
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reverie.data.actions import ActionSpace
+from reverie.data.errors import UserError
+from reverie.data.video import encode_video, storage_quality
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """What every episode of one folder has in common.
+
+    env           the game's name, as `make_env` takes it
+    fps           frames per second
+    frame_size    (height, width) of the frames
+    action_space  components of the logged actions
+    tasks         names of the columns of `events`
+    players       who played: anything JSON can hold; a folder keeps to one such setting
+    """
+
+    env: str
+    fps: float
+    frame_size: tuple[int, int]
+    action_space: ActionSpace
+    tasks: tuple[str, ...] = ()
+    players: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of recording.json."""
+        return {
+            "format": FORMAT,
+            "env": self.env,
+            "fps": self.fps,
+            "frame_size": list(self.frame_size),
+            "action_space": self.action_space.to_json(),
+            "tasks": list(self.tasks),
+            "players": dict(self.players),
+        }
+
+    @classmethod
+    def load(cls, folder: Path) -> "Recording":
+        """Reads recording.json. Raises `UserError` when it is missing, damaged or of another format."""
+        path = folder / "recording.json"
+        try:
+            content = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise UserError(
+                f"{path}: missing, so {folder} is no folder of recorded episodes; `reverie record` makes one."
+            ) from None
+        except (ValueError, OSError) as error:
+            raise UserError(f"{path}: cannot be read ({error}); record again into a new folder.") from None
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise UserError(
+                f"{path}: is not of format {FORMAT}, the only one known here; record again into a new folder."
+            )
+        return cls._from_json(content, str(path))
+
+    @classmethod
+    def _from_json(cls, content: dict[str, Any], place: str) -> "Recording":
+        try:
+            height, width = content["frame_size"]
+            return cls(
+                env=str(content["env"]),
+                fps=float(content["fps"]),
+                frame_size=(int(height), int(width)),
+                action_space=ActionSpace.from_json(content["action_space"], place),
+                tasks=tuple(content["tasks"]),
+                players=content.get("players", {}),
+            )
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"{place}: lacks a usable field ({error}); record again into a new folder."
+            ) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeSteps:
+    """The log of one episode of N frames.
+
+    actions      component -> (N, ...), taken at frame i; the last row is the null action and was not taken
+    reward       (N,) float32, received on arriving at frame i; 0 at i = 0
+    events       (N, num_tasks) uint8, the task was accomplished on arriving at frame i
+    is_terminal  the last frame ended the episode for good; False where the recording was cut
+    player       who played
+    """
+
+    actions: dict[str, np.ndarray]
+    reward: np.ndarray
+    events: np.ndarray
+    is_terminal: bool
+    player: str = ""
+
+    @property
+    def num_frames(self) -> int:
+        """N."""
+        return len(self.reward)
+
+
+def video_path(folder: Path, name: str) -> Path:
+    """Where the frames of episode `name` lie."""
+    return folder / "episodes" / f"{name}.mp4"
+
+
+def log_path(folder: Path, name: str) -> Path:
+    """Where the steps of episode `name` lie."""
+    return folder / "episodes" / f"{name}.npz"
+
+
+def complete_episodes(folder: Path) -> list[str]:
+    """Names of all episodes with video and log, sorted."""
+    logs = (folder / "episodes").glob("[!.]*.npz")
+    return sorted(path.stem for path in logs if video_path(folder, path.stem).is_file())
+
+
+def read_steps(folder: Path, name: str, recording: Recording, num_frames: int | None = None) -> EpisodeSteps:
+    """The validated log of episode `name`; `num_frames`, if given, is what its video holds.
+
+    Raises `UserError` naming the file when it is damaged, lacks a field, or its rows do not fit each other or the
+    video.
+    """
+    path = log_path(folder, name)
+    arrays = _load_arrays(path)
+    for key in ("reward", "events", "is_terminal"):
+        if key not in arrays:
+            raise UserError(f"{path}: has no field {key!r}; record this episode again.")
+    rows = len(arrays["reward"]) if num_frames is None else num_frames
+    actions = {
+        key.removeprefix("action/"): value for key, value in arrays.items() if key.startswith("action/")
+    }
+    return EpisodeSteps(
+        actions=recording.action_space.check(actions, rows, str(path)),
+        reward=_check_rows(arrays["reward"], (rows,), "reward", path).astype(np.float32),
+        events=_check_rows(arrays["events"], (rows, len(recording.tasks)), "events", path).astype(np.uint8),
+        is_terminal=bool(arrays["is_terminal"]),
+        player=str(arrays.get("player", "")),
+    )
+
+
+class EpisodeWriter:
+    """Writes episodes into `folder`, each one whole or not at all; a second writer continues after the first.
+
+    Raises `UserError` when the folder holds episodes of another game, action space or players.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        env: str,
+        fps: float,
+        frame_size: tuple[int, int],
+        action_space: ActionSpace,
+        tasks: tuple[str, ...] | list[str],
+        players: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self.recording = Recording(
+            env=env,
+            fps=fps,
+            frame_size=frame_size,
+            action_space=action_space,
+            tasks=tuple(tasks),
+            players=players or {},
+        )
+        (self.folder / "episodes").mkdir(parents=True, exist_ok=True)
+        self._join_or_start()
+
+    def has(self, name: str) -> bool:
+        """Whether episode `name` is complete."""
+        return log_path(self.folder, name).is_file() and video_path(self.folder, name).is_file()
+
+    def write(
+        self,
+        name: str,
+        frames: np.ndarray,
+        actions: Mapping[str, np.ndarray],
+        reward: np.ndarray,
+        events: np.ndarray,
+        is_terminal: bool,
+        player: str,
+    ) -> None:
+        """Writes one episode unless it is there. `frames` (N, H, W, 3) uint8, the rest as in `EpisodeSteps`.
+
+        Raises `UserError` when an array does not fit the recording, or when the disk does not take the files.
+        """
+        if self.has(name):
+            return
+        path, rows = log_path(self.folder, name), len(frames)
+        tasks = len(self.recording.tasks)
+        _check_rows(frames, (rows, *self.recording.frame_size, 3), "frames", path)
+        checked = self.recording.action_space.check(actions, rows, str(path))
+        arrays: dict[str, Any] = {f"action/{component}": value for component, value in checked.items()}
+        arrays["reward"] = _check_rows(reward, (rows,), "reward", path).astype(np.float32)
+        arrays["events"] = _check_rows(events, (rows, tasks), "events", path).astype(np.uint8)
+        arrays["is_terminal"], arrays["player"] = np.bool_(is_terminal), np.str_(player)
+        _write_atomically(video_path(self.folder, name), lambda partial: self._encode(partial, frames))
+        _write_atomically(path, lambda partial: _save_arrays(partial, arrays))
+
+    def _encode(self, path: Path, frames: np.ndarray) -> None:
+        encode_video(path, frames, self.recording.fps, quality=storage_quality(self.recording.frame_size[0]))
+
+    def _join_or_start(self) -> None:
+        path = self.folder / "recording.json"
+        wanted = self.recording.to_json()
+        if not path.exists():
+            _write_atomically(path, lambda partial: partial.write_text(json.dumps(wanted, indent=2)))
+            return
+        present = Recording.load(self.folder).to_json()
+        difference = _difference(json.loads(json.dumps(present)), json.loads(json.dumps(wanted)))
+        if difference:
+            fix = "record into another folder or with the same settings"
+            raise UserError(f"{path}: holds episodes with {difference}; {fix}.")
+
+
+def _check_rows(value: np.ndarray, shape: tuple[int, ...], name: str, path: Path) -> np.ndarray:
+    if value.shape != shape:
+        raise UserError(
+            f"{path}: {name} has shape {value.shape}, expected {shape} (one row a frame); record it again."
+        )
+    return value
+
+
+def _load_arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise UserError(
+            f"{path}: is no readable episode log ({error}); delete it and record this episode again."
+        ) from None
+
+
+def _save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        write(partial)
+        _sync(partial)
+        partial.rename(path)
+        _sync(path.parent)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(
+            f"{path}: cannot be written ({error}); make room and run the same command again."
+        ) from None
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _difference(present: Any, wanted: Any, place: str = "") -> str:
+    """The first place where two JSON values differ, in words; empty when they are equal."""
+    if isinstance(present, dict) and isinstance(wanted, dict):
+        for key in [*wanted, *present]:
+            found = _difference(present.get(key), wanted.get(key), f"{place}.{key}" if place else key)
+            if found:
+                return found
+        return ""
+    return "" if present == wanted else f"{place} {json.dumps(present)}, not {json.dumps(wanted)}"

@@ -1,0 +1,106 @@
+"""`GameEnv`: what every game looks like from outside, whatever library it comes from.
+
+Pixels in, a named action out, and tasks: things a player can accomplish, each reported once an episode, at the step
+in which it happened. A Gymnasium environment; a model needs to know its `frame_size`, `action_space_spec` and `tasks`.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from reverie.data.actions import ActionSpace
+from reverie.data.errors import UserError
+from reverie.environments.spaces import gymnasium_space
+
+Action = Mapping[str, Any]
+"""Component name -> value: an int, a (n,) bool or a (n,) float array."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one step of a game brought. `accomplished`: tasks done by now, in this step or before."""
+
+    frame: np.ndarray
+    reward: float
+    terminated: bool
+    truncated: bool
+    accomplished: set[str]
+
+
+class GameEnv(gymnasium.Env[np.ndarray, Action]):
+    """One game. Subclasses say how it starts and how it advances.
+
+    name               as `make_env` takes it
+    action_space_spec  the components of an action
+    tasks              task names, in the order of the columns of recorded events
+    fps                frames per second at which a recording plays
+    frame_size         (height, width)
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        action_space: ActionSpace,
+        tasks: list[str],
+        fps: float,
+        frame_size: tuple[int, int],
+    ) -> None:
+        self.name = name
+        self.action_space_spec = action_space
+        self.tasks = tasks
+        self.fps = fps
+        self.frame_size = frame_size
+        self.observation_space = gymnasium.spaces.Box(0, 255, (*frame_size, 3), np.uint8)
+        self.action_space = gymnasium_space(action_space)
+        self._frame: np.ndarray | None = None
+        self._accomplished: set[str] = set()
+
+    def frame(self) -> np.ndarray:
+        """The current frame, (H, W, 3) uint8."""
+        assert self._frame is not None, "reset the game first"
+        return self._frame
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Starts an episode; the same seed starts the same one. Returns the frame and `{"events": []}`."""
+        self._frame = self._start(seed)
+        self._accomplished = set()
+        return self._frame, {"events": []}
+
+    def step(self, action: Action) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Frame, reward, terminated (for good), truncated (cut) and `{"events": tasks accomplished just now}`.
+
+        Raises `UserError` when `action` does not fit `action_space_spec`.
+        """
+        outcome = self._advance(self._checked(action))
+        events = [task for task in self.tasks if task in outcome.accomplished - self._accomplished]
+        self._accomplished |= outcome.accomplished
+        self._frame = outcome.frame
+        return outcome.frame, outcome.reward, outcome.terminated, outcome.truncated, {"events": events}
+
+    @abstractmethod
+    def _start(self, seed: int | None) -> np.ndarray:
+        """Begins an episode and returns its first frame."""
+
+    @abstractmethod
+    def _advance(self, action: dict[str, np.ndarray]) -> Outcome:
+        """Plays one step with an action that fits the action space."""
+
+    def _checked(self, action: Action) -> dict[str, np.ndarray]:
+        rows = {name: np.asarray(value)[None] for name, value in action.items()}
+        return {
+            name: row[0] for name, row in self.action_space_spec.check(rows, 1, f"game {self.name!r}").items()
+        }
+
+
+def require_steps(max_steps: int, name: str) -> int:
+    """`max_steps` if it is a usable episode limit, else raises `UserError`."""
+    if max_steps < 1:
+        raise UserError(f"game {name!r}: max_steps must be at least 1, got {max_steps}.")
+    return max_steps

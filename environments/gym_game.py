@@ -1,0 +1,100 @@
+"""Any Gymnasium environment that draws itself: Atari (ALE), ViZDoom, MiniGrid's other rooms, your own."""
+
+import importlib
+from typing import Any
+
+import gymnasium
+import numpy as np
+from PIL import Image
+
+from reverie.data.errors import UserError
+from reverie.environments.game import GameEnv, Outcome, require_steps
+from reverie.environments.spaces import action_space_of, native_action
+
+LIBRARIES = {
+    "ALE/": ("ale_py", "ale-py"),
+    "Vizdoom": ("vizdoom.gymnasium_wrapper", "vizdoom"),
+    "MiniGrid-": ("minigrid", "minigrid"),
+    "BabyAI-": ("minigrid", "minigrid"),
+}
+"""Beginning of an id -> the module that registers it with Gymnasium, and the package to install for it."""
+
+
+class GymGame(GameEnv):
+    """`gym:<id>`: frames are what the environment renders, rewards are its own, and there are no tasks.
+
+    `frame_size` (height, width) shrinks the frames by averaging; without it they keep the game's size.
+    `max_steps` replaces the environment's own limit.
+    """
+
+    def __init__(
+        self,
+        game_id: str,
+        *,
+        seed: int | None = None,
+        max_steps: int | None = None,
+        frame_size: tuple[int, int] | None = None,
+    ) -> None:
+        name = f"gym:{game_id}"
+        self.inner = _make(name, game_id, max_steps)
+        self._wanted_size = frame_size
+        self.inner.reset(seed=seed)
+        first = self._picture(name)
+        self._first_seed = seed
+        super().__init__(
+            name=name,
+            action_space=action_space_of(self.inner.action_space, f"game {name!r}"),
+            tasks=[],
+            fps=float(self.inner.metadata.get("render_fps") or 30),
+            frame_size=(first.shape[0], first.shape[1]),
+        )
+
+    def close(self) -> None:
+        """Closes the library's window and files."""
+        self.inner.close()
+
+    def _start(self, seed: int | None) -> np.ndarray:
+        self.inner.reset(seed=self._first_seed if seed is None else seed)
+        self._first_seed = None
+        return self._picture(self.name)
+
+    def _advance(self, action: dict[str, np.ndarray]) -> Outcome:
+        _, reward, terminated, truncated, _ = self.inner.step(native_action(self.inner.action_space, action))
+        return Outcome(
+            frame=self._picture(self.name),
+            reward=float(reward),
+            terminated=bool(terminated),
+            truncated=bool(truncated and not terminated),
+            accomplished=set(),
+        )
+
+    def _picture(self, name: str) -> np.ndarray:
+        picture: Any = self.inner.render()
+        if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != 3:
+            raise UserError(f"game {name!r}: draws no RGB frames; use one with the render mode 'rgb_array'.")
+        if self._wanted_size is not None and picture.shape[:2] != self._wanted_size:
+            height, width = self._wanted_size
+            shrunk = Image.fromarray(picture.astype(np.uint8)).resize((width, height), Image.Resampling.BOX)
+            picture = np.asarray(shrunk)
+        return np.array(picture, np.uint8)
+
+
+def _make(name: str, game_id: str, max_steps: int | None) -> gymnasium.Env:
+    _register(name, game_id)
+    limit = {} if max_steps is None else {"max_episode_steps": require_steps(max_steps, name)}
+    try:
+        return gymnasium.make(game_id, render_mode="rgb_array", disable_env_checker=True, **limit)
+    except gymnasium.error.Error as error:
+        reason = str(error).strip().rstrip(".")
+        raise UserError(f"game {name!r}: Gymnasium cannot make it ({reason}).") from None
+    except TypeError as error:
+        raise UserError(f"game {name!r}: does not take the render mode 'rgb_array' ({error}).") from None
+
+
+def _register(name: str, game_id: str) -> None:
+    for prefix, (module, package) in LIBRARIES.items():
+        if game_id.startswith(prefix):
+            try:
+                importlib.import_module(module)
+            except ModuleNotFoundError:
+                raise UserError(f"game {name!r}: is not installed; run `pip install {package}`.") from None

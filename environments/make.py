@@ -1,0 +1,47 @@
+"""Games by name. Each library is imported only when one of its games is asked for."""
+
+from typing import Any
+
+from reverie.data.errors import UserError
+from reverie.environments.game import GameEnv
+
+NAMES = ("minigrid-doorkey[-SIZE]", "minigrid-empty[-SIZE]", "crafter", "gym:<Gymnasium id>")
+
+
+def make_env(name: str, *, seed: int | None = None, **options: Any) -> GameEnv:
+    """The game called `name`, ready for `reset`. `seed` starts the first episode if its reset gets none.
+
+    Options: `max_steps` for all; `tile_size`, `highlight` for MiniGrid; `frame_size` for `gym:`.
+    Raises `UserError` for an unknown name, an unknown option, or a library that is not installed.
+    """
+    try:
+        return _build(name, seed, options)
+    except TypeError as error:
+        if options and "unexpected keyword" in str(error):
+            raise UserError(f"game {name!r}: knows not all of the options {', '.join(options)}.") from None
+        raise
+
+
+def _build(name: str, seed: int | None, options: dict[str, Any]) -> GameEnv:
+    family, _, rest = name.partition(":")
+    if family == "gym" and rest:
+        from reverie.environments.gym_game import GymGame
+
+        return GymGame(rest, seed=seed, **options)
+    if name.startswith("minigrid-"):
+        from reverie.environments.minigrid.game import MiniGridGame
+
+        return MiniGridGame(name, seed=seed, **options)
+    if name == "crafter":
+        return _crafter(seed, options)
+    raise UserError(f"game {name!r}: is not known; use one of {', '.join(NAMES)}.")
+
+
+def _crafter(seed: int | None, options: dict[str, Any]) -> GameEnv:
+    try:
+        from reverie.environments.crafter.game import CrafterGame
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"game 'crafter': needs the package {error.name!r}; run `pip install 'reverie[crafter]'`."
+        ) from None
+    return CrafterGame(seed=seed, **options)

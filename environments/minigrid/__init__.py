@@ -1,0 +1,1 @@
+"""MiniGrid (Farama): the game and its planner."""

@@ -1,0 +1,184 @@
+"""Plays a game with scripted and random players and records every episode as video and log.
+
+What an episode holds is a pure function of the settings, the seed and the episode's number. A killed recording is
+continued by the same command, with the same result, by any number of workers.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reverie.data.episodes import EpisodeSteps, EpisodeWriter, read_steps
+from reverie.data.errors import UserError
+from reverie.environments.game import GameEnv
+from reverie.environments.make import make_env
+from reverie.environments.play import play_episode
+from reverie.environments.players import KINDS, require_player
+from reverie.pipelines.progress import Meter, meter
+
+CHUNK = 16
+"""Episodes a worker records before it reports."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordConfig:
+    """Recording of one game."""
+
+    out: Path
+    """Folder of the episodes; what it holds already is kept, and not recorded again."""
+    env: str = "minigrid-doorkey"
+    """Game: minigrid-doorkey[-SIZE], minigrid-empty[-SIZE], crafter, or gym:<Gymnasium id>."""
+    episodes: int = 1000
+    """Number of episodes the folder holds at the end."""
+    players: dict[str, float] = field(default_factory=lambda: {"expert": 0.9, "random": 0.1})
+    """Who plays how often: weights of "expert" (scripted) and "random", one drawn per episode."""
+    skill: tuple[float, float] = (0.3, 1.0)
+    """Range of the expert's skill, drawn uniformly per episode: the share of steps that are not random."""
+    seed: int = 0
+    """Seed of everything drawn."""
+    max_steps: int | None = None
+    """Longest episode in steps; the game's own limit by default."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further options of the game, such as {tile_size: 8} (MiniGrid) or {frame_size: [64, 64]} (gym:)."""
+    workers: int = 1
+    """Processes that play at the same time."""
+
+    def __post_init__(self) -> None:
+        low, high = self.skill
+        if not 0 <= low <= high <= 1:
+            raise UserError(f"skill: needs 0 <= low <= high <= 1, got {low} and {high}.")
+        unknown = sorted(set(self.players) - set(KINDS))
+        if unknown:
+            raise UserError(f"players: {unknown[0]!r} is not known; use {' or '.join(KINDS)}.")
+        weights = self.players.values()
+        if not all(math.isfinite(w) and w >= 0 for w in weights) or sum(weights) <= 0:
+            raise UserError(f"players: weights must be at least 0 with a positive sum, got {self.players}.")
+        for name in ("episodes", "workers"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}: must be at least 1, got {getattr(self, name)}.")
+        if self.seed < 0:
+            raise UserError(f"seed: must be at least 0, got {self.seed}.")
+
+
+def record(config: RecordConfig) -> None:
+    """Records until the folder holds `config.episodes` episodes, then prints what they are like."""
+    game = _make_game(config)
+    for kind, weight in config.players.items():
+        if weight > 0:
+            require_player(kind, game)
+    writer = _make_writer(config, game)
+    missing = [number for number in range(config.episodes) if not writer.has(episode_name(number))]
+    with meter("record", config.episodes, start=config.episodes - len(missing)) as shown:
+        if config.workers == 1:
+            for number in missing:
+                _record_episode(config, game, writer, number)
+                shown.update()
+        else:
+            _record_in_parallel(config, missing, shown)
+    for line in summary(writer, config.episodes):
+        print(line, flush=True)
+
+
+def episode_name(number: int) -> str:
+    """The file name, without ending, of an episode."""
+    return f"{number:06d}"
+
+
+def draw_player(config: RecordConfig, seed: np.random.SeedSequence) -> tuple[str, float]:
+    """Who plays an episode, and with which skill."""
+    rng = np.random.default_rng(seed)
+    kinds = sorted(config.players)
+    weights = np.array([config.players[kind] for kind in kinds], np.float64)
+    kind = kinds[rng.choice(len(kinds), p=weights / weights.sum())]
+    return kind, float(rng.uniform(*config.skill))
+
+
+def summary(writer: EpisodeWriter, episodes: int) -> Iterator[str]:
+    """Lines that say how the first `episodes` episodes went, for all and for each kind of player."""
+    groups: dict[str, list[EpisodeSteps]] = defaultdict(list)
+    for number in range(episodes):
+        steps = read_steps(writer.folder, episode_name(number), writer.recording)
+        groups[steps.player.split()[0]].append(steps)
+    everyone = [steps for group in groups.values() for steps in group]
+    frames = sum(steps.num_frames for steps in everyone)
+    steps_played = frames - len(everyone)
+    yield f"{writer.folder}: {len(everyone)} episodes of {writer.recording.env}, {steps_played} steps"
+    for kind in sorted(groups):
+        yield _describe(kind, groups[kind], writer.recording.tasks)
+
+
+def _describe(kind: str, group: list[EpisodeSteps], tasks: tuple[str, ...]) -> str:
+    mean_return = np.mean([steps.reward.sum() for steps in group])
+    mean_steps = np.mean([steps.num_frames - 1 for steps in group])
+    success = np.mean([steps.events.any(axis=0) for steps in group], axis=0)
+    shares = ", ".join(f"{task} {100 * share:.1f} %" for task, share in zip(tasks, success))
+    line = f"  {kind}: {len(group)} episodes, mean return {mean_return:.3f}, mean steps {mean_steps:.1f}"
+    return f"{line}, success: {shares}" if tasks else line
+
+
+def _make_game(config: RecordConfig) -> GameEnv:
+    limit = {} if config.max_steps is None else {"max_steps": config.max_steps}
+    return make_env(config.env, seed=config.seed, **limit, **config.options)
+
+
+def _make_writer(config: RecordConfig, game: GameEnv) -> EpisodeWriter:
+    total = sum(config.players.values())
+    settings = {
+        "mixture": {kind: weight / total for kind, weight in sorted(config.players.items())},
+        "skill": list(config.skill),
+        "seed": config.seed,
+        "max_steps": config.max_steps,
+        "options": config.options,
+    }
+    return EpisodeWriter(
+        config.out,
+        env=game.name,
+        fps=game.fps,
+        frame_size=game.frame_size,
+        action_space=game.action_space_spec,
+        tasks=game.tasks,
+        players=settings,
+    )
+
+
+def _record_episode(config: RecordConfig, game: GameEnv, writer: EpisodeWriter, number: int) -> None:
+    player_seed, play_seed = np.random.SeedSequence([config.seed, number]).spawn(2)
+    kind, skill = draw_player(config, player_seed)
+    frames, steps = play_episode(game, kind, seed=play_seed, skill=skill)
+    writer.write(
+        episode_name(number),
+        frames,
+        steps.actions,
+        steps.reward,
+        steps.events,
+        steps.is_terminal,
+        steps.player,
+    )
+
+
+def _record_chunk(config: RecordConfig, numbers: list[int]) -> int:
+    game = _make_game(config)
+    writer = _make_writer(config, game)
+    for number in numbers:
+        _record_episode(config, game, writer, number)
+    return len(numbers)
+
+
+def _record_in_parallel(config: RecordConfig, missing: list[int], shown: Meter) -> None:
+    # Spawned, not forked: the parent has loaded torch, whose threads do not survive a fork.
+    with ProcessPoolExecutor(config.workers, mp_context=get_context("spawn")) as pool:
+        chunks = [missing[i : i + CHUNK] for i in range(0, len(missing), CHUNK)]
+        jobs = [pool.submit(_record_chunk, config, chunk) for chunk in chunks]
+        try:
+            for job in as_completed(jobs):
+                shown.update(job.result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
