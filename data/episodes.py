@@ -4,7 +4,8 @@
     FOLDER/episodes/<name>.mp4   N frames, padded as `encode_video` does: crop to the recording's frame size
     FOLDER/episodes/<name>.npz   N rows: action/<component> taken AT a frame; reward, events on ARRIVING at it
 
-The video is renamed into place before its log: an episode whose log exists is complete, whatever was killed when.
+The video is renamed into place before its log: an episode whose log exists is complete, whatever was killed
+when.
 """
 
 import json
@@ -133,8 +134,8 @@ def complete_episodes(folder: Path) -> list[str]:
 def read_steps(folder: Path, name: str, recording: Recording, num_frames: int | None = None) -> EpisodeSteps:
     """The validated log of episode `name`; `num_frames`, if given, is what its video holds.
 
-    Raises `UserError` naming the file when it is damaged, lacks a field, or its rows do not fit each other or the
-    video.
+    Raises `UserError` naming the file when it is damaged, lacks a field, or its rows do not fit each other or
+    the video.
     """
     path = log_path(folder, name)
     arrays = _load_arrays(path)

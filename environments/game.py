@@ -1,7 +1,8 @@
 """`GameEnv`: what every game looks like from outside, whatever library it comes from.
 
-Pixels in, a named action out, and tasks: things a player can accomplish, each reported once an episode, at the step
-in which it happened. A Gymnasium environment; a model needs to know its `frame_size`, `action_space_spec` and `tasks`.
+Pixels in, a named action out, and tasks: things a player can accomplish, each reported once an episode, at
+the step in which it happened. A Gymnasium environment; a model needs to know its `frame_size`,
+`action_space_spec` and `tasks`.
 """
 
 from abc import abstractmethod
@@ -74,7 +75,7 @@ class GameEnv(gymnasium.Env[np.ndarray, Action]):
         return self._frame, {"events": []}
 
     def step(self, action: Action) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Frame, reward, terminated (for good), truncated (cut) and `{"events": tasks accomplished just now}`.
+        """Frame, reward, terminated (for good), truncated (cut), `{"events": tasks accomplished just now}`.
 
         Raises `UserError` when `action` does not fit `action_space_spec`.
         """

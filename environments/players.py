@@ -1,7 +1,7 @@
 """Players that need no learning: a random one for every game, a scripted expert for those that have one.
 
-A scripted player sees the game's state but acts only through the game's actions. Its skill is the share of steps
-in which it does what it has planned; in the others it does something random and plans anew.
+A scripted player sees the game's state but acts only through the game's actions. Its skill is the share of
+steps in which it does what it has planned; in the others it does something random and plans anew.
 """
 
 from typing import Protocol
@@ -67,7 +67,7 @@ def make_player(kind: str, game: GameEnv, rng: np.random.Generator, skill: float
         return RandomPlayer(game, rng)
     if kind != "expert":
         raise UserError(f"players: {kind!r} is not known; use {' or '.join(KINDS)}.")
-    return ScriptedPlayer(_expert(game, skill), game, rng, skill)
+    return ScriptedPlayer(_expert(game), game, rng, skill)
 
 
 def require_player(kind: str, game: GameEnv) -> None:
@@ -75,11 +75,17 @@ def require_player(kind: str, game: GameEnv) -> None:
     make_player(kind, game, np.random.default_rng(0))
 
 
-def _expert(game: GameEnv, skill: float) -> Expert:
+def _expert(game: GameEnv) -> Expert:
     if game.name.startswith("minigrid-"):
         from reverie.environments.minigrid.game import MiniGridGame
         from reverie.environments.minigrid.planner import Planner
 
         assert isinstance(game, MiniGridGame)
         return Planner(game)
+    if game.name == "crafter":
+        from reverie.environments.crafter import expert
+        from reverie.environments.crafter.game import CrafterGame
+
+        assert isinstance(game, CrafterGame)
+        return expert.Expert(game)
     raise UserError(f"players: game {game.name!r} has no expert; use --players '{{random: 1}}'.")

@@ -1,7 +1,7 @@
 """Plays a game with scripted and random players and records every episode as video and log.
 
-What an episode holds is a pure function of the settings, the seed and the episode's number. A killed recording is
-continued by the same command, with the same result, by any number of workers.
+What an episode holds is a pure function of the settings, the seed and the episode's number. A killed
+recording is continued by the same command, with the same result, by any number of workers.
 """
 
 import math

@@ -24,8 +24,9 @@ MAX_STEPS = {5: 48, 6: 64, 8: 96, 16: 320}
 class MiniGridGame(GameEnv):
     """`minigrid-doorkey` (5x5), `minigrid-doorkey-8x8`, `minigrid-empty-6x6` and so on.
 
-    Frames have `tile_size` pixels a cell; `highlight` lights up the cells in front of the player, as is MiniGrid's
-    default. Reaching the goal ends an episode for good and pays 1 - 0.9 * steps / max_steps; nothing else pays.
+    Frames have `tile_size` pixels a cell; `highlight` lights up the cells in front of the player, as is
+    MiniGrid's default. Reaching the goal ends an episode for good and pays 1 - 0.9 * steps / max_steps;
+    nothing else pays.
     """
 
     def __init__(

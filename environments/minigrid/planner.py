@@ -1,7 +1,7 @@
 """A planner for rooms with a key, a locked door and a goal: breadth-first search over what actions change.
 
-A state is the player's cell and direction, whether the key is in hand, and the door: locked, closed or open. The
-shortest action sequence is kept and followed as long as nothing else happens.
+A state is the player's cell and direction, whether the key is in hand, and the door: locked, closed or open.
+The shortest action sequence is kept and followed as long as nothing else happens.
 """
 
 from collections import deque

@@ -1,0 +1,131 @@
+"""Staying alive: monsters, thirst, hunger, and sleep in a hole that nothing can enter."""
+
+from crafter import objects
+
+from reverie.environments.crafter.memory import Memory
+from reverie.environments.crafter.routes import face_and, go_and_do, go_and_stand
+from reverie.environments.crafter.situation import DIRECTIONS, MONSTERS, Cell, Situation, shifted
+
+OPPOSITE = {direction: (-direction[0], -direction[1]) for direction in DIRECTIONS}
+
+
+def fight(now: Situation) -> str | None:
+    """Strikes a monster that stands beside the player."""
+    for direction in DIRECTIONS:
+        if isinstance(now.things.get(shifted(now.cell, direction)), MONSTERS):
+            return face_and(now, direction, "do")
+    return None
+
+
+def shut_out(now: Situation) -> str | None:
+    """When weak, puts a stone before a zombie that is two cells ahead."""
+    comes = isinstance(now.things.get(shifted(now.cell, now.facing, 2)), objects.Zombie)
+    weak = now.inventory["health"] <= 5 and now.inventory["stone"] > 0
+    return "place_stone" if comes and weak and now.free(now.ahead) else None
+
+
+def rest_when_safe(now: Situation) -> str | None:
+    """Inside a closed hole: sleeps, or waits for health to come back."""
+    hurt = now.inventory["health"] <= 6 or now.inventory["energy"] <= 3
+    if not hurt or not fed(now) or not _enclosed(now):
+        return None
+    return "sleep" if now.inventory["energy"] < 9 else "noop"
+
+
+def flee(now: Situation, memory: Memory) -> str | None:
+    """Close to death: into a hole."""
+    health = now.inventory["health"]
+    if fed(now) and can_dig(now) and (health <= 3 or (health <= 5 and now.dark)):
+        return dig_in(now, memory)
+    return None
+
+
+def drink(now: Situation, memory: Memory) -> str | None:
+    """To the water when thirsty, and there until thirst is gone."""
+    memory.thirsty = now.inventory["drink"] <= (7 if memory.thirsty else 4)
+    return go_and_do(now, now.cells("water")) if memory.thirsty else None
+
+
+def eat(now: Situation, memory: Memory) -> str | None:
+    """A ripe plant of one's own, or the nearest cow."""
+    memory.hungry = now.inventory["food"] <= (5 if memory.hungry else 4)
+    if not memory.hungry:
+        return None
+    if memory.plant is not None and ripe(now, memory.plant):
+        return go_and_do(now, [memory.plant])
+    return go_and_do(now, now.where(objects.Cow))
+
+
+def sleep(now: Situation, memory: Memory) -> str | None:
+    """Digs in when tired; and once, early, for the achievement of waking up."""
+    energy = now.inventory["energy"]
+    curious = energy < 9 and "wake_up" not in now.achieved and (now.dark or "collect_diamond" in now.achieved)
+    if can_dig(now) and (energy <= 3 or curious):
+        action = dig_in(now, memory)
+        if action:
+            return action
+    return "sleep" if energy <= 1 else None
+
+
+def fed(now: Situation) -> bool:
+    """Whether food and drink last through a sleep."""
+    return now.inventory["food"] > 2 and now.inventory["drink"] > 2
+
+
+def can_dig(now: Situation) -> bool:
+    """Whether the player can open rock and close it behind itself."""
+    return now.inventory["wood_pickaxe"] > 0 and now.inventory["stone"] > 0
+
+
+def ripe(now: Situation, cell: Cell) -> bool:
+    """Whether an edible plant stands there."""
+    thing = now.things.get(cell)
+    return isinstance(thing, objects.Plant) and thing.ripe
+
+
+def dig_in(now: Situation, memory: Memory) -> str | None:
+    """Goes to the nearest rock that can hold a closed hole of two cells; there, starts the script that digs it."""
+    entrances = _hole_entrances(now)
+    if now.cell not in entrances:
+        return go_and_stand(now, entrances) if entrances else None
+    memory.script.extend(_dig_script(now, entrances[now.cell]))
+    return memory.script.popleft()
+
+
+def _dig_script(now: Situation, inwards: Cell) -> list[str]:
+    step = DIRECTIONS[inwards]
+    second = [] if now.free(shifted(now.cell, inwards, 2)) else ["do"]
+    turn = [] if now.facing == inwards else [step]
+    return [*turn, "do", step, *second, step, DIRECTIONS[OPPOSITE[inwards]], "place_stone", "sleep"]
+
+
+def _hole_entrances(now: Situation) -> dict[Cell, Cell]:
+    """Cell to stand on -> direction in which two cells of rock lie with nothing open around them."""
+    found: dict[Cell, Cell] = {}
+    for rock in now.cells("stone"):
+        for inwards in DIRECTIONS:
+            entrance = shifted(rock, OPPOSITE[inwards])
+            reachable = now.free(entrance) or entrance == now.cell
+            if reachable and entrance not in found and _makes_hole(now, rock, inwards):
+                found[entrance] = inwards
+    return found
+
+
+def _makes_hole(now: Situation, rock: Cell, inwards: Cell) -> bool:
+    inner = shifted(rock, inwards)
+    sides = [(inwards[1], inwards[0]), (-inwards[1], -inwards[0])]
+    walls = [shifted(cell, side) for cell in (rock, inner) for side in sides] + [shifted(inner, inwards)]
+    diggable = now.material(inner) in ("stone", "coal") or now.free(inner)
+    return diggable and all(_solid(now, wall) for wall in walls)
+
+
+def _solid(now: Situation, cell: Cell) -> bool:
+    return now.material(cell) not in (None, "lava", "grass", "sand", "path")
+
+
+def _enclosed(now: Situation) -> bool:
+    """Whether every way out of here ends after one cell."""
+    return not any(
+        now.free(cell) and any(now.free(beyond) for beyond in now.neighbours(cell) if beyond != now.cell)
+        for cell in now.neighbours(now.cell)
+    )
