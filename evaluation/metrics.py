@@ -76,8 +76,8 @@ def _ssim(x: Tensor, y: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _lpips(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """(N, C, H, W) uint8 twice -> (N,)."""
-    return network(x / 255, y / 255).reshape(len(x)).double().cpu()
+    """(N, C, H, W) uint8 twice -> (N,). The network takes values in [-1, 1]."""
+    return network(x / 127.5 - 1, y / 127.5 - 1).reshape(len(x)).double().cpu()
 
 
 def _flat(frames: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 Success rates have Wilson's, means Student's t, everything else the bootstrap. Episodes of one run and runs
 of several seeds are different samples: an interval over episodes says how well one agent was measured, an
-interval over seeds how well the method does. `over_seeds` and `paired_difference` are for the second.
+interval over seeds (of one figure per run) how well the method does, and `paired_difference` compares two
+stages there.
 """
 
 from collections.abc import Callable, Sequence
@@ -82,16 +83,11 @@ def bootstrap(rows: np.ndarray, statistic: Statistic, seed: int = 0) -> list[Est
     return [Estimate(float(v), float(a), float(b), len(rows)) for v, a, b in figures]
 
 
-def over_seeds(figures: Sequence[float]) -> Estimate:
-    """One figure per seed (a run's success rate, say) to its mean over seeds with Student's t interval."""
-    return mean(figures)
-
-
 def paired_difference(a: Sequence[float], b: Sequence[float]) -> Estimate:
     """Mean of a - b with its t interval; a[i] and b[i] share a seed, and with it data and worlds."""
     if len(a) != len(b):
         raise ValueError(f"paired figures must come in pairs, got {len(a)} and {len(b)}")
-    return mean(np.subtract(a, b))
+    return mean(np.subtract(a, b, dtype=np.float64))
 
 
 def differs(estimate: Estimate) -> bool:

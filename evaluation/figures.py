@@ -1,0 +1,158 @@
+"""Results as the plain values of report.json, and as lines and a table for the terminal."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from reverie.evaluation.charts import NAMES
+from reverie.evaluation.curves import Advantage, Curve, advantage, curves
+from reverie.evaluation.games import Gain, GameScore
+from reverie.evaluation.reconstruction import Reconstruction
+from reverie.evaluation.rollouts import Rollouts
+from reverie.evaluation.statistics import Estimate
+from reverie.evaluation.windows import Selection
+
+
+@dataclass(frozen=True)
+class GameScores:
+    """All players of one evaluation in one game. `gains` compare players that played the same worlds."""
+
+    env: str
+    task: str
+    tasks: Sequence[str]
+    episodes: int
+    players: list[GameScore]
+    gains: list[Gain]
+
+    def to_json(self) -> dict[str, Any]:
+        """Figures and the outcome of every episode, so that runs can be pooled later."""
+        return {
+            "env": self.env,
+            "task": self.task,
+            "tasks": list(self.tasks),
+            "episodes": self.episodes,
+            "players": [_player(score) for score in self.players],
+            "gains": [_gain(gain) for gain in self.gains],
+        }
+
+    def table(self) -> Table:
+        """One row per player: success at the task, return and steps with intervals."""
+        title = f"{self.env}: {self.episodes} held-out worlds, 95 % intervals"
+        table = Table("player", f"{self.task} %", "return", "steps", title=title, title_justify="left")
+        for score in self.players:
+            success = score.success[self.task].text(1, scale=100)
+            table.add_row(score.player, success, score.episode_return.text(3), score.length.text(1))
+        return table
+
+    def lines(self) -> list[str]:
+        """Each stage's gain over the one before it, in the same worlds."""
+        return [
+            f"  {gain.better} over {gain.worse}: {gain.success.text(1, scale=100)} points of success, "
+            f"return {gain.episode_return.text(3)}"
+            for gain in self.gains
+        ]
+
+
+@dataclass(frozen=True)
+class RolloutFigures:
+    """Curves of all methods and the model's lead over each baseline."""
+
+    rollouts: Rollouts
+    selection: Selection
+    curves: dict[str, dict[str, Curve]]
+    advantage: dict[str, Advantage]
+
+    @classmethod
+    def of(cls, rollouts: Rollouts, selection: Selection, seed: int) -> "RolloutFigures":
+        """Computes curves and leads with their bootstrap intervals."""
+        baselines = [name for name in ("copy", "shuffled") if name in rollouts.scores]
+        return cls(
+            rollouts=rollouts,
+            selection=selection,
+            curves={name: curves(scores, seed) for name, scores in rollouts.scores.items()},
+            advantage={name: advantage(rollouts, name, seed) for name in baselines},
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """All curves, leads and how many windows there were."""
+        return {
+            "windows": len(self.selection.places),
+            "episodes": self.selection.episodes,
+            "clips_too_short": self.selection.clips_too_short,
+            "clips_unlabelled": self.selection.clips_unlabelled,
+            "context": self.rollouts.context,
+            "horizon": self.rollouts.horizon,
+            "curves": {
+                method: {metric: _curve(curve) for metric, curve in found.items()}
+                for method, found in self.curves.items()
+            },
+            "advantage": {name: _advantage(lead) for name, lead in self.advantage.items()},
+        }
+
+    def lines(self) -> list[str]:
+        """What the rollouts show, one line per baseline."""
+        count, context, horizon = len(self.selection.places), self.rollouts.context, self.rollouts.horizon
+        mean = {name: sum(e.value for e in found["psnr"]) / horizon for name, found in self.curves.items()}
+        levels = ", ".join(f"{NAMES[name]} {value:.2f}" for name, value in mean.items())
+        lines = [f"rollouts: {count} windows, {horizon} frames after {context}; PSNR in dB: {levels}"]
+        for name, lead in self.advantage.items():
+            start = lead.beaten_from()
+            when = f"ahead at every step from {start} on" if start else "behind at the last step"
+            lines.append(f"  ahead of {NAMES[name]} by {lead.average.text()} dB; {when}")
+        return lines
+
+
+def reconstruction_json(reconstruction: Reconstruction) -> dict[str, Any]:
+    """Scores and sample counts; None for what was not measured."""
+    names = ("psnr", "psnr_frame", "ssim", "lpips")
+    scores = {name: _estimate(reconstruction.scores.get(name)) for name in names}
+    return {"clips": reconstruction.clips, "frames": reconstruction.frames, "scores": scores}
+
+
+def reconstruction_line(reconstruction: Reconstruction) -> str:
+    """The tokenizer's scores in one line."""
+    digits = {"psnr": 2, "psnr_frame": 2, "ssim": 4, "lpips": 4}
+    names = {"psnr": "PSNR", "psnr_frame": "PSNR mean over frames", "ssim": "SSIM", "lpips": "LPIPS"}
+    parts = [f"{names[name]} {e.text(digits[name])}" for name, e in reconstruction.scores.items()]
+    return f"tokenizer: {reconstruction.frames} held-out frames, {', '.join(parts)}"
+
+
+def _player(score: GameScore) -> dict[str, Any]:
+    return {
+        "player": score.player,
+        "learned": score.learned,
+        "return": score.episode_return.to_json(),
+        "length": score.length.to_json(),
+        "success": {task: estimate.to_json() for task, estimate in score.success.items()},
+        "episodes": [
+            {"seed": r.seed, "steps": r.steps, "return": r.episode_return, "events": r.events}
+            for r in score.results
+        ],
+    }
+
+
+def _gain(gain: Gain) -> dict[str, Any]:
+    return {
+        "text": f"{gain.better} over {gain.worse}",
+        "success": gain.success.to_json(),
+        "return": gain.episode_return.to_json(),
+    }
+
+
+def _advantage(lead: Advantage) -> dict[str, Any]:
+    return {
+        "steps": _curve(lead.steps),
+        "average": lead.average.to_json(),
+        "average_frame": lead.average_frame.to_json(),
+        "beaten_from": lead.beaten_from(),
+    }
+
+
+def _curve(curve: Curve) -> list[dict[str, float | int | None]]:
+    return [estimate.to_json() for estimate in curve]
+
+
+def _estimate(estimate: Estimate | None) -> dict[str, float | int | None] | None:
+    return None if estimate is None else estimate.to_json()

@@ -1,0 +1,65 @@
+"""The pictures and videos of the report, made from results."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from reverie.data.actions import ActionSpace
+from reverie.evaluation.games import Episode
+from reverie.evaluation.pictures import png
+from reverie.evaluation.reconstruction import Reconstruction
+from reverie.evaluation.report import Media
+from reverie.evaluation.rollouts import Rollouts
+from reverie.evaluation.video import (
+    episode_video,
+    reconstruction_grid,
+    rollout_strip,
+    rollout_video,
+)
+
+NUM_STRIPS = 3
+"""Rollouts that are also shown frame by frame."""
+_SHOWN = ("model", "shuffled", "copy")
+
+
+def reconstruction_media(reconstruction: Reconstruction) -> list[Media]:
+    """One picture: frames of different held-out clips above what the tokenizer makes of them."""
+    picture = reconstruction_grid(reconstruction.truth, reconstruction.decoded)
+    return [Media("reconstruction.png", "Held-out frames and their reconstructions", png(picture))]
+
+
+def rollout_films(rollouts: Rollouts, keys: Sequence[str], fps: float) -> list[Media]:
+    """A video per example: truth and methods side by side."""
+    return [
+        Media(f"rollout-{i}.mp4", keys[i], rollout_video(truth, predicted, rollouts.context, fps))
+        for i, (truth, predicted) in enumerate(_examples(rollouts))
+    ]
+
+
+def rollout_strips(rollouts: Rollouts, keys: Sequence[str]) -> list[Media]:
+    """The first examples frame by frame."""
+    return [
+        Media(f"rollout-{i}.png", keys[i], png(rollout_strip(truth, predicted, rollouts.context)))
+        for i, (truth, predicted) in enumerate(_examples(rollouts)[:NUM_STRIPS])
+    ]
+
+
+def agent_films(player: str, episodes: Sequence[Episode], space: ActionSpace, fps: float) -> list[Media]:
+    """A video of each episode that was filmed."""
+    return [
+        Media(f"{player}-{i}.mp4", _caption(episode), episode_video(episode, space, fps))
+        for i, episode in enumerate(episodes)
+        if episode.result.film
+    ]
+
+
+def _examples(rollouts: Rollouts) -> list[tuple[np.ndarray, Mapping[str, np.ndarray]]]:
+    shown = {name: x.numpy() for name, x in rollouts.examples.items() if name in _SHOWN}
+    truth = rollouts.truth.numpy()
+    return [(truth[i], {name: x[i] for name, x in shown.items()}) for i in range(len(truth))]
+
+
+def _caption(episode: Episode) -> str:
+    result = episode.result
+    done = ", ".join(result.events) or "no task accomplished"
+    return f"{result.steps} steps, return {result.episode_return:.2f}: {done}"

@@ -1,0 +1,174 @@
+"""Players in the real game: the same worlds for all, each played once to its end, scored with intervals.
+
+Worlds are chosen by seeds that no recording uses: recorded games start from seeds below 2**31, these from
+there on. (In small games two seeds can still make the same room.) The same seed, player and number of games
+side by side give the same episodes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from reverie.data.actions import ActionSpace
+from reverie.environments.players import GamePlayer, make_player
+from reverie.environments.vector import EpisodeResult, VectorGame
+from reverie.evaluation.statistics import Estimate, mean, paired_difference, success_rate
+
+FIRST_HELD_OUT_SEED = 2**31
+_SEEDS_PER_RUN = 1_000_000
+
+Actions = dict[str, np.ndarray]
+"""Component -> (N, ...), one action per game."""
+
+
+class Policy(Protocol):
+    """Plays N games side by side."""
+
+    def act(self, frames: np.ndarray, first: np.ndarray) -> Actions:
+        """Actions for frames (N, H, W, 3) uint8; `first` (N,) bool marks rows where a new episode starts."""
+
+
+class ModelPlayer(Protocol):
+    """What `agent.player.Player` offers."""
+
+    def reset(self, rows: np.ndarray) -> None:
+        """Forgets the past of the rows (N,) bool."""
+
+    def act(self, frames: np.ndarray) -> Actions:
+        """Actions for frames (N, H, W, 3) uint8."""
+
+
+@dataclass(frozen=True)
+class AgentPolicy:
+    """A learned player."""
+
+    player: ModelPlayer
+
+    def act(self, frames: np.ndarray, first: np.ndarray) -> Actions:
+        """The agent's actions; its memory of a row ends with the row's episode."""
+        if first.any():
+            self.player.reset(first)
+        return self.player.act(frames)
+
+
+@dataclass
+class ScriptedPolicy:
+    """A player of `environments.players` in every game: "random", or "expert", which sees its state."""
+
+    kind: str
+    game: VectorGame
+    seed: int = 0
+    _players: dict[int, GamePlayer] = field(default_factory=dict)
+    _episodes: int = 0
+
+    def act(self, frames: np.ndarray, first: np.ndarray) -> Actions:
+        """Actions of rows that still play, nothing in the others."""
+        for row in np.flatnonzero(first):
+            rng = np.random.default_rng([self.seed, self._episodes])
+            self._players[int(row)] = make_player(self.kind, self.game.envs[row], rng)
+            self._episodes += 1
+        space = self.game.action_space_spec
+        actions = space.null_numpy(len(frames))
+        for row in np.flatnonzero(self.game.active):
+            for name, value in self._players[int(row)].act().items():
+                actions[name][row] = value
+        return actions
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A played episode and the actions taken in it, component -> (steps, ...)."""
+
+    result: EpisodeResult
+    actions: Actions
+
+
+@dataclass(frozen=True)
+class GameScore:
+    """A player's episodes and the figures they give.
+
+    learned  the player is a model of this project
+    success  task -> share of episodes in which it was accomplished
+    """
+
+    player: str
+    learned: bool
+    results: Sequence[EpisodeResult]
+    episode_return: Estimate
+    length: Estimate
+    success: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much better one player did than another in the same worlds: differences with paired t intervals."""
+
+    better: str
+    worse: str
+    success: Estimate
+    episode_return: Estimate
+
+
+def held_out_seeds(episodes: int, seed: int) -> range:
+    """Seeds of the worlds that all players of one evaluation play; another `seed` gives other worlds."""
+    start = FIRST_HELD_OUT_SEED + seed * _SEEDS_PER_RUN
+    return range(start, start + episodes)
+
+
+def play(
+    game: VectorGame, policy: Policy, finished: Callable[[int], object] = lambda _: None
+) -> list[Episode]:
+    """Plays all seeds of `game`; episodes come in the order of the seeds.
+
+    `finished` is told after each step how many episodes just ended.
+    """
+    frames, first = game.reset()
+    episode_of_row = np.zeros(game.num_envs, np.int64)
+    taken: list[list[Actions]] = []
+    while game.active.any():
+        for row in np.flatnonzero(first):  # rows start the seeds in this order
+            episode_of_row[row] = len(taken)
+            taken.append([])
+        actions = policy.act(frames, first)
+        for row in np.flatnonzero(game.active):
+            taken[episode_of_row[row]].append({name: values[row] for name, values in actions.items()})
+        ended = len(game.results)
+        frames, first = game.step(actions)
+        finished(len(game.results) - ended)
+    logs = [_stack(steps, game.action_space_spec) for steps in taken]
+    results = sorted(game.results, key=lambda result: result.number)
+    return [Episode(result, log) for result, log in zip(results, logs, strict=True)]
+
+
+def score(
+    player: str, results: Sequence[EpisodeResult], tasks: Sequence[str], *, learned: bool = False
+) -> GameScore:
+    """Return and length with t intervals, success of each task with Wilson's."""
+    return GameScore(
+        player=player,
+        learned=learned,
+        results=results,
+        episode_return=mean([result.episode_return for result in results]),
+        length=mean([result.steps for result in results]),
+        success={task: success_rate([task in result.events for result in results]) for task in tasks},
+    )
+
+
+def gain(better: GameScore, worse: GameScore, task: str) -> Gain:
+    """`better` minus `worse`; both played the same worlds in the same order."""
+    pairs = [(a, b) for a, b in zip(better.results, worse.results, strict=True)]
+    assert all(a.seed == b.seed for a, b in pairs), "players of different worlds cannot be paired"
+    return Gain(
+        better=better.player,
+        worse=worse.player,
+        success=paired_difference([task in a.events for a, _ in pairs], [task in b.events for _, b in pairs]),
+        episode_return=paired_difference(
+            [a.episode_return for a, _ in pairs], [b.episode_return for _, b in pairs]
+        ),
+    )
+
+
+def _stack(steps: list[Actions], space: ActionSpace) -> Actions:
+    return {name: np.stack([step[name] for step in steps]) for name in space.components}

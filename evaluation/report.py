@@ -1,0 +1,151 @@
+"""The report a person looks at: one HTML page with everything inside it, and the same figures as report.json.
+
+`report.html` needs no other file and no network. The pictures and videos in it also lie in `media/`.
+"""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+
+from reverie.data.files import write_atomic
+from reverie.evaluation.charts import NAMES
+from reverie.evaluation.metrics import PSNR_CAP
+from reverie.evaluation.video import MAX_FPS
+
+Figures = Mapping[str, Any]
+"""The content of report.json: plain values, estimates as `Estimate.to_json` writes them."""
+
+_TYPES = {".png": "image/png", ".mp4": "video/mp4"}
+_TABLE_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Media:
+    """A picture or video: its file name in `media/`, what it shows, its bytes."""
+
+    name: str
+    caption: str
+    content: bytes
+
+    @property
+    def data_uri(self) -> str:
+        """The bytes as an address that HTML can show."""
+        kind = _TYPES[Path(self.name).suffix]
+        return f"data:{kind};base64,{base64.b64encode(self.content).decode()}"
+
+
+@dataclass
+class Gallery:
+    """What there is to see, by place in the report. Charts are SVG text."""
+
+    reconstruction_grids: list[Media] = field(default_factory=list)
+    rollout_films: list[Media] = field(default_factory=list)
+    rollout_strips: list[Media] = field(default_factory=list)
+    agent_films: dict[str, list[Media]] = field(default_factory=dict)
+    horizon_chart: str = ""
+    success_chart: str = ""
+
+    def files(self) -> list[Media]:
+        """All pictures and videos."""
+        films = [film for player in self.agent_films.values() for film in player]
+        return [*self.reconstruction_grids, *self.rollout_films, *self.rollout_strips, *films]
+
+
+def write_report(folder: Path, figures: Figures, gallery: Gallery) -> Path:
+    """Writes report.json, media/ and report.html into `folder`; returns the path of the page."""
+    (folder / "media").mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "report.json", json.dumps(figures, indent=2, allow_nan=False).encode() + b"\n")
+    for media in gallery.files():
+        (folder / "media" / media.name).write_bytes(media.content)
+    for name in ("horizon_chart", "success_chart"):
+        if chart := getattr(gallery, name):
+            (folder / "media" / f"{name}.svg").write_text(chart)
+    page = folder / "report.html"
+    write_atomic(page, render(figures, gallery).encode())
+    return page
+
+
+def render(figures: Figures, gallery: Gallery) -> str:
+    """The HTML page."""
+    environment = Environment(autoescape=True, trim_blocks=True)
+    environment.filters |= {"value": _value, "interval": _interval}
+    template = environment.from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
+    return template.render(
+        figures=figures,
+        tiles=_tiles(figures),
+        best=_best_player(figures),
+        names=NAMES,
+        psnr_cap=PSNR_CAP,
+        max_fps=MAX_FPS,
+        film_width=420 if "shuffled" not in figures.get("rollouts", {}).get("curves", {}) else 480,
+        table_steps=_steps(figures),
+        provenance=_provenance(figures),
+        **vars(gallery),
+    )
+
+
+def _tiles(figures: Figures) -> list[dict[str, str]]:
+    """The headline figures."""
+    psnr = figures["reconstruction"]["scores"]["psnr"]
+    tiles = [{"value": f"{_value(psnr, 1)} dB", "text": "PSNR of the tokenizer on held-out frames"}]
+    for name, lead in figures.get("rollouts", {}).get("advantage", {}).items():
+        text = f"PSNR of rollouts ahead of {NAMES[name]}, mean over the horizon"
+        tiles.append({"value": f"{_value(lead['average'], 1, signed=True)} dB", "text": text})
+    for row in _players(figures):
+        if row["learned"] or row["player"] == "random":
+            task = figures["games"]["task"]
+            text = f"{task}: {row['player']}"
+            tiles.append({"value": f"{_value(row['success'][task], 1, 100)} %", "text": text})
+    return tiles
+
+
+def _best_player(figures: Figures) -> str | None:
+    """The learned player with the highest success."""
+    learned = [row for row in _players(figures) if row["learned"]]
+    if not learned:
+        return None
+    best = max(learned, key=lambda row: row["success"][figures["games"]["task"]]["value"])
+    return str(best["player"])
+
+
+def _players(figures: Figures) -> list[dict[str, Any]]:
+    return figures["games"]["players"] if "games" in figures else []
+
+
+def _steps(figures: Figures) -> list[int]:
+    """The horizon steps of the table: 1, 2, then evenly to the end."""
+    horizon = figures.get("rollouts", {}).get("horizon", 0)
+    spread = {1, 2, *(round(horizon * i / (_TABLE_STEPS - 2)) for i in range(1, _TABLE_STEPS - 1))}
+    return sorted(step for step in spread if 1 <= step <= horizon)
+
+
+def _provenance(figures: Figures) -> list[tuple[str, str]]:
+    """Name and text of every setting and source."""
+    rows = {**figures["settings"], **figures["provenance"]}
+    return [(name, _text(value)) for name, value in rows.items() if value not in (None, {}, [])]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_text(item)}" for name, item in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(_text(item) for item in value)
+    return str(value)
+
+
+def _value(
+    estimate: Mapping[str, float | None] | None, digits: int = 2, scale: float = 1, signed: bool = False
+) -> str:
+    if estimate is None or estimate["value"] is None:
+        return "–"
+    return f"{estimate['value'] * scale:{'+' if signed else ''}.{digits}f}"
+
+
+def _interval(estimate: Mapping[str, float | None], digits: int = 2, scale: float = 1) -> str:
+    low, high = estimate["low"], estimate["high"]
+    return "" if low is None or high is None else f"[{low * scale:.{digits}f}, {high * scale:.{digits}f}]"
