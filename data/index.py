@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf, log10
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,12 @@ class ShardIndex:
         """(height, width) of the frames; of the frames the latents stand for, in latent shards."""
         height, width = self.content["frame_size"]
         return height, width
+
+    @property
+    def storage_psnr(self) -> float:
+        """PSNR in dB of the stored frames against what was stored; inf when bit-exact."""
+        mse = float(self.content["storage_mse"])
+        return inf if mse == 0 else 10 * log10(255**2 / mse)
 
     @property
     def latent_shape(self) -> tuple[int, int] | None:

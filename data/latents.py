@@ -24,7 +24,7 @@ from reverie.data.index import Sample, ShardIndex
 from reverie.data.reader import ShardReader
 from reverie.data.shards import ShardSet
 
-_KEPT = ("action_space", "tasks", "fps", "frame_size", "sources", "skipped")
+_KEPT = ("action_space", "tasks", "fps", "frame_size", "quality", "storage_mse", "sources", "skipped")
 
 
 class LatentWriter:

@@ -46,10 +46,14 @@ class ShardWriter:
         self.committed = {sample["key"] for shard in self.finished for sample in shard["samples"]}
         self._open: _OpenShard | None = None
 
-    def add(self, key: str, members: Mapping[str, bytes], entry: Mapping[str, Any]) -> None:
-        """Appends one sample; `entry` are the fields of `Sample` that the writer does not know itself."""
+    def add(self, key: str, members: Mapping[str, bytes], entry: Mapping[str, Any]) -> bool:
+        """Appends one sample; `entry` are the fields of `Sample` that the writer does not know itself.
+
+        Returns whether the shard before it was finished for that.
+        """
         size = sum(_padded(len(content)) + _BLOCK for content in members.values())
-        if self._open is not None and self._open.size + size > self._max_bytes:
+        full = self._open is not None and self._open.size + size > self._max_bytes
+        if full:
             self.commit()
         if self._open is None:
             self._open = _OpenShard(self._folder, f"{self._split}-{len(self.finished):06d}.tar")
@@ -60,6 +64,7 @@ class ShardWriter:
         self._open.samples.append(
             {**entry, "split": self._split, "shard": shard, "key": key, "members": places}
         )
+        return full
 
     def commit(self) -> None:
         """Makes the open shard, if there is one, durable and enters it in the journal."""
@@ -100,10 +105,13 @@ class ShardSet:
         """The sample lies in a finished shard."""
         return self.index is not None or key in self._writer(split).committed
 
-    def add(self, split: str, key: str, members: Mapping[str, bytes], entry: Mapping[str, Any]) -> None:
-        """Appends a sample to `split`. Raises `UserError` when the disk is full; finished shards stay."""
+    def add(self, split: str, key: str, members: Mapping[str, bytes], entry: Mapping[str, Any]) -> bool:
+        """Appends a sample to `split` and returns whether a shard was finished for that (see `has`).
+
+        Raises `UserError` when the disk is full; finished shards stay.
+        """
         with explain_full_disk(self.folder):
-            self._writer(split).add(key, members, entry)
+            return self._writer(split).add(key, members, entry)
 
     def finish(self, header: Mapping[str, Any]) -> ShardIndex:
         """Closes the shards, writes index.json and removes the journal.

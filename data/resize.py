@@ -1,0 +1,44 @@
+"""Frames of any size to the size of the corpus."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+ResizeMode = Literal["pad", "crop", "stretch"]
+
+
+def fit(frames: np.ndarray, size: tuple[int, int], mode: ResizeMode) -> np.ndarray:
+    """Resizes (n, h, w, 3) uint8 to (n, H, W, 3) uint8, bilinear with antialiasing; untouched when it fits.
+
+    mode: "pad" keeps all of the picture and adds black bars, "crop" fills the frame and cuts the overhang on both
+    sides, "stretch" changes the aspect ratio.
+    """
+    height, width = frames.shape[1:3]
+    if (height, width) == size:
+        return frames
+    if mode == "stretch":
+        return _scale(frames, size)
+    ratios = size[0] / height, size[1] / width
+    ratio = min(ratios) if mode == "pad" else max(ratios)
+    scaled = _scale(frames, (max(1, round(height * ratio)), max(1, round(width * ratio))))
+    return _centre(scaled, size)
+
+
+def _scale(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    pixels = torch.from_numpy(frames).movedim(-1, 1)
+    scaled = F.interpolate(pixels, size, mode="bilinear", antialias=True)
+    return scaled.movedim(1, -1).contiguous().numpy()
+
+
+def _centre(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Pads with black, or cuts, on both sides of each axis."""
+    out = np.zeros((len(frames), *size, 3), np.uint8)
+    source, target = [slice(None)], [slice(None)]
+    for have, want in zip(frames.shape[1:3], size, strict=True):
+        shared = min(have, want)
+        source.append(slice((have - shared) // 2, (have - shared) // 2 + shared))
+        target.append(slice((want - shared) // 2, (want - shared) // 2 + shared))
+    out[tuple(target)] = frames[tuple(source)]
+    return out

@@ -1,0 +1,302 @@
+"""`reverie prepare`: a folder of recorded episodes, or of any videos, to shards with an index."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from math import inf
+from pathlib import Path
+from typing import Any, Literal
+
+from reverie.data.decoders import Backend
+from reverie.data.errors import UserError
+from reverie.data.files import canonical_json, explain_full_disk, fingerprint, write_atomic
+from reverie.data.index import ShardIndex
+from reverie.data.resize import ResizeMode
+from reverie.data.shards import ShardSet
+from reverie.data.sources import Corpus, Inspected, Source, find_corpus, inspect
+from reverie.data.staging import Storage, delete_staged_clip, key_prefix, stage, staged_clip
+from reverie.data.video import Quality, storage_quality
+from reverie.pipelines.progress import Meter, meter, progress
+
+STAGING = ".staging"
+_SAME_RATE = 0.005
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """Turns recorded episodes, or a folder of videos with or without logs, into shards."""
+
+    source: Path
+    """Folder of recorded episodes (`reverie record`), or of videos of any kind, searched at any depth."""
+    out: Path
+    """Folder for the shards. The same command again continues an interrupted run."""
+    size: tuple[int, int] | None = None
+    """Height and width in pixels of the stored frames; default: the size of the videos, if they agree."""
+    mode: ResizeMode = "pad"
+    """How other sizes are fitted: pad (black bars), crop (cut the overhang) or stretch."""
+    fps: float | None = None
+    """Frames a second of the stored clips, converted by timestamps; default: the rate of the videos."""
+    clip_length: int = 256
+    """Frames in a clip, the unit of storage. Windows for training may span the clips of an episode."""
+    validation_fraction: float = 0.1
+    """Share of the episodes held out, at least one of two or more; a lone video is split by time."""
+    seed: int = 0
+    """Decides which episodes are held out."""
+    quality: Quality | Literal["auto"] = "auto"
+    """lossless, high, standard; auto: lossless for frames up to 128 pixels high, high above."""
+    shard_mb: float = 256.0
+    """Size limit of one shard file in MB."""
+    decoder: Backend = "auto"
+    """Library that reads the videos: decord, pyav, or auto (decord, and PyAV where that fails)."""
+    workers: int = 0
+    """Videos converted at a time; 0: one per CPU core, four at most."""
+
+    def __post_init__(self) -> None:
+        if self.size is not None and min(self.size) < 2:
+            raise UserError(f"size: must be at least 2 2 pixels, got {self.size}.")
+        if self.fps is not None and self.fps <= 0:
+            raise UserError(f"fps: must be above 0, got {self.fps}.")
+        if self.clip_length < 2:
+            raise UserError(f"clip_length: must be at least 2 frames, got {self.clip_length}.")
+        if not 0 <= self.validation_fraction < 1:
+            raise UserError(f"validation_fraction: must be in [0, 1), got {self.validation_fraction}.")
+        if self.shard_mb <= 0:
+            raise UserError(f"shard_mb: must be above 0, got {self.shard_mb}.")
+
+
+def prepare(config: PrepareConfig) -> None:
+    """Writes the shards and says what they hold and what was skipped.
+
+    Raises `UserError` when no source can be used, when sizes or rates differ and none is chosen, when `out` was made
+    from something else, or when the disk is full.
+    """
+    corpus = find_corpus(config.source)
+    with ShardSet(config.out, _identity(config, corpus), max_bytes=round(config.shard_mb * 1e6)) as shards:
+        if shards.index is None:
+            with explain_full_disk(config.out):
+                plan = _load_plan(config.out) or _make_plan(config, corpus)
+                _fill(shards, plan, config.out / STAGING)
+                shards.finish(plan["header"])
+        shutil.rmtree(config.out / STAGING, ignore_errors=True)
+        assert shards.index is not None
+        _report(shards.index)
+
+
+def _identity(config: PrepareConfig, corpus: Corpus) -> dict[str, Any]:
+    """Everything the shards' bytes depend on."""
+    fields = ("mode", "fps", "clip_length", "validation_fraction", "seed", "quality", "shard_mb")
+    return {
+        **{name: getattr(config, name) for name in fields},
+        "size": None if config.size is None else list(config.size),
+        "sources": fingerprint([[source.name, source.file_bytes] for source in corpus.sources]),
+    }
+
+
+def _load_plan(out: Path) -> dict[str, Any] | None:
+    path = out / STAGING / "plan.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _make_plan(config: PrepareConfig, corpus: Corpus) -> dict[str, Any]:
+    """Stages all usable sources and decides the splits.
+
+    The plan holds `pieces` ({folder, clips, split} in the order of the shards) and `header` for the index.
+    """
+    skipped: dict[str, str] = {}
+    inspected = dict(_inspect_all(corpus, skipped))
+    _require_some(corpus, inspected, skipped)
+    storage = _storage(config, corpus, inspected)
+    staging = config.out / STAGING
+    staging.mkdir(parents=True, exist_ok=True)
+    staged = _stage_all(config, corpus, storage, list(inspected), skipped)
+    _require_some(corpus, staged, skipped)
+    plan = {
+        "pieces": _pieces(staged, config),
+        "header": {
+            "action_space": corpus.action_space.to_json(),
+            "tasks": list(corpus.tasks),
+            "fps": storage.fps,
+            "frame_size": list(storage.size),
+            "quality": storage.quality,
+            "storage_mse": _mean_squared_error(staged),
+            "sources": sorted(source.name for source in staged),
+            "skipped": [{"source": name, "reason": skipped[name]} for name in sorted(skipped)],
+        },
+    }
+    write_atomic(staging / "plan.json", canonical_json(plan))
+    return plan
+
+
+def _inspect_all(corpus: Corpus, skipped: dict[str, str]) -> Iterator[tuple[Source, Inspected]]:
+    with meter("inspect", len(corpus.sources)) as shown:
+        for source in corpus.sources:
+            try:
+                yield source, inspect(source, corpus)
+            except UserError as error:
+                skipped[source.name] = _reason(error, corpus)
+            shown.update()
+
+
+def _require_some(corpus: Corpus, usable: object, skipped: dict[str, str]) -> None:
+    if not usable:
+        raise UserError(
+            f"{corpus.folder}: none of its {len(skipped)} videos can be used, the first because: "
+            f"{skipped[min(skipped)]}"
+        )
+
+
+def _reason(error: UserError, corpus: Corpus) -> str:
+    """The sentence with paths relative to the corpus: an index must not depend on where a folder lies."""
+    return str(error).replace(f"{corpus.folder}{os.sep}", "")
+
+
+def _storage(config: PrepareConfig, corpus: Corpus, inspected: dict[Source, Inspected]) -> Storage:
+    size = config.size or corpus.frame_size or _common_size(inspected)
+    return Storage(
+        size=(size[0], size[1]),
+        mode=config.mode,
+        fps=config.fps or corpus.fps or _common_rate(inspected),
+        clip_length=config.clip_length,
+        quality=storage_quality(size[0]) if config.quality == "auto" else config.quality,
+        decoder=config.decoder,
+    )
+
+
+def _common_size(inspected: dict[Source, Inspected]) -> tuple[int, int]:
+    sizes = {(found.info.height, found.info.width): source.name for source, found in inspected.items()}
+    if len(sizes) > 1:
+        (a, file_a), (b, file_b) = list(sizes.items())[:2]
+        raise UserError(
+            f"size: the videos differ ({a[0]}x{a[1]} in {file_a}, {b[0]}x{b[1]} in {file_b}); "
+            f"choose one with --size [HEIGHT,WIDTH]."
+        )
+    return next(iter(sizes))
+
+
+def _common_rate(inspected: dict[Source, Inspected]) -> float:
+    rates = {source.name: found.info.fps for source, found in inspected.items()}
+    slow, fast = min(rates, key=lambda name: rates[name]), max(rates, key=lambda name: rates[name])
+    if rates[fast] / rates[slow] - 1 > _SAME_RATE:
+        raise UserError(
+            f"fps: the videos differ ({rates[slow]:g} in {slow}, {rates[fast]:g} in {fast}); choose one with --fps."
+        )
+    return rates[min(rates)]
+
+
+def _stage_all(
+    config: PrepareConfig, corpus: Corpus, storage: Storage, sources: list[Source], skipped: dict[str, str]
+) -> dict[Source, dict[str, Any]]:
+    """Source -> summary of everything that could be encoded to its last frame."""
+    cut = 1 - config.validation_fraction if config.validation_fraction > 0 else None
+    folder = config.out / STAGING
+
+    def attempt(source: Source, at: float | None) -> dict[str, Any] | UserError:
+        try:
+            return stage(source, corpus, storage, folder, at)
+        except UserError as error:
+            return error
+
+    lone = cut if len(sources) == 1 else None
+    with meter("convert", len(sources)) as shown, ThreadPoolExecutor(_num_workers(config)) as pool:
+        staged: dict[Source, dict[str, Any]] = {}
+        for source, result in zip(sources, pool.map(lambda s: attempt(s, lone), sources), strict=True):
+            _take(source, result, staged, skipped, corpus, shown)
+    if len(staged) == 1 and lone is None and cut is not None:
+        source = next(iter(staged))
+        staged[source] = stage(source, corpus, storage, folder, cut)
+    return staged
+
+
+def _take(
+    source: Source,
+    result: dict[str, Any] | UserError,
+    staged: dict[Source, dict[str, Any]],
+    skipped: dict[str, str],
+    corpus: Corpus,
+    shown: Meter,
+) -> None:
+    if isinstance(result, UserError):
+        skipped[source.name] = _reason(result, corpus)
+    else:
+        staged[source] = result
+    shown.update(note=source.name)
+
+
+def _num_workers(config: PrepareConfig) -> int:
+    return config.workers or min(4, os.cpu_count() or 1)
+
+
+def _pieces(staged: dict[Source, dict[str, Any]], config: PrepareConfig) -> list[dict[str, Any]]:
+    """Which clips go to which split, in an order shuffled by source."""
+    ordered = sorted(staged, key=lambda s: sha256(f"{config.seed}:{s.name}".encode()).digest())
+    held_out = 0
+    if config.validation_fraction > 0 and len(ordered) > 1:
+        held_out = min(max(round(config.validation_fraction * len(ordered)), 1), len(ordered) - 1)
+    pieces = []
+    for number, source in enumerate(ordered):
+        summary, split = staged[source], "validation" if number < held_out else "train"
+        cut = summary["cut"] or summary["frames"]
+        clips = summary["clips"]
+        pieces.append({"folder": key_prefix(source), "split": split, "clips": [c for c in clips if c < cut]})
+        if tail := [c for c in clips if c >= cut]:
+            pieces.append({"folder": key_prefix(source), "split": "validation", "clips": tail})
+    return pieces
+
+
+def _fill(shards: ShardSet, plan: dict[str, Any], staging: Path) -> None:
+    """Copies the staged clips into shards, deleting what lies in finished ones."""
+    clips = [(p["split"], p["folder"], start) for p in plan["pieces"] for start in p["clips"]]
+    pending: list[tuple[str, str, int]] = []
+    for split, source, start in progress(clips, "write shards"):
+        pending.append((split, source, start))
+        if shards.has(split, _key(source, start)):
+            continue
+        members, entry = staged_clip(staging / source, start)
+        if shards.add(split, _key(source, start), members, entry):
+            pending = _delete_finished(shards, pending, staging)
+
+
+def _delete_finished(
+    shards: ShardSet, pending: list[tuple[str, str, int]], staging: Path
+) -> list[tuple[str, str, int]]:
+    """Deletes the staged clips that lie in finished shards; returns the others."""
+    finished = [clip for clip in pending if shards.has(clip[0], _key(*clip[1:]))]
+    for _, source, start in finished:
+        delete_staged_clip(staging / source, start)
+    return [clip for clip in pending if clip not in set(finished)]
+
+
+def _key(source: str, start: int) -> str:
+    return f"{source}_{start:08d}"
+
+
+def _mean_squared_error(staged: dict[Source, dict[str, Any]]) -> float:
+    return sum(s["squared_error"] for s in staged.values()) / sum(s["values"] for s in staged.values())
+
+
+def _report(index: ShardIndex) -> None:
+    height, width = index.frame_size
+    for split in index.splits:
+        episodes = index.episodes(split)
+        labelled = sum(episode.labelled for episode in episodes)
+        frames = sum(episode.n for episode in episodes)
+        print(f"{split}: {len(episodes)} episodes ({labelled} with actions), {frames} frames")
+    psnr = index.storage_psnr
+    quality = "bit-exact" if psnr == inf else f"PSNR {psnr:.1f} dB"
+    print(f"stored at {height}x{width}, {index.fps:g} fps, {quality}: {index.folder}")
+    if psnr < 40:
+        print("storage loses detail (below 40 dB); --quality lossless keeps every pixel, in larger files")
+    if "validation" not in index.splits:
+        print("no validation split: there is nothing to hold out")
+    for entry in index.content["skipped"]:
+        print(f"skipped {entry['source']}: {entry['reason']}")
+    if index.content["skipped"]:
+        print(f"skipped {len(index.content['skipped'])} of {_num_sources(index)} sources")
+
+
+def _num_sources(index: ShardIndex) -> int:
+    return len(index.content["sources"]) + len(index.content["skipped"])
