@@ -17,7 +17,7 @@ from reverie.data.actions import ActionSpace
 from reverie.data.decoders import VideoInfo, open_video
 from reverie.data.episodes import Recording
 from reverie.data.errors import UserError
-from reverie.data.steps import Steps, unknown_steps
+from reverie.data.steps import Steps
 
 VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
@@ -94,7 +94,7 @@ def inspect(source: Source, corpus: Corpus) -> Inspected:
     """
     info = open_video(source.video).probe()
     if source.log is None:
-        return Inspected(info=info, steps=unknown_steps(len(info), corpus.action_space, len(corpus.tasks)))
+        return Inspected(info=info, steps=Steps.unknown(len(info), corpus.action_space, len(corpus.tasks)))
     if not source.log.is_file():
         raise UserError(
             f"{source.video}: has no log {source.log.name}; delete it or record this episode again."
@@ -170,7 +170,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
 
 def _steps(arrays: Mapping[str, np.ndarray], n: int, corpus: Corpus, path: Path) -> Steps:
     """The log of all `n` frames; what it does not hold is marked unknown."""
-    unknown = unknown_steps(n, corpus.action_space, len(corpus.tasks))
+    unknown = Steps.unknown(n, corpus.action_space, len(corpus.tasks))
     logged = {name[7:]: value for name, value in arrays.items() if name.startswith("action/")}
     if logged and not corpus.action_space.components:
         raise UserError(

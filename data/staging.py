@@ -22,7 +22,7 @@ from reverie.data.errors import UserError
 from reverie.data.files import PARTIAL, canonical_json, sync_folder, write_durable
 from reverie.data.resize import ResizeMode, fit
 from reverie.data.sources import Corpus, Inspected, Source, inspect
-from reverie.data.steps import unknown_steps
+from reverie.data.steps import Steps
 from reverie.data.video import GOP, Quality, encode_video, read_frames
 
 _READ_BYTES = 192_000_000
@@ -160,7 +160,7 @@ def _converted(
             f"{source.log}: logs frames at {found.info.fps:g} Hz that cannot be converted to {storage.fps:g} Hz; "
             f"prepare logged videos at their own rate."
         )
-    return replace(found, steps=unknown_steps(len(indices), corpus.action_space, len(corpus.tasks)))
+    return replace(found, steps=Steps.unknown(len(indices), corpus.action_space, len(corpus.tasks)))
 
 
 def _read(

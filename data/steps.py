@@ -34,6 +34,19 @@ class Steps:
     reward_mask: np.ndarray
     events: np.ndarray
 
+    @classmethod
+    def unknown(cls, n: int, space: ActionSpace, num_tasks: int) -> "Steps":
+        """The steps of `n` frames about which nothing was logged."""
+        return cls(
+            actions=space.null_numpy(n),
+            action_mask=np.zeros(n, np.bool_),
+            action_before=space.null_numpy(),
+            action_mask_before=np.zeros((), np.bool_),
+            reward=np.zeros(n, np.float32),
+            reward_mask=np.zeros(n, np.bool_),
+            events=np.zeros((n, num_tasks), np.uint8),
+        )
+
     def __len__(self) -> int:
         return len(self.action_mask)
 
@@ -94,19 +107,6 @@ class Steps:
             action_before=_component_arrays(arrays, "action_before/"),
             **{name: value for name, value in arrays.items() if "/" not in name},
         )
-
-
-def unknown_steps(n: int, space: ActionSpace, num_tasks: int) -> Steps:
-    """The steps of `n` frames about which nothing was logged."""
-    return Steps(
-        actions=space.null_numpy(n),
-        action_mask=np.zeros(n, np.bool_),
-        action_before=space.null_numpy(),
-        action_mask_before=np.zeros((), np.bool_),
-        reward=np.zeros(n, np.float32),
-        reward_mask=np.zeros(n, np.bool_),
-        events=np.zeros((n, num_tasks), np.uint8),
-    )
 
 
 def _component_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

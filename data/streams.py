@@ -1,0 +1,139 @@
+"""Which frames make up which window: a pure function of (seed, epoch, window number).
+
+An epoch is a stream, the concatenation of stretches of episodes in shuffled order, closed to a ring and cut every
+`length` frames from a random offset; the windows are then shuffled. Short episodes are so packed into one window,
+long ones give contiguous windows, every frame of a ring is seen once an epoch but for the remainder.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from reverie.data.index import Episode
+
+NO_TASK = -1
+DRAWN_TASK = -2
+"""The task of a stretch is drawn anew every epoch."""
+_FRAMES_AFTER_EVENT = 8
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Frames start..start+n-1 of episode number `episode`, seen for `task` (-1: none)."""
+
+    episode: int
+    start: int
+    n: int
+    task: int
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """One shuffled ring: stretch numbers in order, where each ends, its task, and the windows' first frames."""
+
+    order: np.ndarray
+    ends: np.ndarray
+    tasks: np.ndarray
+    starts: np.ndarray
+
+
+class Stream:
+    """Windows of `length` frames out of stretches, without end.
+
+    Args:
+        stretches: of episodes, at least one.
+        length: frames in a window.
+        seed: with the epoch, decides order, offset and drawn tasks.
+        num_tasks: tasks to draw from.
+    """
+
+    def __init__(self, stretches: Sequence[Piece], length: int, *, seed: tuple[int, ...], num_tasks: int):
+        self._stretches, self._length, self._seed, self._num_tasks = stretches, length, seed, num_tasks
+        self.frames = sum(stretch.n for stretch in stretches)
+        self._epochs: dict[int, _Epoch] = {}
+
+    def __len__(self) -> int:
+        """Windows in an epoch."""
+        return max(1, self.frames // self._length)
+
+    def window(self, number: int) -> list[Piece]:
+        """The pieces of window `number` = epoch * len(self) + index; their lengths sum to `length`."""
+        epoch_number, index = divmod(number, len(self))
+        epoch = self._epoch(epoch_number)
+        position, pieces, missing = int(epoch.starts[index]), [], self._length
+        while missing:
+            piece = self._piece(epoch, position, missing)
+            pieces.append(piece)
+            position, missing = (position + piece.n) % self.frames, missing - piece.n
+        return pieces
+
+    def _piece(self, epoch: _Epoch, position: int, most: int) -> Piece:
+        """At most `most` frames from `position` of the ring to the end of the stretch there."""
+        slot = int(np.searchsorted(epoch.ends, position, side="right"))
+        stretch = self._stretches[int(epoch.order[slot])]
+        left = int(epoch.ends[slot]) - position
+        return Piece(
+            stretch.episode, stretch.start + stretch.n - left, min(left, most), int(epoch.tasks[slot])
+        )
+
+    def _epoch(self, number: int) -> _Epoch:
+        """Kept for the two epochs that one batch can touch."""
+        if number not in self._epochs:
+            self._epochs = {n: e for n, e in self._epochs.items() if n == number - 1}
+            self._epochs[number] = self._shuffle(number)
+        return self._epochs[number]
+
+    def _shuffle(self, epoch: int) -> _Epoch:
+        rng = np.random.default_rng([*self._seed, epoch])
+        order = rng.permutation(len(self._stretches))
+        lengths = np.array([stretch.n for stretch in self._stretches])[order]
+        tasks = np.array([stretch.task for stretch in self._stretches])[order]
+        drawn = rng.integers(max(1, self._num_tasks), size=len(order))
+        offset = rng.integers(self.frames)
+        starts = (offset + rng.permutation(len(self)) * self._length) % self.frames
+        return _Epoch(order, np.cumsum(lengths), np.where(tasks == DRAWN_TASK, drawn, tasks), starts)
+
+
+def uniform_stretches(
+    episodes: Sequence[Episode], task: int | None, with_tasks: Sequence[bool]
+) -> list[Piece]:
+    """Every episode whole; its task is `task`, or drawn, where `with_tasks` says that its events are known."""
+    chosen = DRAWN_TASK if task is None else task
+    return [
+        Piece(number, 0, episode.n, chosen if with_tasks[number] else NO_TASK)
+        for number, episode in enumerate(episodes)
+    ]
+
+
+def relevant_stretches(
+    episodes: Sequence[Episode], length: int, task: int | None, with_tasks: Sequence[bool]
+) -> list[Piece]:
+    """For every event up to `length` frames that lead to it and 8 after; overlapping ones stay, contained ones go."""
+    stretches = []
+    for number, episode in enumerate(episodes):
+        for frame, of_task in episode_events(episode) if with_tasks[number] else []:
+            if task is None or of_task == task:
+                start = max(0, frame + 1 - length)
+                stop = min(episode.n, frame + 1 + _FRAMES_AFTER_EVENT)
+                stretches.append(Piece(number, start, stop - start, of_task))
+    return _without_contained(stretches)
+
+
+def episode_events(episode: Episode) -> list[tuple[int, int]]:
+    """(frame within the episode's clips, task) of every event."""
+    events, before = [], 0
+    for sample in episode.samples:
+        events += [(before + frame, task) for frame, task in sample.events or ()]
+        before += sample.n
+    return events
+
+
+def _without_contained(stretches: Sequence[Piece]) -> list[Piece]:
+    kept: list[Piece] = []
+    for piece in sorted(stretches, key=lambda p: (p.episode, p.task, p.start, -p.n)):
+        last = kept[-1] if kept else None
+        same = last is not None and (last.episode, last.task) == (piece.episode, piece.task)
+        if last is None or not same or piece.start + piece.n > last.start + last.n:
+            kept.append(piece)
+    return kept
