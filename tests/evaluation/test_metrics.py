@@ -80,16 +80,16 @@ def test_chunks_do_not_change_scores() -> None:
     torch.testing.assert_close(whole.ssim, parts)
 
 
-def test_the_perceptual_network_sees_floats_channels_first() -> None:
+def test_the_perceptual_network_sees_minus_one_to_one_channels_first() -> None:
     class MeanDistance(nn.Module):
         def forward(self, x: Tensor, y: Tensor) -> Tensor:
-            assert x.dtype == torch.float32 and x.shape[1] == 3
+            assert x.shape[1] == 3 and x.min() < -0.9 and x.max() > 0.9
             return (x - y).abs().mean(dim=(1, 2, 3), keepdim=True)
 
     predicted, truth = _noisy_pair((2, 3, 12, 12, 3))
     lpips = frame_scores(predicted, truth, MeanDistance()).lpips
     assert lpips is not None
-    expected = np.abs(predicted.numpy().astype(float) - truth.numpy()).mean(axis=(2, 3, 4)) / 255
+    expected = np.abs(predicted.numpy().astype(float) - truth.numpy()).mean(axis=(2, 3, 4)) / 127.5
     np.testing.assert_allclose(lpips, expected, rtol=1e-5)
 
 

@@ -1,0 +1,78 @@
+"""Held-out windows lie within episodes, do not overlap, and carry the actions that led to their frames."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from reverie.data.episodes import Recording, read_steps
+from reverie.data.errors import UserError
+from reverie.data.index import Sample, ShardIndex
+from reverie.evaluation.windows import load_windows, select
+
+LENGTH = 12
+
+
+def test_windows_stay_inside_their_clip_and_apart(corpus) -> None:  # type: ignore[no-untyped-def]
+    chosen = select(corpus.index, LENGTH, 1000, 0, "validation").places
+    taken: set[tuple[str, int]] = set()
+    for sample, start in chosen:
+        assert 0 <= start <= sample.n - LENGTH
+        frames = {(sample.key, f) for f in range(start, start + LENGTH)}
+        assert not frames & taken
+        taken |= frames
+
+
+def test_every_clip_gives_a_window_before_one_gives_two(corpus) -> None:  # type: ignore[no-untyped-def]
+    samples = corpus.index.samples("validation")
+    usable = [s for s in samples if s.n >= LENGTH]
+    selection = select(corpus.index, LENGTH, len(usable), 0, "validation")
+    assert {s.key for s, _ in selection.places} == {s.key for s in usable}
+    assert selection.clips_too_short == len(samples) - len(usable) > 0
+    assert selection.episodes == len(usable) and selection.clips_unlabelled == 0
+
+
+def test_the_choice_is_fixed_by_the_seed(corpus) -> None:  # type: ignore[no-untyped-def]
+    first, again, other = (select(corpus.index, LENGTH, 5, s, "validation").places for s in (3, 3, 4))
+    assert first == again != other
+
+
+def test_actions_are_those_that_led_to_the_frames(corpus) -> None:  # type: ignore[no-untyped-def]
+    places = select(corpus.index, LENGTH, 6, 0, "validation").places
+    windows = load_windows(corpus.index, places, LENGTH)
+    raw = corpus.data.parent / "raw"
+    recording = Recording.load(raw)
+    for row, (sample, start) in enumerate(places):
+        taken = read_steps(raw, Path(sample.episode).stem, recording).actions["action"]
+        for t in range(LENGTH):
+            frame = sample.start + start + t
+            assert bool(windows.actions.known[row, t]) == (frame > 0)
+            if frame:
+                assert windows.actions.values["action"][row, t] == taken[frame - 1]
+    frames = windows.load_frames([1, 0])
+    assert frames.shape == (2, LENGTH, *corpus.index.frame_size, 3) and frames.dtype == torch.uint8
+
+
+def test_too_long_windows_are_refused_in_one_sentence(corpus) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(UserError, match=r"no clip of its validation split has 500 frames .* lower --context"):
+        select(corpus.index, 500, 10, 0, "validation")
+
+
+def test_unlabelled_clips_are_left_out_only_where_others_are_labelled(corpus) -> None:  # type: ignore[no-untyped-def]
+    class Mixed(ShardIndex):
+        share = 0.5
+
+        def samples(self, split: str) -> list[Sample]:
+            clips = corpus.index.samples(split)
+            cut = round(self.share * len(clips))
+            return [replace(clip, labelled=i >= cut) for i, clip in enumerate(clips)]
+
+    index = Mixed(corpus.index.folder, corpus.index.content)
+    selection = select(index, LENGTH, 1000, 0, "validation")
+    assert selection.clips_unlabelled == round(0.5 * len(corpus.index.samples("validation")))
+    assert all(sample.labelled for sample, _ in selection.places)
+    index.share = 1.0
+    assert select(index, LENGTH, 1000, 0, "validation").clips_unlabelled == 0
+    assert np.any([not sample.labelled for sample, _ in select(index, LENGTH, 5, 0, "validation").places])
