@@ -45,7 +45,9 @@ class CloningObjective(nn.Module):
     def __init__(self, agent: Agent, config: CloningObjectiveConfig):
         super().__init__()
         self.model, self.config = agent, config
-        self.rms = nn.ModuleDict({name: RunningRMS(config.rms_decay) for name in ("video", "policy", "reward", "continue")})
+        self.rms = nn.ModuleDict(
+            {name: RunningRMS(config.rms_decay) for name in ("video", "policy", "reward", "continue")}
+        )
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Sum of the normalised losses, and the raw ones: loss/policy and loss/reward in nats, loss/video."""
@@ -95,7 +97,13 @@ class CloningObjective(nn.Module):
         z_tilde = corrupt(batch.latents, drawn.noise, signal / config.max_sampling_steps)
         tokens = self.model.agent_tokens(batch.task)
         _, states = dynamics(
-            z_tilde, signal, step, batch.actions, batch.action_mask, segment=batch.segment, agent_tokens=tokens
+            z_tilde,
+            signal,
+            step,
+            batch.actions,
+            batch.action_mask,
+            segment=batch.segment,
+            agent_tokens=tokens,
         )
         assert states is not None
         return states[:, :, 0]

@@ -66,7 +66,13 @@ def imagine(agent: Agent, context: Batch, config: ImaginationConfig) -> Rollout:
     tokens = agent.agent_tokens(task.expand_as(context.task))
     past = Step(context.actions, context.action_mask)
     seen = commit(
-        dynamics, cache, context.latents, past, torch.randn_like(context.latents), agent_tokens=tokens, segment=context.segment
+        dynamics,
+        cache,
+        context.latents,
+        past,
+        torch.randn_like(context.latents),
+        agent_tokens=tokens,
+        segment=context.segment,
     )
     assert seen is not None
     states, taken, latents = [seen[:, -1:, 0]], [], []
@@ -130,7 +136,9 @@ class ImaginationObjective(nn.Module):
             positive_weight=config.positive_weight,
             prior_scale=config.prior_scale,
         )
-        value_loss = (twohot_loss(value_logits[:, :-1], returns) * weight).sum() / weight.sum().clamp_min(1e-8)
+        value_loss = (twohot_loss(value_logits[:, :-1], returns) * weight).sum() / weight.sum().clamp_min(
+            1e-8
+        )
         loss = policy_loss + value_loss
         metrics = {
             "loss": loss,

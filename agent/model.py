@@ -53,7 +53,7 @@ class Agent(nn.Module):
         return self.task_embedding[task % len(self.task_embedding)].unsqueeze(2)
 
     def act(self, agent_state: Tensor, *, prior: bool = False) -> ActionDistribution:
-        """h (..., D) -> distribution of the next action, by the policy or its frozen behavioural prior."""
+        """H (..., D) -> distribution of the next action, by the policy or its frozen behavioural prior."""
         head = self.prior_policy if prior else self.policy
         return ActionDistribution(self.dynamics.action_space, head.nearest(agent_state))
 
@@ -64,5 +64,7 @@ class Agent(nn.Module):
     def task_index(self, task: str) -> int:
         """Index of a task by name. Raises `UserError` listing the tasks."""
         if task not in self.tasks:
-            raise UserError(f"--task {task}: this agent knows the tasks {', '.join(self.tasks)}; choose one of them.")
+            raise UserError(
+                f"--task {task}: this agent knows the tasks {', '.join(self.tasks)}; choose one of them."
+            )
         return self.tasks.index(task)

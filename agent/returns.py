@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 
-def lambda_returns(rewards: Tensor, continues: Tensor, values: Tensor, *, discount: float, lambda_: float) -> Tensor:
+def lambda_returns(
+    rewards: Tensor, continues: Tensor, values: Tensor, *, discount: float, lambda_: float
+) -> Tensor:
     """R[t] = r[t+1] + gamma c[t+1] ((1 - lambda) v[t+1] + lambda R[t+1]), R[H] = v[H] (Eq. 10).
 
     Args:
@@ -50,7 +52,10 @@ def pmpo_loss(
     """
     positive = weight * (advantage >= 0)
     negative = weight * (advantage < 0)
-    push = _weighted_mean(log_prob, negative) * (1 - positive_weight) - _weighted_mean(log_prob, positive) * positive_weight
+    push = (
+        _weighted_mean(log_prob, negative) * (1 - positive_weight)
+        - _weighted_mean(log_prob, positive) * positive_weight
+    )
     return push + prior_scale * _weighted_mean(kl_to_prior, weight)
 
 

@@ -94,15 +94,18 @@ class ActionEmbedding(nn.Module):
         super().__init__()
         self.space, self.num_tokens = space, num_tokens
         self.no_action_embedding = nn.Parameter(torch.randn(num_tokens, width) * 0.02)
-        self.components = nn.ParameterDict(
-            {name: torch.randn(_table_rows(c), num_tokens * width) * 0.02 for name, c in space.components.items()}
+        # A list, not a ParameterDict: components may be called `keys` or `values`.
+        self.tables = nn.ParameterList(
+            torch.randn(_table_rows(c), num_tokens * width) * 0.02 for c in space.components.values()
         )
 
     def forward(self, actions: Mapping[str, Tensor], action_mask: Tensor) -> Tensor:
         """Component -> (B, T, ...) and mask (B, T) bool -> (B, T, S_a, D)."""
-        total = repeat(self.no_action_embedding, "n d -> b t n d", b=action_mask.shape[0], t=action_mask.shape[1])
-        for name, component in self.space.components.items():
-            code = _encode(component, self.components[name], actions[name])
+        total: Tensor = repeat(
+            self.no_action_embedding, "n d -> b t n d", b=action_mask.shape[0], t=action_mask.shape[1]
+        )
+        for table, (name, component) in zip(self.tables, self.space.components.items(), strict=True):
+            code = _encode(component, table, actions[name])
             known = rearrange(code, "b t (n d) -> b t n d", n=self.num_tokens)
             # where, not multiplication: an unknown action must neither contribute nor receive gradient.
             total = total + torch.where(action_mask[..., None, None], known, 0.0)
@@ -132,7 +135,9 @@ class Dynamics(nn.Module):
         num_latents, channels = config.latent_shape
         self.transformer = BlockCausalTransformer(config.transformer())
         self.action_embedding = ActionEmbedding(action_space, config.num_action_tokens, config.width)
-        self.signal_embedding = nn.Parameter(torch.randn(config.max_sampling_steps + 1, config.width // 2) * 0.02)
+        self.signal_embedding = nn.Parameter(
+            torch.randn(config.max_sampling_steps + 1, config.width // 2) * 0.02
+        )
         self.step_embedding = nn.Parameter(torch.randn(config.num_step_sizes, config.width // 2) * 0.02)
         self.latent_in = nn.Linear(channels, config.width, bias=False)
         self.latent_out = nn.Linear(config.width, channels, bias=False)
@@ -176,7 +181,9 @@ class Dynamics(nn.Module):
         ]
         if agent_tokens is not None:
             parts.append(agent_tokens)
-        out = self.transformer(torch.cat(parts, dim=2), self._groups(agent_tokens), segment=segment, cache=cache)
+        out = self.transformer(
+            torch.cat(parts, dim=2), self._groups(agent_tokens), segment=segment, cache=cache
+        )
         first = self.config.num_action_tokens + 1
         z_hat = self.latent_out(out[:, :, first : first + self.config.latent_shape[0]]).float()
         return z_hat, None if agent_tokens is None else out[:, :, self.config.num_world_tokens :].float()

@@ -45,7 +45,7 @@ class Corruption:
 def draw_corruption(
     latents: Tensor, config: DynamicsConfig, bootstrap_rows: Tensor, generator: torch.Generator | None = None
 ) -> Corruption:
-    """d ~ 1 / U{1, 2, 4, ..., K_max}, tau ~ U{0, d, ..., 1 - d}, z0 ~ N(0, 1), all per frame (Eq. 4).
+    """D ~ 1 / U{1, 2, 4, ..., K_max}, tau ~ U{0, d, ..., 1 - d}, z0 ~ N(0, 1), all per frame (Eq. 4).
 
     `bootstrap_rows` (B,) bool: False fixes d = d_min in that row.
     """
@@ -90,7 +90,9 @@ def bootstrap_velocity(
     return (b1 + b2) / 2
 
 
-def shortcut_forcing_loss(z_hat: Tensor, z: Tensor, z_tilde: Tensor, velocity: Tensor, tau: Tensor, finest: Tensor) -> Tensor:
+def shortcut_forcing_loss(
+    z_hat: Tensor, z: Tensor, z_tilde: Tensor, velocity: Tensor, tau: Tensor, finest: Tensor
+) -> Tensor:
     """Per-frame loss (B, T) of Eq. 7 with the ramp weight of Eq. 8, averaged over tokens and channels.
 
     Args:
@@ -108,7 +110,9 @@ def shortcut_forcing_loss(z_hat: Tensor, z: Tensor, z_tilde: Tensor, velocity: T
 class Network:
     """The dynamics model with everything but (z_tilde, tau, d) bound: what the equations call f."""
 
-    def __init__(self, dynamics: Dynamics, actions: Mapping[str, Tensor], action_mask: Tensor, segment: Tensor):
+    def __init__(
+        self, dynamics: Dynamics, actions: Mapping[str, Tensor], action_mask: Tensor, segment: Tensor
+    ):
         self.dynamics, self.actions, self.action_mask, self.segment = dynamics, actions, action_mask, segment
 
     def __call__(self, z_tilde: Tensor, signal_index: Tensor, step_index: Tensor) -> Tensor:
@@ -155,7 +159,7 @@ def forcing_step(
     network: Network, z: Tensor, drawn: Corruption, config: DynamicsConfig
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The raw shortcut forcing loss (scalar) for drawn corruptions, and its detached parts."""
-    tau = drawn.signal_index / config.max_sampling_steps
+    tau = (drawn.signal_index / config.max_sampling_steps).to(z.dtype)
     z_tilde = corrupt(z, drawn.noise, tau)
     finest = drawn.step_index == config.num_step_sizes - 1
     velocity = torch.zeros_like(z)

@@ -12,10 +12,14 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from reverie.nn.norm import RMSNorm
+
 Backend = Literal["auto", "math", "sdpa", "flex"]
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, softcap: float | None, backend: Backend) -> Tensor:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, softcap: float | None, backend: Backend
+) -> Tensor:
     """softmax(cap(q k^T / sqrt(H))) v with cap(x) = c tanh(x / c).
 
     Args:
@@ -36,7 +40,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, softcap: flo
         return _math_attention(q, k, v, mask, softcap)
     if backend == "sdpa":
         if softcap is not None:
-            raise ValueError("attention.backend=sdpa has no soft cap; set softcap to null or use backend math or flex")
+            raise ValueError(
+                "attention.backend=sdpa has no soft cap; set softcap to null or use backend math or flex"
+            )
         return _sdpa_attention(q, k, v, mask)
     return _flex_attention(q, k, v, mask, softcap)
 
@@ -60,7 +66,8 @@ def _sdpa_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Ten
     if mask is not None:
         heads = mask.expand(*leading, k.shape[-3], q.shape[-3] // k.shape[-3], *mask.shape[-2:])
         mask = rearrange(heads, "... g r q k -> ... (g r) q k").flatten(0, -4)
-    out = F.scaled_dot_product_attention(*flat, attn_mask=mask, enable_gqa=q.shape[-3] != k.shape[-3])
+    grouped = q.shape[-3] != k.shape[-3]
+    out = F.scaled_dot_product_attention(flat[0], flat[1], flat[2], attn_mask=mask, enable_gqa=grouped)
     return out.unflatten(0, leading)
 
 
@@ -82,7 +89,7 @@ def _flex_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, softca
         return logit
 
     run = torch.compile(flex_attention) if q.is_cuda else flex_attention
-    out = run(*flat, score_mod=score, enable_gqa=repeats > 1)
+    out = run(flat[0], flat[1], flat[2], score_mod=score, enable_gqa=repeats > 1)
     assert isinstance(out, Tensor)
     return out.unflatten(0, leading)
 
@@ -91,7 +98,14 @@ class Attention(nn.Module):
     """Projections around `attend`: fused query/key/value without biases, RMSNorm with a learned gain on queries and keys."""
 
     def __init__(
-        self, width: int, num_heads: int, num_kv_heads: int, *, softcap: float | None, backend: Backend, out_scale: float
+        self,
+        width: int,
+        num_heads: int,
+        num_kv_heads: int,
+        *,
+        softcap: float | None,
+        backend: Backend,
+        out_scale: float,
     ):
         super().__init__()
         head_dim = width // num_heads
@@ -99,13 +113,13 @@ class Attention(nn.Module):
         self.softcap, self.backend = softcap, backend
         self.qkv = nn.Linear(width, (num_heads + 2 * num_kv_heads) * head_dim, bias=False)
         self.out = nn.Linear(num_heads * head_dim, width, bias=False)
-        self.q_norm = nn.RMSNorm(head_dim, eps=1e-6)
-        self.k_norm = nn.RMSNorm(head_dim, eps=1e-6)
+        self.q_norm = RMSNorm(head_dim)
+        self.k_norm = RMSNorm(head_dim)
         init_linear(self.qkv)
         init_linear(self.out, out_scale)
 
     def project(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
-        """x (*X, L, D) -> q (*X, N, L, H), k and v (*X, G, L, H); `rope` is (cos, sin), each (L, H/2)."""
+        """X (*X, L, D) -> q (*X, N, L, H), k and v (*X, G, L, H); `rope` is (cos, sin), each (L, H/2)."""
         heads = rearrange(self.qkv(x), "... l (n h) -> ... n l h", h=self.head_dim)
         q, k, v = heads.split([self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=-3)
         q, k = self.q_norm(q), self.k_norm(k)
@@ -133,7 +147,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def rope_angles(positions: Tensor, head_dim: int, base: float = 10_000.0) -> Tensor:
     """(L,) positions -> (L, head_dim / 2) float64 angles. Float64: at frame 72,000 float32 angles are off by 4e-3."""
-    frequencies = base ** -(torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions.device) / head_dim)
+    frequencies = base ** -(
+        torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions.device) / head_dim
+    )
     return positions.double()[:, None] * frequencies
 
 
@@ -146,4 +162,6 @@ def axial_angles(height: int, width: int, head_dim: int, base: float = 100.0) ->
     """2-D axial rotary angles of a grid, row-major: (height * width, head_dim / 2); half the pairs turn with y, half with x."""
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     quarter = head_dim // 2
-    return torch.cat([rope_angles(y.flatten(), quarter, base), rope_angles(x.flatten(), quarter, base)], dim=-1)
+    return torch.cat(
+        [rope_angles(y.flatten(), quarter, base), rope_angles(x.flatten(), quarter, base)], dim=-1
+    )

@@ -18,13 +18,17 @@ class RingCache:
         """Number of frames that are past, the same for all rows."""
         self.start = torch.zeros(batch_size, dtype=torch.int64, device=device)
         """(B,) the first frame that each row may see: rows restart by moving it, see `reset`."""
-        self._latest_start = 0  # max(start) as a Python number: no device synchronisation when nothing is hidden
+        self._latest_start = (
+            0  # max(start) as a Python number: no device synchronisation when nothing is hidden
+        )
         self._layers: list[tuple[Tensor, Tensor] | None] = [None] * num_layers
 
     def expect(self, steps: int, segment: Tensor | None) -> None:
         """Announces a forward pass over `steps` new frames; with several, the last segment of each row is what stays visible."""
         if steps > 1 and self.position > 0:
-            raise ValueError(f"a cache that holds {self.position} frames takes one new frame at a time, got {steps}")
+            raise ValueError(
+                f"a cache that holds {self.position} frames takes one new frame at a time, got {steps}"
+            )
         if steps > 1 and segment is not None:
             self.start = (segment != segment[:, -1:]).sum(1)
             self._latest_start = int(self.start.max())

@@ -56,8 +56,10 @@ class ActionDistribution:
         return {n: _mode(c, self.parameters[n]) for n, c in self.space.components.items()}
 
     def log_prob(self, actions: Mapping[str, Tensor]) -> Tensor:
-        """ln pi(a), (...), summed over components and keys."""
-        return _total([_log_prob(c, self.parameters[n], actions[n]) for n, c in self.space.components.items()])
+        """Ln pi(a), (...), summed over components and keys."""
+        return _total(
+            [_log_prob(c, self.parameters[n], actions[n]) for n, c in self.space.components.items()]
+        )
 
     def entropy(self) -> Tensor:
         """Entropy in nats, (...)."""
@@ -85,7 +87,9 @@ def _sample(component: Component, parameters: Tensor, generator: torch.Generator
         return unscale_continuous(mean + std * noise, component)
     uniform = torch.rand(parameters.shape, generator=generator, device=parameters.device)
     if isinstance(component, Categorical):
-        return (parameters - (-uniform.clamp_min(1e-20).log()).clamp_min(1e-20).log()).argmax(-1)  # Gumbel maximum
+        return (parameters - (-uniform.clamp_min(1e-20).log()).clamp_min(1e-20).log()).argmax(
+            -1
+        )  # Gumbel maximum
     return uniform < parameters.sigmoid()
 
 
@@ -101,7 +105,9 @@ def _log_prob(component: Component, parameters: Tensor, action: Tensor) -> Tenso
         return torch.distributions.Normal(mean, std).log_prob(scale_continuous(action, component)).sum(-1)
     if isinstance(component, Categorical):
         return parameters.log_softmax(-1).gather(-1, action.unsqueeze(-1)).squeeze(-1)
-    return -F.binary_cross_entropy_with_logits(parameters, action.to(parameters.dtype), reduction="none").sum(-1)
+    return -F.binary_cross_entropy_with_logits(parameters, action.to(parameters.dtype), reduction="none").sum(
+        -1
+    )
 
 
 def _entropy(component: Component, parameters: Tensor) -> Tensor:
@@ -116,8 +122,8 @@ def _entropy(component: Component, parameters: Tensor) -> Tensor:
 
 def _kl(component: Component, a: Tensor, b: Tensor) -> Tensor:
     if isinstance(component, Continuous):
-        p, q = (torch.distributions.Normal(*_normal(x)) for x in (a, b))
-        return torch.distributions.kl_divergence(p, q).sum(-1)
+        normals = [torch.distributions.Normal(*_normal(x)) for x in (a, b)]
+        return torch.distributions.kl_divergence(*normals).sum(-1)
     if isinstance(component, Categorical):
         log_p, log_q = a.log_softmax(-1), b.log_softmax(-1)
         return (log_p.exp() * (log_p - log_q)).sum(-1)

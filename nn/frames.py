@@ -11,5 +11,5 @@ def to_float(frames: Tensor) -> Tensor:
 
 
 def to_uint8(frames: Tensor) -> Tensor:
-    """float (B, T, C, H, W), clipped to [0, 1] -> uint8 (B, T, H, W, C), rounded to nearest."""
+    """Float (B, T, C, H, W), clipped to [0, 1] -> uint8 (B, T, H, W, C), rounded to nearest."""
     return rearrange((frames.float().clamp(0, 1) * 255).round().to(torch.uint8), "b t c h w -> b t h w c")

@@ -5,6 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from reverie.nn.attention import init_linear
+from reverie.nn.norm import RMSNorm
 
 
 class Head(nn.Module):
@@ -16,7 +17,7 @@ class Head(nn.Module):
     def __init__(self, width: int, hidden: int, size: int, *, distances: int = 1, out_scale: float = 1.0):
         super().__init__()
         self.distances = distances
-        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.norm = RMSNorm(width)
         self.hidden = nn.Linear(width, hidden)
         self.out = nn.Linear(hidden, distances * size)
         init_linear(self.hidden)

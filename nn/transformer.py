@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from reverie.nn.attention import Attention, Backend, init_linear, rope_angles, rope_table
 from reverie.nn.cache import RingCache
+from reverie.nn.norm import RMSNorm
 
 Group = tuple[slice, slice]
 Rope = tuple[Tensor, Tensor]
@@ -51,7 +52,9 @@ class TransformerConfig:
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"num_kv_heads {self.num_kv_heads} must divide num_heads {self.num_heads}")
         if self.depth < self.time_every:
-            raise ValueError(f"depth {self.depth} leaves no time layer; use at least time_every = {self.time_every}")
+            raise ValueError(
+                f"depth {self.depth} leaves no time layer; use at least time_every = {self.time_every}"
+            )
 
     @property
     def num_time_layers(self) -> int:
@@ -83,7 +86,7 @@ class Layer(nn.Module):
         super().__init__()
         scale = (2 * config.depth) ** -0.5  # keeps the residual stream's variance independent of depth
         self.over_time = over_time
-        self.attention_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.attention_norm = RMSNorm(config.width)
         self.attention = Attention(
             config.width,
             config.num_heads,
@@ -92,7 +95,7 @@ class Layer(nn.Module):
             backend=config.backend,
             out_scale=scale,
         )
-        self.mlp_norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.mlp_norm = RMSNorm(config.width)
         self.mlp = SwiGLU(config.width, config.mlp_ratio, scale)
 
     def space(self, x: Tensor, groups: Sequence[Group], rope: Rope | None) -> Tensor:
@@ -122,7 +125,7 @@ class BlockCausalTransformer(nn.Module):
         self.layers = nn.ModuleList(
             Layer(config, over_time=(i + 1) % config.time_every == 0) for i in range(config.depth)
         )
-        self.norm = nn.RMSNorm(config.width, eps=1e-6)
+        self.norm = RMSNorm(config.width)
 
     def forward(
         self,

@@ -57,7 +57,9 @@ class TokenizerConfig:
                 f"latents_per_token {self.latents_per_token} must divide bottleneck_tokens {self.bottleneck_tokens}"
             )
         if min(self.frame_size) < 1 or self.patch_size < 1:
-            raise ValueError(f"frame_size {self.frame_size} and patch_size {self.patch_size} must be positive")
+            raise ValueError(
+                f"frame_size {self.frame_size} and patch_size {self.patch_size} must be positive"
+            )
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -142,12 +144,16 @@ class Tokenizer(nn.Module):
             patches = torch.where(hidden[..., None], self.mask_token.to(patches.dtype), patches)
         b, t = patches.shape[:2]
         latents = repeat(self.latent_tokens, "n d -> b t n d", b=b, t=t)
-        tokens = torch.cat([latents.to(patches.dtype), patches + self.patch_positions.to(patches.dtype)], dim=2)
+        tokens = torch.cat(
+            [latents.to(patches.dtype), patches + self.patch_positions.to(patches.dtype)], dim=2
+        )
         out = self._run(self.encoder, tokens, self._encoder_groups(), segment, cache)
         z = torch.tanh(self.latent_out(out[:, :, : self.config.bottleneck_tokens]).float())
         return rearrange(z, "b t (n k) d -> b t n (k d)", k=self.config.latents_per_token)
 
-    def decode(self, latents: Tensor, segment: Tensor | None = None, cache: RingCache | None = None) -> Tensor:
+    def decode(
+        self, latents: Tensor, segment: Tensor | None = None, cache: RingCache | None = None
+    ) -> Tensor:
         """Latents (B, T, N_z, D_z) to frames (B, T, C, H, W), float, about [0, 1] (not clipped). `cache` as in `encode`."""
         z = rearrange(latents, "b t n (k d) -> b t (n k) d", k=self.config.latents_per_token)
         tokens = self.latent_in(z) + self.latent_positions
@@ -167,7 +173,9 @@ class Tokenizer(nn.Module):
     def patchify(self, frames: Tensor) -> Tensor:
         """(B, T, C, H, W) -> (B, T, patches, C P P), zero-padded at the bottom and right."""
         if tuple(frames.shape[-2:]) != tuple(self.config.frame_size):
-            raise ValueError(f"tokenizer is for frames of {self.config.frame_size}, got {tuple(frames.shape[-2:])}")
+            raise ValueError(
+                f"tokenizer is for frames of {self.config.frame_size}, got {tuple(frames.shape[-2:])}"
+            )
         (rows, columns), p = self.config.grid, self.config.patch_size
         padded = F.pad(frames, (0, columns * p - frames.shape[-1], 0, rows * p - frames.shape[-2]))
         return rearrange(padded, "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=p)

@@ -1,6 +1,7 @@
 """Masked autoencoding objective: MSE + 0.2 LPIPS, each divided by its running RMS (Dreamer 4, Eq. 5)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -20,7 +21,7 @@ class TokenizerObjectiveConfig:
     """Per frame p ~ U(0, this) of the patches are masked."""
     lpips_weight: float = 0.2
     """Weight of LPIPS beside MSE; 0 trains on MSE alone and needs no weights file."""
-    lpips_net: str = "alex"
+    lpips_net: Literal["alex", "vgg"] = "alex"
     """Backbone of LPIPS: alex (fast) or vgg."""
     lpips_fraction: float = 1.0
     """Share of frames on which LPIPS is computed (it dominates the cost at 360x640)."""
@@ -40,7 +41,9 @@ class TokenizerObjective(nn.Module):
         """`lpips` maps two (N, 3, H, W) images in [-1, 1] to distances; None only if `lpips_weight` is 0."""
         super().__init__()
         if config.lpips_weight > 0 and lpips is None:
-            raise ValueError(f"objective.lpips_weight is {config.lpips_weight} but no LPIPS network was given")
+            raise ValueError(
+                f"objective.lpips_weight is {config.lpips_weight} but no LPIPS network was given"
+            )
         self.model, self.config = tokenizer, config
         self.lpips = lpips
         self.mse_rms = RunningRMS(config.rms_decay)

@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import lpips
 import torch
@@ -16,16 +17,20 @@ MIN_SIDE = 64
 
 
 class PerceptualDistance(nn.Module):
-    """Frozen LPIPS. `forward(a, b)`: (N, 3, H, W) in [-1, 1] -> (N,) distances. Always in evaluation mode, no state of its own."""
+    """Frozen LPIPS. `forward(a, b)`: (N, 3, H, W) in [-1, 1] -> (N,) distances. No parameters, no saved state."""
 
     def __init__(self, net: str, weights: Path):
         super().__init__()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torchvision's deprecated `pretrained` argument, used inside lpips
+            warnings.simplefilter(
+                "ignore"
+            )  # torchvision's deprecated `pretrained` argument, used inside lpips
             model = lpips.LPIPS(net=net, pretrained=True, pnet_rand=True, verbose=False)
         missing, unexpected = model.net.load_state_dict(load_file(weights), strict=False)
         if missing or unexpected:
-            raise UserError(f"{weights}: is not a converted {net} backbone of LPIPS; run `reverie fetch-weights --net {net}`.")
+            raise UserError(
+                f"{weights}: is not a converted {net} backbone of LPIPS; run `reverie fetch-weights --net {net}`."
+            )
         # Held outside the module tree: neither parameters to train nor weights to save.
         self._model = [model.eval().requires_grad_(False)]
 
@@ -39,7 +44,7 @@ class PerceptualDistance(nn.Module):
             return model(a.float(), b.float()).flatten()
 
 
-def load_lpips(net: str, weights: Path | None) -> PerceptualDistance:
+def load_lpips(net: Literal["alex", "vgg"], weights: Path | None) -> PerceptualDistance:
     """LPIPS with backbone `net` ("alex" or "vgg") from a safetensors file; None looks in the cache.
 
     Raises `UserError` with the command to run when the weights are missing.

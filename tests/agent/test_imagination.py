@@ -1,0 +1,126 @@
+"""Imagination: what trains, what stays frozen, and that it improves a policy in a world model."""
+
+import numpy as np
+import pytest
+import torch
+
+from reverie.agent.imagination import ImaginationConfig, ImaginationObjective, Rollout, imagine
+from reverie.agent.model import Agent, AgentConfig
+from reverie.agent.player import Player
+from reverie.dynamics.model import Dynamics, DynamicsConfig
+from reverie.tokenizer.model import Tokenizer, TokenizerConfig
+from tests.batches import SPACE, latent_batch
+
+CONFIG = DynamicsConfig(latent_shape=(4, 8), width=32, depth=4, context_length=4)
+
+
+def make():
+    torch.manual_seed(0)
+    return Agent(Dynamics(CONFIG, SPACE), AgentConfig(head_width=16, prediction_length=3), ["a", "b"])
+
+
+def test_only_policy_and_value_heads_change():
+    agent = make()
+    objective = ImaginationObjective(agent, ImaginationConfig(horizon=4))
+    before = {name: p.clone() for name, p in agent.named_parameters()}
+    optimizer = torch.optim.SGD(objective.trainable_parameters(), 1.0)
+    objective(latent_batch())[0].backward()
+    optimizer.step()
+    changed = {name.split(".")[0] for name, p in agent.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {"policy", "value_head"}
+    assert {n.split(".")[0] for n, p in agent.named_parameters() if p.requires_grad} == {
+        "policy",
+        "value_head",
+    }
+
+
+def test_rollout_shapes_and_alignment():
+    agent, batch = make(), latent_batch()
+    rollout = imagine(agent, batch, ImaginationConfig(horizon=5))
+    assert rollout.states.shape == (4, 6, 32) and rollout.latents.shape == (4, 5, 4, 8)
+    assert rollout.rewards.shape == rollout.continues.shape == (4, 5)
+    assert rollout.actions["mouse"].shape == (4, 5)
+
+
+def test_only_the_last_segment_is_seen():
+    agent, batch = make(), latent_batch(t=6)
+    config = ImaginationConfig(horizon=2)
+    torch.manual_seed(0)
+    first = imagine(agent, batch, config)
+    batch.latents[:, :5] += 1  # segment 0
+    torch.manual_seed(0)
+    torch.testing.assert_close(imagine(agent, batch, config).states, first.states)
+    batch.latents[:, 5] += 1
+    torch.manual_seed(0)
+    assert not torch.allclose(imagine(agent, batch, config).states, first.states)
+
+
+def test_rewarded_actions_become_likely():
+    """Rollouts in which mouse = 2 pays: the policy learns it, starting from the prior, and the KL term holds it back."""
+    agent = make()
+    objective = ImaginationObjective(agent, ImaginationConfig(horizon=4))
+    optimizer = torch.optim.Adam(objective.trainable_parameters(), 3e-3)
+    torch.manual_seed(0)
+    states = torch.randn(64, 5, 32)
+    for _ in range(120):
+        actions = agent.act(states[:, :-1]).sample()
+        rewards = (actions["mouse"] == 2).float()
+        rollout = Rollout(states, actions, rewards, torch.ones_like(rewards), torch.zeros(0))
+        loss, metrics = objective.loss(rollout, torch.ones(64, dtype=torch.bool))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    probability = agent.act(states).parameters["mouse"].softmax(-1)[..., 2].mean()
+    assert probability > 0.6 and metrics["kl_to_prior"] > 0.1
+
+
+def test_terminal_starts_and_imagined_ends_do_not_count():
+    agent = make()
+    objective = ImaginationObjective(agent, ImaginationConfig(horizon=3))
+    states = torch.randn(2, 4, 32)
+    actions = agent.act(states[:, :-1]).sample()
+    rewards, ends = torch.ones(2, 3), torch.tensor([[1.0, 1.0, 1.0], [0.0, 1.0, 1.0]])
+
+    def gradient_rows(alive):
+        s = states.clone().requires_grad_()
+        loss, _ = objective.loss(Rollout(s, actions, rewards, ends, torch.zeros(0)), alive)
+        return torch.autograd.grad(loss, s)[0].abs().sum(-1) > 0
+
+    rows = gradient_rows(torch.tensor([True, True]))
+    assert rows[0, :3].all() and rows[1, 0] and not rows[1, 1:].any()
+    assert not gradient_rows(torch.tensor([False, True]))[0].any()
+
+
+def players(num_envs, **kwargs):
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(
+        TokenizerConfig(
+            frame_size=(16, 16), width=32, bottleneck_tokens=4, bottleneck_channels=8, context_length=4
+        )
+    )
+    return Player(tokenizer, make(), num_envs, task=0, greedy=True, **kwargs)
+
+
+def test_player_restarts_a_game_without_touching_the_other():
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (12, 2, 16, 16, 3), dtype=np.uint8)
+    together = players(2)
+    for t in range(12):
+        together.reset(np.array([t in (0, 7), t == 0]))
+        out = together.act(frames[t])
+    assert set(out) == set(SPACE.components) and out["keys"].shape == (2, 3)
+    # the restarted game's memory begins at 7, the other one's at 0: exactly what the caches say
+    assert together.cache.start.tolist() == [7, 0] == together.encoder_cache.start.tolist()
+    assert out["arm"].min() >= -2 and out["arm"].max() <= 2
+
+
+@pytest.mark.parametrize("prior", [False, True])
+def test_player_is_deterministic_given_its_seed(prior):
+    frames = np.random.default_rng(0).integers(0, 256, (5, 3, 16, 16, 3), dtype=np.uint8)
+
+    def run():
+        player = players(3, prior=prior, seed=4)
+        player.reset(np.ones(3, bool))
+        return [player.act(f)["mouse"].tolist() for f in frames]
+
+    assert run() == run()

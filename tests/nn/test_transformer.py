@@ -1,0 +1,101 @@
+"""Block-causal transformer: causality, window, segments, cache equals no cache."""
+
+import pytest
+import torch
+
+from reverie.nn.transformer import BlockCausalTransformer, TransformerConfig
+
+ALL = [(slice(None), slice(None))]
+
+
+def make(context=4, depth=8, **kwargs):
+    torch.manual_seed(0)
+    config = TransformerConfig(
+        width=32, depth=depth, num_heads=4, num_kv_heads=2, context_length=context, **kwargs
+    )
+    return BlockCausalTransformer(config).eval()
+
+
+@torch.no_grad()
+def test_future_frames_change_nothing_bit_for_bit():
+    model, x = make(), torch.randn(2, 9, 5, 32)
+    changed = x.clone()
+    changed[:, 6] += 1
+    a, b = model(x, ALL), model(changed, ALL)
+    assert torch.equal(a[:, :6], b[:, :6])
+    assert not torch.equal(a[:, 6], b[:, 6])
+
+
+@torch.no_grad()
+def test_window_limits_what_is_seen():
+    """Two time layers with a window of 3 reach (3 - 1) * 2 = 4 frames back and no further."""
+    model, x = make(context=3), torch.randn(1, 10, 5, 32)
+    changed = x.clone()
+    changed[:, 2] += 1
+    a, b = model(x, ALL), model(changed, ALL)
+    differs = [not torch.equal(a[:, t], b[:, t]) for t in range(10)]
+    assert differs == [t in range(2, 7) for t in range(10)]
+
+
+@torch.no_grad()
+def test_segments_equal_separate_videos():
+    model, x = make(context=20), torch.randn(2, 9, 5, 32)
+    segment = torch.tensor([[0] * 4 + [1] * 5, [0] * 9])
+    whole = model(x, ALL, segment=segment)
+    torch.testing.assert_close(whole[:1, 4:], model(x[:1, 4:], ALL), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(whole[1:], model(x[1:], ALL), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prefill", [0, 1, 3, 6, 11])
+def test_cache_equals_no_cache_beyond_several_windows(prefill):
+    model, x = make(context=4), torch.randn(2, 19, 5, 32)
+    expected, cache, parts = model(x, ALL), model.new_cache(2), []
+    if prefill:
+        parts.append(model(x[:, :prefill], ALL, cache=cache))
+        cache.advance(prefill)
+    for t in range(prefill, 19):
+        model(torch.randn(2, 1, 5, 32), ALL, cache=cache)  # a pass that is not committed leaves no trace
+        parts.append(model(x[:, t : t + 1], ALL, cache=cache))
+        cache.advance()
+    torch.testing.assert_close(torch.cat(parts, 1), expected, atol=2e-5, rtol=2e-5)
+
+
+@torch.no_grad()
+def test_cache_rows_restart_independently():
+    model, x = make(context=6), torch.randn(2, 12, 5, 32)
+    cache, parts = model.new_cache(2), []
+    for t in range(12):
+        cache.reset(torch.tensor([t == 5, False]))
+        parts.append(model(x[:, t : t + 1], ALL, cache=cache))
+        cache.advance()
+    out = torch.cat(parts, 1)
+    torch.testing.assert_close(out[:1, 5:], model(x[:1, 5:], ALL), atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(out[1:], model(x[1:], ALL), atol=2e-5, rtol=2e-5)
+
+
+@torch.no_grad()
+def test_prefill_with_segments_continues_the_last_one():
+    model, x = make(context=8), torch.randn(1, 9, 5, 32)
+    cache = model.new_cache(1)
+    model(x[:, :6], ALL, segment=torch.tensor([[0, 0, 0, 1, 1, 1]]), cache=cache)
+    cache.advance(6)
+    following = model(x[:, 6:7], ALL, cache=cache)
+    torch.testing.assert_close(following, model(x[:, 3:7], ALL)[:, -1:], atol=2e-5, rtol=2e-5)
+
+
+def test_several_frames_after_a_filled_cache_are_refused():
+    model, x = make(), torch.randn(1, 3, 5, 32)
+    cache = model.new_cache(1)
+    with torch.no_grad():
+        model(x, ALL, cache=cache)
+        cache.advance(3)
+        with pytest.raises(ValueError, match="one new frame at a time"):
+            model(x, ALL, cache=cache)
+
+
+def test_impossible_sizes_are_named():
+    with pytest.raises(ValueError, match="num_kv_heads 3"):
+        TransformerConfig(width=32, depth=4, num_heads=4, num_kv_heads=3, context_length=4)
+    with pytest.raises(ValueError, match="no time layer"):
+        TransformerConfig(width=32, depth=3, num_heads=4, num_kv_heads=4, context_length=4)
