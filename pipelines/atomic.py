@@ -1,4 +1,4 @@
-"""Files and folders that exist completely or not at all, also after a power cut."""
+"""Folders that exist completely or not at all, also after a power cut, and small text files likewise."""
 
 import json
 import os
@@ -8,18 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PARTIAL = ".partial-"
+from reverie.data.files import PARTIAL, sync_folder, write_atomic
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` under a temporary name, forces it to disk and renames it to `path`."""
-    partial = path.with_name(PARTIAL + path.name)
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    sync(path.parent)
+    """`path` holds either all of `text` or what it held before."""
+    write_atomic(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -35,11 +29,11 @@ def new_folder(path: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     yield partial
     for item in sorted(partial.rglob("*")):
-        sync(item)
-    sync(partial)
+        _sync(item)
+    _sync(partial)
     remove_folder(path)
-    os.replace(partial, path)
-    sync(path.parent)
+    partial.rename(path)
+    sync_folder(path.parent)
 
 
 def remove_folder(path: Path) -> None:
@@ -49,13 +43,11 @@ def remove_folder(path: Path) -> None:
     if not path.name.startswith(PARTIAL):
         doomed = path.with_name(f"{PARTIAL}old-{path.name}")
         shutil.rmtree(doomed, ignore_errors=True)
-        os.replace(path, doomed)
-        path = doomed
+        path = path.rename(doomed)
     shutil.rmtree(path)
 
 
-def sync(path: Path) -> None:
-    """Forces a file's content or a folder's entries to disk."""
+def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

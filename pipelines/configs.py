@@ -30,7 +30,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """`field: old value -> new value` for every leaf in which two nested plain mappings differ."""
     a, b = flatten(old), flatten(new)
     absent = "absent"
-    return [f"{key}: {a.get(key, absent)} -> {b.get(key, absent)}" for key in sorted({*a, *b}) if _differ(a, b, key)]
+    return [
+        f"{key}: {a.get(key, absent)} -> {b.get(key, absent)}"
+        for key in sorted({*a, *b})
+        if _differ(a, b, key)
+    ]
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -54,7 +54,13 @@ class RunFolder:
 
 
 def open_run(
-    path: Path, *, kind: str, config: Any, model: Mapping[str, Any], inputs: Mapping[str, str], main: bool = True
+    path: Path,
+    *,
+    kind: str,
+    config: Any,
+    model: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    main: bool = True,
 ) -> RunFolder:
     """Makes the run folder `path`, or continues it if it is the same run.
 

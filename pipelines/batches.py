@@ -1,0 +1,124 @@
+"""Which windows a training step sees: alternating many short and occasional long batches (Dreamer 4, section 3.2)."""
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from reverie.data.batch import Batch
+from reverie.data.errors import UserError
+from reverie.data.index import ShardIndex
+from reverie.data.loader import Loader, LoaderConfig
+
+VALIDATION = "validation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchesConfig:
+    """Sizes and composition of the batches."""
+
+    batch_size: int = 8
+    """Windows in a short batch, over all processes."""
+    length: int = 16
+    """Frames T_1 of a window in a short batch."""
+    long_batch_size: int = 2
+    """Windows in a long batch, over all processes."""
+    long_length: int = 64
+    """Frames T_2 of a window in a long batch; longer than the model's context."""
+    long_probability: float = 0.0
+    """Share of steps with a long batch; 1 for finetuning on long ones only."""
+    labelled_fraction: float = 1.0
+    """Share of the labelled episodes whose actions are used; the others count as plain video."""
+    num_workers: int = 0
+    """Processes that decode and prepare windows beside this one; does not change the order."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.long_probability <= 1:
+            raise ValueError(f"batches.long_probability must lie in [0, 1], got {self.long_probability}")
+
+
+class Batches:
+    """An endless, resumable choice between a short and a long loader, a pure function of (seed, step)."""
+
+    def __init__(self, short: Loader, long: Loader | None, long_probability: float, seed: int) -> None:
+        self._loaders = {"short": short} | ({"long": long} if long is not None else {})
+        self._long_probability, self._seed = long_probability, seed
+        self._iterators: dict[str, Iterator[Batch]] = {}
+
+    def next(self, step: int) -> Batch:
+        """The batch of step number `step`; call once per step, in order."""
+        kind = self._kind(step)
+        if kind not in self._iterators:
+            self._iterators[kind] = iter(self._loaders[kind])
+        return next(self._iterators[kind])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Positions of the loaders, JSON-able."""
+        return {name: loader.state_dict() for name, loader in self._loaders.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from saved positions; before the first `next`."""
+        for name, loader in self._loaders.items():
+            if name in state:
+                loader.load_state_dict(state[name])
+
+    def _kind(self, step: int) -> str:
+        if "long" not in self._loaders:
+            return "short"
+        return "long" if random.Random(f"{self._seed}/{step}").random() < self._long_probability else "short"
+
+
+def training_batches(
+    index: ShardIndex,
+    config: BatchesConfig,
+    *,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    relevant_fraction: float = 0.0,
+    task: str | None = None,
+) -> Batches:
+    """The training split of `index`. Raises `UserError` when a batch cannot be shared among the processes."""
+
+    def loader(batch_size: int, length: int) -> Loader:
+        if batch_size % world_size:
+            raise UserError(
+                f"batches: {batch_size} windows cannot be shared equally by {world_size} processes; "
+                f"make batches.batch_size and batches.long_batch_size multiples of {world_size}."
+            )
+        chosen = LoaderConfig(
+            batch_size=batch_size,
+            length=length,
+            seed=seed,
+            split="train",
+            relevant_fraction=relevant_fraction,
+            num_workers=config.num_workers,
+            labelled_fraction=config.labelled_fraction,
+            task=task,
+        )
+        return Loader(index, chosen, rank=rank, world_size=world_size)
+
+    long = loader(config.long_batch_size, config.long_length) if config.long_probability > 0 else None
+    return Batches(loader(config.batch_size, config.length), long, config.long_probability, seed)
+
+
+def heldout_batches(
+    index: ShardIndex,
+    config: BatchesConfig,
+    count: int,
+    *,
+    relevant_fraction: float = 0.0,
+    task: str | None = None,
+) -> list[Batch]:
+    """`count` fixed short batches of the validation split; fewer rows if it is small, none if it is empty."""
+    if VALIDATION not in index.splits:
+        return []
+    chosen = LoaderConfig(
+        batch_size=config.batch_size,
+        length=config.length,
+        split=VALIDATION,
+        relevant_fraction=relevant_fraction,
+        task=task,
+    )
+    batches = iter(Loader(index, chosen))
+    return [next(batches) for _ in range(count)]

@@ -1,0 +1,162 @@
+"""The command line: a table from command to configuration and function.
+
+Later sources win: defaults, --preset, each --config file.yaml in order, then single flags such as --model.width 96.
+Mistakes of the user end in one line on stderr and a code that is not 0; only programming errors show a traceback.
+"""
+
+import os
+import sys
+from argparse import ArgumentError
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reverie import __version__
+from reverie.data.errors import UserError
+
+USER_ERROR, USAGE_ERROR, INTERRUPTED = 1, 2, 130
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a command lives. Modules are imported only when their command runs: torch takes seconds."""
+
+    module: str
+    config: str
+    function: str
+    summary: str
+
+
+COMMANDS = {
+    "record": Command("record", "RecordConfig", "record", "play a game and record episodes"),
+    "prepare": Command("prepare", "PrepareConfig", "prepare", "turn episodes or plain videos into shards"),
+    "tokenizer": Command("tokenizer", "TokenizerStage", "train_tokenizer", "train the video tokenizer"),
+    "encode": Command("encode", "EncodeConfig", "encode", "turn video shards into latent shards"),
+    "dynamics": Command("dynamics", "DynamicsStage", "train_dynamics", "train the world model"),
+    "clone": Command("clone", "CloneStage", "train_clone", "finetune it into an agent by cloning"),
+    "imagine": Command("imagine", "ImagineStage", "train_imagine", "improve the agent inside the world model"),
+    "evaluate": Command("evaluate", "EvaluateConfig", "evaluate", "score rollouts and agents, write a report"),
+    "demo": Command("demo", "DemoConfig", "demo", "all of the above on a small game"),
+    "info": Command("info", "InfoConfig", "info", "print parameter counts, or what a folder holds"),
+    "fetch-weights": Command("fetch", "FetchConfig", "fetch", "download the weights of LPIPS once"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0 if given else USAGE_ERROR
+    if given[0] == "--version":
+        print(f"reverie {__version__}")
+        return 0
+    if given[0] not in COMMANDS:
+        return _fail(f"unknown command {given[0]!r}; use one of {', '.join(COMMANDS)}.", USAGE_ERROR)
+    return _run(given[0], given[1:])
+
+
+def parse(name: str, arguments: Sequence[str]) -> Any:
+    """The configuration of command `name` from its flags. Raises `UserError`; exits on --help."""
+    command = COMMANDS[name]
+    cls = getattr(import_module(f"reverie.pipelines.{command.module}"), command.config)
+    parser = _parser(name, cls)
+    try:
+        parser.set_defaults(_preset_defaults(name, arguments))
+        settings = parser.parse_args(arguments)
+        fields = parser.instantiate(settings)
+        return cls(**{key: value for key, value in vars(fields).items() if key not in ("preset", "config")})
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise UserError(f"{_one_line(error)}; see `reverie {name} --help`.") from None
+
+
+def _run(name: str, arguments: Sequence[str]) -> int:
+    from reverie.pipelines.stops import Stopped
+
+    try:
+        config = parse(name, arguments)
+    except UserError as error:
+        return _fail(str(error), USAGE_ERROR)
+    try:
+        getattr(import_module(f"reverie.pipelines.{COMMANDS[name].module}"), COMMANDS[name].function)(config)
+    except Stopped as stopped:
+        return _fail(str(stopped), INTERRUPTED)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command continues from what is saved.", INTERRUPTED)
+    except UserError as error:
+        return _fail(str(error), USER_ERROR)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has left, as in `| head`
+        return USER_ERROR
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{place}{error.strerror or error}.", USER_ERROR)
+    return 0
+
+
+def _parser(name: str, cls: type) -> Any:
+    from jsonargparse import ActionConfigFile, ArgumentParser
+
+    from reverie.pipelines.presets import PRESETS
+
+    parser = ArgumentParser(prog=f"reverie {name}", description=cls.__doc__, exit_on_error=False)
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file of these settings; may be repeated")
+    if any(name in stages for stages in PRESETS.values()):
+        parser.add_argument("--preset", type=str, help=f"sizes that belong together: {', '.join(PRESETS)}")
+    parser.add_class_arguments(cls)
+    return parser
+
+
+def _preset_defaults(name: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """The chosen preset's settings for command `name`, with dotted keys."""
+    from reverie.pipelines.configs import flatten, to_plain
+    from reverie.pipelines.presets import PRESETS
+
+    preset = _chosen_preset(arguments)
+    if preset is None:
+        return {}
+    if preset not in PRESETS:
+        raise UserError(f"--preset {preset}: is not known, choose one of {', '.join(PRESETS)}")
+    return flatten(to_plain(PRESETS[preset].get(name, {})))
+
+
+def _chosen_preset(arguments: Sequence[str]) -> str | None:
+    """--preset, or `preset:` of the last --config file that has one."""
+    flags = _flag_values(arguments)
+    named = [value for flag, value in flags if flag == "--preset"]
+    files = [Path(value) for flag, value in flags if flag == "--config"]
+    contents = [yaml.safe_load(file.read_text()) for file in files if file.is_file()]
+    named = named or [c["preset"] for c in contents if isinstance(c, dict) and "preset" in c]
+    return named[-1] if named else None
+
+
+def _flag_values(arguments: Sequence[str]) -> list[tuple[str, str]]:
+    """(flag, value) of `--flag value` and `--flag=value`, in order."""
+    pairs = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        flag, equals, value = argument.partition("=")
+        pairs.append((flag, value if equals else following))
+    return pairs
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(["usage: reverie <command> [--help] [--config FILE] [--field VALUE ...]", "", *lines])
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"reverie: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

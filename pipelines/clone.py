@@ -1,0 +1,77 @@
+"""Stage `clone`: finetunes the world model into an agent by behaviour cloning and reward modelling."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from reverie.agent.cloning import CloningObjective, CloningObjectiveConfig
+from reverie.agent.model import Agent, AgentConfig
+from reverie.data.errors import UserError
+from reverie.data.index import ShardIndex
+from reverie.pipelines.checkpoints import Card, load_dynamics, read_card, weights_sha256
+from reverie.pipelines.configs import to_plain
+from reverie.pipelines.stage import (
+    StageConfig,
+    require_latents,
+    require_same_actions,
+    require_same_tokenizer,
+    train_stage,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloneStage(StageConfig):
+    """Adds agent tokens and heads to a trained dynamics model and learns them from labelled latent shards."""
+
+    dynamics: Path
+    """Run folder of the dynamics model."""
+    model: AgentConfig = field(default_factory=AgentConfig)
+    """Sizes of the heads."""
+    objective: CloningObjectiveConfig = field(default_factory=CloningObjectiveConfig)
+    """The losses."""
+    relevant_fraction: float = 0.5
+    """Share of each batch in which a task is accomplished; these rows teach the policy, the others the video."""
+    task: str | None = None
+    """Learn this task alone; null for all tasks of the data."""
+
+
+def train_clone(config: CloneStage) -> None:
+    """Runs the stage. Raises `UserError` when data and dynamics model do not belong together."""
+    index = ShardIndex.load(config.data)
+    require_latents(index)
+    parent = read_card(config.dynamics)
+    require_same_tokenizer(index, parent, config.dynamics)
+    require_same_actions(index, parent, config.dynamics)
+    if not index.tasks or not index.action_space.components:
+        raise UserError(
+            f"{config.data}: has no logged actions or tasks to clone; record or import labelled episodes."
+        )
+
+    def build() -> nn.Module:
+        dynamics = load_dynamics(config.dynamics).requires_grad_(True)
+        agent = Agent(dynamics, config.model, index.tasks)
+        agent.value_head.requires_grad_(False)  # learnt in imagination
+        return CloningObjective(agent, config.objective)
+
+    card = Card(
+        kind="agent",
+        model=to_plain(config.model),
+        dynamics=parent.model,
+        fps=index.fps,
+        frame_size=list(index.frame_size),
+        action_space=index.action_space.to_json(),
+        tasks=index.tasks,
+        tokenizer_sha256=index.tokenizer_sha256,
+    )
+    inputs = {"tokenizer": str(index.tokenizer_sha256), "dynamics": weights_sha256(config.dynamics)}
+    train_stage(
+        "clone",
+        config,
+        index,
+        build=build,
+        card=card,
+        inputs=inputs,
+        relevant_fraction=config.relevant_fraction,
+        task=config.task,
+    )

@@ -1,0 +1,152 @@
+"""Stage `imagine`: reinforcement learning inside the frozen world model (Dreamer 4, section 3.3).
+
+Its data are its own rollouts, so it has its own small loop, driven by Accelerate: contexts come from the latent shards
+and everything after them is imagined. Start it with `accelerate launch -m reverie.pipelines.cli imagine ...` on several
+devices.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from reverie.agent.imagination import ImaginationConfig, ImaginationObjective
+from reverie.data.index import ShardIndex
+from reverie.pipelines.batches import BatchesConfig, heldout_batches, training_batches
+from reverie.pipelines.checkpoints import load_agent, read_card, weights_sha256
+from reverie.pipelines.configs import to_plain
+from reverie.pipelines.optimization import OptimizerConfig, learning_rate, make_optimizer, set_learning_rate
+from reverie.pipelines.run import RunFolder, open_run
+from reverie.pipelines.session import Processes, Session, TrainingConfig, derive_seed
+from reverie.pipelines.stage import (
+    HELDOUT_BATCHES,
+    require_latents,
+    require_same_actions,
+    require_same_tokenizer,
+)
+from reverie.pipelines.training import heldout_metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagineStage:
+    """Improves a cloned agent's policy by imagined rollouts from contexts of the data."""
+
+    data: Path
+    """Folder of latent shards; contexts are drawn from it."""
+    agent: Path
+    """Run folder of the cloned agent; its policy is the behavioural prior."""
+    out: Path
+    """Run folder; the same command again continues an interrupted run."""
+    imagination: ImaginationConfig = field(default_factory=ImaginationConfig)
+    """Rollouts and objective."""
+    batches: BatchesConfig = field(default_factory=BatchesConfig)
+    """Contexts per step; length is their number of frames."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """AdamW of the policy and value heads."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """Length and intervals."""
+    relevant_fraction: float = 0.0
+    """Share of the contexts from stretches in which a task is accomplished."""
+    task: str | None = None
+    """Imagine for this task alone; null for all tasks of the data."""
+    cpu: bool = False
+    """Stay on the CPU where a GPU is present."""
+    precision: str = "no"
+    """Accelerate's mixed precision: no, bf16 or fp16."""
+
+
+def train_imagine(config: ImagineStage) -> None:
+    """Runs the stage. Raises `UserError` when data and agent do not belong together."""
+    index = ShardIndex.load(config.data)
+    require_latents(index)
+    card = read_card(config.agent)
+    require_same_tokenizer(index, card, config.agent)
+    require_same_actions(index, card, config.agent)
+    accelerator = Accelerator(cpu=config.cpu, mixed_precision=config.precision)
+    processes = accelerate_processes(accelerator)
+    inputs = {
+        "data": index.hash(),
+        "tokenizer": str(index.tokenizer_sha256),
+        "agent": weights_sha256(config.agent),
+    }
+    run = open_run(
+        config.out, kind="imagine", config=config, model=to_plain(card), inputs=inputs, main=processes.main
+    )
+    torch.manual_seed(derive_seed(config.training.seed, -2))
+    agent = load_agent(config.agent)
+    agent.freeze_prior()
+    _fit(accelerator, processes, ImaginationObjective(agent, config.imagination), index, run, config)
+
+
+def accelerate_processes(accelerator: Accelerator) -> Processes:
+    """How the processes of `accelerator` agree."""
+    if accelerator.num_processes == 1:
+        return Processes()
+
+    def anyone(value: bool) -> bool:
+        return bool(accelerator.reduce(torch.tensor(float(value), device=accelerator.device)) > 0)
+
+    return Processes(
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        barrier=accelerator.wait_for_everyone,
+        any=anyone,
+    )
+
+
+def _fit(
+    accelerator: Accelerator,
+    processes: Processes,
+    objective: ImaginationObjective,
+    index: ShardIndex,
+    run: RunFolder,
+    config: ImagineStage,
+) -> None:
+    raw_optimizer = make_optimizer(objective.to(accelerator.device), config.optimizer)
+    model, optimizer = accelerator.prepare(objective, raw_optimizer)
+    trained = list(objective.trainable_parameters())
+    with _session(model, objective, raw_optimizer, processes, index, run, config, accelerator) as session:
+        while session.running:
+            step = session.begin_step()
+            context = session.batches.next(step).to(accelerator.device)
+            set_learning_rate(raw_optimizer, learning_rate(step, config.training.steps, config.optimizer))
+            loss, metrics = model(context)
+            accelerator.backward(loss)
+            accelerator.clip_grad_norm_(trained, config.optimizer.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            session.end_step(metrics)
+
+
+def _session(
+    model: torch.nn.Module,
+    objective: ImaginationObjective,
+    optimizer: torch.optim.Optimizer,
+    processes: Processes,
+    index: ShardIndex,
+    run: RunFolder,
+    config: ImagineStage,
+    accelerator: Accelerator,
+) -> Session:
+    draw = {"relevant_fraction": config.relevant_fraction, "task": config.task}
+    held_out = heldout_batches(index, config.batches, HELDOUT_BATCHES, **draw)
+    return Session(
+        name="imagine",
+        run=run,
+        card=read_card(config.agent),
+        objective=objective,
+        optimizer=optimizer,
+        batches=training_batches(
+            index,
+            config.batches,
+            seed=config.training.seed,
+            rank=processes.rank,
+            world_size=processes.world_size,
+            **draw,
+        ),
+        config=config.training,
+        processes=processes,
+        evaluate=partial(heldout_metrics, model, held_out, accelerator.device) if held_out else None,
+    )

@@ -1,0 +1,85 @@
+"""Metrics of a run: metrics.jsonl (exact, cut back on resume), TensorBoard, and one line for people."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from reverie.pipelines.atomic import write_text
+from reverie.pipelines.run import RunFolder
+
+
+class MetricsLog:
+    """Writes rows `{"step": s, name: value, ...}`; rows after `step`, from before an interruption, are dropped."""
+
+    def __init__(self, run: RunFolder, step: int) -> None:
+        self._path = run.metrics
+        _truncate(run.metrics, step)
+        self._board = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else None)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """One row; numbers only."""
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flushes TensorBoard."""
+        self._board.close()
+
+
+class Averages:
+    """Running means of detached scalar tensors, summed on their device: no synchronisation until `take`."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, metrics: Mapping[str, Tensor]) -> None:
+        """Takes one step's metrics in."""
+        for name, value in metrics.items():
+            value = value.detach().double()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def take(self, prefix: str = "") -> dict[str, float]:
+        """The means since the last call, as plain numbers under `prefix`."""
+        if not self._sums:
+            return {}
+        values = torch.stack([self._sums[name] / self._counts[name] for name in self._sums]).tolist()
+        taken = {prefix + name: value for name, value in zip(self._sums, values, strict=True)}
+        self._sums, self._counts = {}, {}
+        return taken
+
+
+def describe(values: Mapping[str, float]) -> str:
+    """`loss 0.412  psnr 28.1`: four significant digits, prefixes dropped."""
+    return "  ".join(f"{name.split('/', 1)[-1]} {value:.4g}" for name, value in values.items())
+
+
+def all_finite(values: Mapping[str, float]) -> bool:
+    """Whether no value is nan or infinite."""
+    return all(math.isfinite(value) for value in values.values())
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The rows of a metrics.jsonl; a half-written last line is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def _truncate(path: Path, step: int) -> None:
+    rows = read_metrics(path)
+    kept = [row for row in rows if row["step"] <= step]
+    if rows or path.is_file():
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))

@@ -1,0 +1,71 @@
+"""AdamW with warm-up and decay, the same for every stage."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW and its learning rate over time."""
+
+    lr: float = 3e-4
+    """Peak learning rate."""
+    warmup_steps: int = 100
+    """Steps over which the learning rate rises linearly from 0."""
+    decay: Literal["constant", "linear", "cosine"] = "cosine"
+    """How the learning rate falls from its peak to `final_lr_fraction` at the last step."""
+    final_lr_fraction: float = 0.1
+    """Learning rate at the end over the peak."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of the matrices of linear layers; embeddings, gains and tokens have none."""
+    beta1: float = 0.9
+    """Decay of the gradient's average."""
+    beta2: float = 0.95
+    """Decay of the squared gradient's average."""
+    clip_norm: float = 1.0
+    """Gradients are scaled down to this global norm."""
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.clip_norm <= 0:
+            raise ValueError(
+                f"optimizer.lr {self.lr} and optimizer.clip_norm {self.clip_norm} must be positive"
+            )
+        if not 0 <= self.final_lr_fraction <= 1:
+            raise ValueError(f"optimizer.final_lr_fraction must lie in [0, 1], got {self.final_lr_fraction}")
+
+
+def make_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
+    """AdamW over the parameters of `model` that want gradients."""
+    matrices = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if id(p) in matrices], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if id(p) not in matrices], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
+
+
+def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
+    """The rate of step number `step` (from 0) out of `steps`: a pure function, so that nothing has to be saved."""
+    warm = min(1.0, (step + 1) / max(config.warmup_steps, 1))
+    done = min(max((step - config.warmup_steps) / max(steps - config.warmup_steps, 1), 0.0), 1.0)
+    shape = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[config.decay]
+    return config.lr * warm * (config.final_lr_fraction + (1 - config.final_lr_fraction) * shape)
+
+
+def set_learning_rate(optimizer: Optimizer, value: float) -> None:
+    """Sets the rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = value
+
+
+def gradient_free(parameters: Iterable[nn.Parameter]) -> None:
+    """Freezes `parameters`."""
+    for parameter in parameters:
+        parameter.requires_grad_(False)

@@ -1,0 +1,130 @@
+"""What the stages that learn from shards have in common: their settings, and one run from folder to last step."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from reverie.data.errors import UserError
+from reverie.data.index import ShardIndex
+from reverie.pipelines.batches import BatchesConfig, heldout_batches, training_batches
+from reverie.pipelines.checkpoints import Card
+from reverie.pipelines.configs import to_plain
+from reverie.pipelines.optimization import OptimizerConfig, make_optimizer
+from reverie.pipelines.run import open_run
+from reverie.pipelines.session import Session, TrainingConfig, derive_seed
+from reverie.pipelines.training import FabricConfig, fabric_processes, fit, heldout_metrics, make_fabric
+
+HELDOUT_BATCHES = 8
+"""Batches in an evaluation while training; `reverie evaluate` measures more and better."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """Settings of every stage that learns from shards."""
+
+    data: Path
+    """Folder of shards."""
+    out: Path
+    """Run folder; the same command again continues an interrupted run."""
+    batches: BatchesConfig = field(default_factory=BatchesConfig)
+    """Windows per step."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """AdamW."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """Length and intervals."""
+    fabric: FabricConfig = field(default_factory=FabricConfig)
+    """Devices, processes, precision."""
+
+
+def train_stage(
+    name: str,
+    config: StageConfig,
+    index: ShardIndex,
+    *,
+    build: Callable[[], nn.Module],
+    card: Card,
+    inputs: Mapping[str, str],
+    relevant_fraction: float = 0.0,
+    task: str | None = None,
+) -> None:
+    """Trains the objective that `build` makes, in the run folder `config.out`.
+
+    Args:
+      build: makes the objective; the random generator is seeded before.
+      card: what the model is, for its checkpoints.
+      inputs: parents of the run by name and hash, beside the data.
+      relevant_fraction: share of each batch drawn from stretches in which a task is accomplished.
+      task: fixes the task of all rows.
+    """
+    fabric = make_fabric(config.fabric)
+    processes = fabric_processes(fabric)
+    run = open_run(
+        config.out,
+        kind=name,
+        config=config,
+        model=to_plain(card),
+        inputs={"data": index.hash(), **inputs},
+        main=processes.main,
+    )
+    torch.manual_seed(derive_seed(config.training.seed, -2))
+    objective = build()
+    draw = {"relevant_fraction": relevant_fraction, "task": task}
+    held_out = heldout_batches(index, config.batches, HELDOUT_BATCHES, **draw)
+
+    def make_session(model: nn.Module, optimizer: torch.optim.Optimizer) -> Session:
+        batches = training_batches(
+            index,
+            config.batches,
+            seed=config.training.seed,
+            rank=processes.rank,
+            world_size=processes.world_size,
+            **draw,
+        )
+        return Session(
+            name=name,
+            run=run,
+            card=card,
+            objective=objective,
+            optimizer=optimizer,
+            batches=batches,
+            config=config.training,
+            processes=processes,
+            evaluate=partial(heldout_metrics, model, held_out, fabric.device) if held_out else None,
+        )
+
+    fit(fabric, objective, partial(make_optimizer, config=config.optimizer), make_session, config.optimizer)
+
+
+def require_latents(index: ShardIndex) -> tuple[int, int]:
+    """(N_z, D_z) of latent shards. Raises `UserError` for video shards."""
+    if index.latent_shape is None:
+        raise UserError(
+            f"{index.folder}: holds video, not latents; run `reverie encode` and give its folder."
+        )
+    return index.latent_shape
+
+
+def require_same_tokenizer(index: ShardIndex, card: Card, place: Path) -> None:
+    """Raises `UserError` unless the model in `place` was trained on latents of the tokenizer that made `index`."""
+    if index.tokenizer_sha256 != card.tokenizer_sha256:
+        raise UserError(
+            f"{index.folder}: its latents come from tokenizer {_short(index.tokenizer_sha256)}, "
+            f"but {place} was trained with tokenizer {_short(card.tokenizer_sha256)}; give matching ones."
+        )
+
+
+def require_same_actions(index: ShardIndex, card: Card, place: Path) -> None:
+    """Raises `UserError` unless the model in `place` has the action space of `index`."""
+    if index.action_space.to_json() != card.action_space:
+        raise UserError(
+            f"{index.folder}: has the actions {', '.join(index.action_space.components) or 'none'}, "
+            f"but {place} has {', '.join(card.action_space or {}) or 'none'} or other sizes; give matching ones."
+        )
+
+
+def _short(digest: str | None) -> str:
+    return "none" if digest is None else digest[:12]

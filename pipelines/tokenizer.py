@@ -1,0 +1,41 @@
+"""Stage `tokenizer`: trains the causal masked autoencoder on video shards."""
+
+from dataclasses import dataclass, field, replace
+
+from torch import nn
+
+from reverie.data.errors import UserError
+from reverie.data.index import ShardIndex
+from reverie.pipelines.checkpoints import Card
+from reverie.pipelines.configs import to_plain
+from reverie.pipelines.stage import StageConfig, train_stage
+from reverie.tokenizer.model import Tokenizer, TokenizerConfig
+from reverie.tokenizer.objective import TokenizerObjective, TokenizerObjectiveConfig
+from reverie.tokenizer.perceptual import load_lpips
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerStage(StageConfig):
+    """Trains the tokenizer on the frames of video shards."""
+
+    model: TokenizerConfig = field(default_factory=TokenizerConfig)
+    """Sizes of the model; frame_size is taken from the data."""
+    objective: TokenizerObjectiveConfig = field(default_factory=TokenizerObjectiveConfig)
+    """The loss."""
+
+
+def train_tokenizer(config: TokenizerStage) -> None:
+    """Runs the stage. Raises `UserError` when the data or the weights of LPIPS are missing."""
+    index = ShardIndex.load(config.data)
+    if index.latent_shape is not None:
+        raise UserError(
+            f"{config.data}: holds latents, not video; give the folder that `reverie prepare` made."
+        )
+    model = replace(config.model, frame_size=index.frame_size)
+    lpips = load_lpips(config.objective.lpips_net, None) if config.objective.lpips_weight > 0 else None
+
+    def build() -> nn.Module:
+        return TokenizerObjective(Tokenizer(model), config.objective, lpips)
+
+    card = Card(kind="tokenizer", model=to_plain(model), fps=index.fps, frame_size=list(index.frame_size))
+    train_stage("tokenizer", replace(config, model=model), index, build=build, card=card, inputs={})

@@ -1,0 +1,113 @@
+"""The one training loop of the stages that learn from shards, driven by Lightning Fabric.
+
+An objective is a module with `forward(batch) -> (loss, metrics)`; the loss always goes through the wrapped module, so
+gradients synchronise. From one process to many nodes only flags change: --fabric.devices 8 starts eight processes here;
+under torchrun or SLURM the launcher's world is used.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from torch import nn
+from torch.optim import Optimizer
+
+from reverie.data.batch import Batch
+from reverie.pipelines.metrics import Averages
+from reverie.pipelines.optimization import OptimizerConfig, learning_rate, set_learning_rate
+from reverie.pipelines.session import Processes, Session
+from reverie.pipelines.sharding import shard_layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class FabricConfig:
+    """Where training runs."""
+
+    accelerator: str = "auto"
+    """Device kind: auto, cpu, cuda or mps."""
+    devices: int = 1
+    """Devices, and so processes, on each node."""
+    num_nodes: int = 1
+    """Nodes; start the command on each by torchrun or SLURM."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """ddp copies the model to every process, fsdp shards it over them; auto is ddp if there are several."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Arithmetic of the forward pass; weights stay in 32 bits."""
+
+
+def make_fabric(config: FabricConfig) -> Fabric:
+    """A launched Fabric. With several devices and no outer launcher it starts the other processes."""
+    fabric = Fabric(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        strategy=_strategy(config),
+        precision=config.precision,
+    )
+    fabric.launch()
+    return fabric
+
+
+def fabric_processes(fabric: Fabric) -> Processes:
+    """How the processes of `fabric` agree."""
+    if fabric.world_size == 1:
+        return Processes()
+
+    def anyone(value: bool) -> bool:
+        flags = fabric.all_reduce(torch.tensor(float(value), device=fabric.device), reduce_op="max")
+        return bool(flags)
+
+    return Processes(
+        rank=fabric.global_rank, world_size=fabric.world_size, barrier=fabric.barrier, any=anyone
+    )
+
+
+def fit(
+    fabric: Fabric,
+    objective: nn.Module,
+    make_optimizer: Callable[[nn.Module], Optimizer],
+    make_session: Callable[[nn.Module, Optimizer], Session],
+    config: OptimizerConfig,
+) -> None:
+    """Trains until the session's last step.
+
+    Args:
+      make_optimizer: called with the objective once it is on its device and sharded.
+      make_session: called with the wrapped objective and the optimiser; resumes both.
+    """
+    model = fabric.setup_module(objective)
+    raw_optimizer = make_optimizer(objective)
+    optimizer = fabric.setup_optimizers(raw_optimizer)
+    with make_session(model, raw_optimizer) as session:
+        while session.running:
+            step = session.begin_step()
+            batch = session.batches.next(step).to(fabric.device)
+            set_learning_rate(raw_optimizer, learning_rate(step, session.config.steps, config))
+            loss, metrics = model(batch)
+            fabric.backward(loss)
+            fabric.clip_gradients(model, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
+            optimizer.step()
+            optimizer.zero_grad()
+            session.end_step(metrics)
+
+
+def heldout_metrics(
+    model: Callable[[Batch], Any], batches: Sequence[Batch], device: torch.device
+) -> Mapping[str, float]:
+    """Means of the objective's metrics over fixed held-out batches."""
+    averages = Averages()
+    for batch in batches:
+        averages.add(model(batch.to(device))[1])
+    return averages.take()
+
+
+def _strategy(config: FabricConfig) -> Strategy | str:
+    if config.strategy == "fsdp":
+        return ModelParallelStrategy(shard_layers)
+    if config.strategy == "ddp" or config.devices * config.num_nodes > 1:
+        # Which heads and embeddings a batch reaches depends on its labels.
+        return DDPStrategy(find_unused_parameters=True)
+    return "auto"
