@@ -8,10 +8,10 @@ The video is renamed into place before its log: an episode whose log exists is c
 when.
 """
 
+import io
 import json
-import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
+from reverie.data.files import explain_full_disk, write_atomic
 from reverie.data.video import encode_video, storage_quality
 
 FORMAT = 1
@@ -181,8 +182,9 @@ class EpisodeWriter:
             tasks=tuple(tasks),
             players=players or {},
         )
-        (self.folder / "episodes").mkdir(parents=True, exist_ok=True)
-        self._join_or_start()
+        with explain_full_disk(self.folder):
+            (self.folder / "episodes").mkdir(parents=True, exist_ok=True)
+            self._join_or_start()
 
     def has(self, name: str) -> bool:
         """Whether episode `name` is complete."""
@@ -212,17 +214,20 @@ class EpisodeWriter:
         arrays["reward"] = _check_rows(reward, (rows,), "reward", path).astype(np.float32)
         arrays["events"] = _check_rows(events, (rows, tasks), "events", path).astype(np.uint8)
         arrays["is_terminal"], arrays["player"] = np.bool_(is_terminal), np.str_(player)
-        _write_atomically(video_path(self.folder, name), lambda partial: self._encode(partial, frames))
-        _write_atomically(path, lambda partial: _save_arrays(partial, arrays))
+        with explain_full_disk(self.folder):
+            write_atomic(video_path(self.folder, name), self._video(frames))
+            write_atomic(path, _packed(arrays))
 
-    def _encode(self, path: Path, frames: np.ndarray) -> None:
-        encode_video(path, frames, self.recording.fps, quality=storage_quality(self.recording.frame_size[0]))
+    def _video(self, frames: np.ndarray) -> bytes:
+        buffer, height = io.BytesIO(), self.recording.frame_size[0]
+        encode_video(buffer, frames, self.recording.fps, quality=storage_quality(height))
+        return buffer.getvalue()
 
     def _join_or_start(self) -> None:
         path = self.folder / "recording.json"
         wanted = self.recording.to_json()
         if not path.exists():
-            _write_atomically(path, lambda partial: partial.write_text(json.dumps(wanted, indent=2)))
+            write_atomic(path, json.dumps(wanted, indent=2).encode())
             return
         present = Recording.load(self.folder).to_json()
         difference = _difference(json.loads(json.dumps(present)), json.loads(json.dumps(wanted)))
@@ -249,31 +254,10 @@ def _load_arrays(path: Path) -> dict[str, np.ndarray]:
         ) from None
 
 
-def _save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-
-
-def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    partial = path.with_name(f".partial-{path.name}")
-    try:
-        write(partial)
-        _sync(partial)
-        partial.rename(path)
-        _sync(path.parent)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(
-            f"{path}: cannot be written ({error}); make room and run the same command again."
-        ) from None
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _packed(arrays: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
 
 
 def _difference(present: Any, wanted: Any, place: str = "") -> str:

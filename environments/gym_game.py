@@ -1,6 +1,7 @@
 """Any Gymnasium environment that draws itself: Atari (ALE), ViZDoom, MiniGrid's other rooms, your own."""
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -33,11 +34,11 @@ class GymGame(GameEnv):
         *,
         seed: int | None = None,
         max_steps: int | None = None,
-        frame_size: tuple[int, int] | None = None,
+        frame_size: Sequence[int] | None = None,
     ) -> None:
         name = f"gym:{game_id}"
         self.inner = _make(name, game_id, max_steps)
-        self._wanted_size = frame_size
+        self._wanted_size = _size(name, frame_size)
         self.inner.reset(seed=seed)
         first = self._picture(name)
         self._first_seed = seed
@@ -77,6 +78,16 @@ class GymGame(GameEnv):
             shrunk = Image.fromarray(picture.astype(np.uint8)).resize((width, height), Image.Resampling.BOX)
             picture = np.asarray(shrunk)
         return np.array(picture, np.uint8)
+
+
+def _size(name: str, frame_size: Sequence[int] | None) -> tuple[int, int] | None:
+    if frame_size is None:
+        return None
+    if len(frame_size) != 2 or min(frame_size) < 1:
+        raise UserError(
+            f"game {name!r}: frame_size must be [height, width] in pixels, got {list(frame_size)}."
+        )
+    return frame_size[0], frame_size[1]
 
 
 def _make(name: str, game_id: str, max_steps: int | None) -> gymnasium.Env:

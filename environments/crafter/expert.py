@@ -129,6 +129,7 @@ def _make_of_iron(now: Situation, tool: str) -> str | None:
 
 BEHAVIOURS: tuple[Behaviour, ...] = (
     lambda now, memory: survival.rest_when_safe(now),
+    lambda now, memory: survival.wait_inside(now),
     survival.flee,
     lambda now, memory: survival.shut_out(now),
     survival.drink,

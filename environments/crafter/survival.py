@@ -4,8 +4,12 @@ from crafter import objects
 
 from reverie.environments.crafter.memory import Memory
 from reverie.environments.crafter.routes import face_and, go_and_do, go_and_stand
-from reverie.environments.crafter.situation import DIRECTIONS, MONSTERS, Cell, Situation, shifted
+from reverie.environments.crafter.situation import DIRECTIONS, MONSTERS, Cell, Situation, distance, shifted
 
+SIEGE = 3
+"""Monsters within this distance of a hole would be met on leaving it."""
+NIGHT_FLIGHT, DAY_FLIGHT = 6, 4
+"""Health at which the player hides: each zombie that comes near costs two or more."""
 OPPOSITE = {direction: (-direction[0], -direction[1]) for direction in DIRECTIONS}
 
 
@@ -32,12 +36,18 @@ def rest_when_safe(now: Situation) -> str | None:
     return "sleep" if now.inventory["energy"] < 9 else "noop"
 
 
+def wait_inside(now: Situation) -> str | None:
+    """Stays in a closed hole while monsters stand around it, as long as food and drink last."""
+    besieged = any(distance(now.cell, monster) <= SIEGE for monster in now.where(*MONSTERS))
+    lasting = now.inventory["food"] > 0 and now.inventory["drink"] > 0
+    return "noop" if besieged and lasting and _enclosed(now) else None
+
+
 def flee(now: Situation, memory: Memory) -> str | None:
-    """Close to death: into a hole."""
-    health = now.inventory["health"]
-    if fed(now) and can_dig(now) and (health <= 3 or (health <= 5 and now.dark)):
-        return dig_in(now, memory)
-    return None
+    """Weak, and by night among zombies even sooner: into a hole."""
+    outside = now.material(now.cell) in ("grass", "sand")
+    limit = NIGHT_FLIGHT if now.dark and outside else DAY_FLIGHT
+    return dig_in(now, memory) if fed(now) and can_dig(now) and now.inventory["health"] <= limit else None
 
 
 def drink(now: Situation, memory: Memory) -> str | None:
@@ -57,14 +67,15 @@ def eat(now: Situation, memory: Memory) -> str | None:
 
 
 def sleep(now: Situation, memory: Memory) -> str | None:
-    """Digs in when tired; and once, early, for the achievement of waking up."""
+    """Digs in when tired; and once, early, for the achievement of waking up. In the open only when exhausted."""
     energy = now.inventory["energy"]
     curious = energy < 9 and "wake_up" not in now.achieved and (now.dark or "collect_diamond" in now.achieved)
+    action = None
     if can_dig(now) and (energy <= 3 or curious):
         action = dig_in(now, memory)
-        if action:
-            return action
-    return "sleep" if energy <= 1 else None
+    elif now.inventory["wood_pickaxe"] and energy <= 3:
+        action = go_and_do(now, now.cells("stone"))
+    return action or ("sleep" if energy == 0 else None)
 
 
 def fed(now: Situation) -> bool:
