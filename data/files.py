@@ -33,19 +33,14 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
         raise
 
 
-def write_durable(path: Path, content: bytes) -> None:
-    """Writes and flushes to the disk. Not atomic: for files inside a folder that is renamed as a whole."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def write_atomic(path: Path, content: bytes) -> None:
     """`path` holds either all of `content` or what it held before, whatever is killed when."""
     partial = path.with_name(PARTIAL + path.name)
     try:
-        write_durable(partial, content)
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         partial.rename(path)
     except OSError:
         partial.unlink(missing_ok=True)

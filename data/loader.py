@@ -41,6 +41,8 @@ class LoaderConfig:
     """Split of the shards to read."""
     relevant_fraction: float = 0.0
     """Share of the rows, the last of each batch, drawn from stretches in which their task is accomplished."""
+    relevant_before: int | None = None
+    """Frames before an accomplished task that are relevant to it; None: as many as `length`."""
     num_workers: int = 0
     """Worker processes; 0 reads in this one. The order is the same for any number."""
     labelled_fraction: float = 1.0
@@ -196,7 +198,8 @@ def _streams(
         )
     if not wants_relevant:
         return uniform, None
-    stretches = relevant_stretches(episodes, config.length, task, with_tasks)
+    before = config.length if config.relevant_before is None else config.relevant_before
+    stretches = relevant_stretches(episodes, before, task, with_tasks)
     if not stretches:
         raise UserError(
             f"{index.folder}: split {config.split!r} holds no episode in which "

@@ -19,7 +19,7 @@ import numpy as np
 
 from reverie.data.decoders import Backend, Decoder, VideoInfo, open_video
 from reverie.data.errors import UserError
-from reverie.data.files import PARTIAL, canonical_json, sync_folder, write_durable
+from reverie.data.files import PARTIAL, canonical_json
 from reverie.data.resize import ResizeMode, fit
 from reverie.data.sources import Corpus, Inspected, Source, inspect
 from reverie.data.steps import Steps
@@ -68,7 +68,7 @@ def stage(
 
     Returns:
         clips (their first frames), frames, cut (a frame or None), and squared_error and values, whose ratio is the
-        mean squared error of storing.
+        mean squared error of storing; digest of the clips.
 
     Raises:
         UserError: the video or its log cannot be used; the sentence names the file.
@@ -81,12 +81,12 @@ def stage(
         partial.mkdir(parents=True)
         try:
             summary = _write_source(source, corpus, storage, partial, cut)
-            write_durable(partial / _SUMMARY, canonical_json(summary))
+            summary["digest"] = _digest(partial)
+            (partial / _SUMMARY).write_bytes(canonical_json(summary))
         except (UserError, OSError):
             shutil.rmtree(partial, ignore_errors=True)
             raise
         partial.rename(target)
-        sync_folder(folder)
     return _summary(target)
 
 
@@ -134,11 +134,9 @@ def _write_source(
     for start, stop in bounds:
         clip = list(itertools.islice(frames, stop - start))
         is_last = stop in (len(indices), cut_frame)
-        write_durable(
-            folder / f"{_stem(start)}.json",
-            canonical_json(_meta(source, found, storage, start, stop, is_last)),
-        )
-        write_durable(folder / f"{_stem(start)}.npz", found.steps.cut(start, stop).to_npz())
+        meta = _meta(source, found, storage, start, stop, is_last)
+        (folder / f"{_stem(start)}.json").write_bytes(canonical_json(meta))
+        (folder / f"{_stem(start)}.npz").write_bytes(found.steps.cut(start, stop).to_npz())
         error += _write_video(folder / f"{_stem(start)}.mp4", clip, storage)
     return {
         "clips": [start for start, _ in bounds],
@@ -206,7 +204,7 @@ def _write_video(path: Path, frames: list[np.ndarray], storage: Storage) -> np.n
     """Writes a clip and reads its first frames back; returns (squared error, number of values) of those."""
     target = io.BytesIO()
     encode_video(target, frames, storage.fps, quality=storage.quality)
-    write_durable(path, target.getvalue())
+    path.write_bytes(target.getvalue())
     there = np.stack(frames[:GOP]).astype(np.float64)
     back = read_frames(target.getvalue(), range(len(there)), storage.size, storage.decoder)
     return np.array([np.square(back - there).sum(), there.size])
@@ -222,5 +220,18 @@ def _summary(target: Path) -> dict[str, Any]:
 
 
 def _is_staged(target: Path, cut: float | None) -> bool:
-    """Staged, and with a clip boundary at the cut if and only if one is asked for."""
-    return target.is_dir() and (_summary(target)["cut"] is None) == (cut is None)
+    """Whole, and with a clip boundary at the cut if and only if one is asked for."""
+    try:
+        summary = _summary(target)
+    except (OSError, ValueError):
+        return False
+    return (summary["cut"] is None) == (cut is None) and summary["digest"] == _digest(target)
+
+
+def _digest(folder: Path) -> str:
+    """sha256 of the clips. Staged files are not flushed one by one, so a power cut may have emptied some."""
+    digest = sha256()
+    for path in sorted(folder.iterdir()):
+        if path.name != _SUMMARY:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()

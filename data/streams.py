@@ -107,14 +107,14 @@ def uniform_stretches(
 
 
 def relevant_stretches(
-    episodes: Sequence[Episode], length: int, task: int | None, with_tasks: Sequence[bool]
+    episodes: Sequence[Episode], before: int, task: int | None, with_tasks: Sequence[bool]
 ) -> list[Piece]:
-    """For every event up to `length` frames that lead to it and 8 after; overlapping ones stay, contained ones go."""
+    """For every event: it, up to `before` - 1 frames that lead to it, and 8 after; those inside another one go."""
     stretches = []
     for number, episode in enumerate(episodes):
         for frame, of_task in episode_events(episode) if with_tasks[number] else []:
             if task is None or of_task == task:
-                start = max(0, frame + 1 - length)
+                start = max(0, frame + 1 - before)
                 stop = min(episode.n, frame + 1 + _FRAMES_AFTER_EVENT)
                 stretches.append(Piece(number, start, stop - start, of_task))
     return _without_contained(stretches)

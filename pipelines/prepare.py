@@ -127,6 +127,7 @@ def _make_plan(config: PrepareConfig, corpus: Corpus) -> dict[str, Any]:
             "skipped": [{"source": name, "reason": skipped[name]} for name in sorted(skipped)],
         },
     }
+    os.sync()  # from now on the staged clips are taken for good
     write_atomic(staging / "plan.json", canonical_json(plan))
     return plan
 

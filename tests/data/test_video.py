@@ -1,0 +1,84 @@
+import io
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from reverie.data.decoders import VideoError, open_video
+from reverie.data.errors import UserError
+from reverie.data.video import encode_video, read_frames, storage_quality
+
+
+def encoded(frames: np.ndarray, fps: float = 20, quality: str = "lossless") -> bytes:
+    target = io.BytesIO()
+    encode_video(target, frames, fps, quality=quality)  # type: ignore[arg-type]
+    return target.getvalue()
+
+
+def noise(n: int, height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("backend", ["auto", "decord", "pyav"])
+@pytest.mark.parametrize("size", [(40, 40), (41, 72), (64, 64), (7, 5), (128, 100)])
+def test_small_frames_survive_bit_for_bit(backend: str, size: tuple[int, int]) -> None:
+    frames = noise(20, *size)
+    video = encoded(frames, quality=storage_quality(size[0]))
+    indices = [17, 0, 19, 3, 3]
+    np.testing.assert_array_equal(read_frames(video, indices, size, backend), frames[indices])  # type: ignore[arg-type]
+
+
+def test_same_frames_give_the_same_bytes() -> None:
+    assert encoded(noise(20, 40, 40)) == encoded(noise(20, 40, 40))
+
+
+@pytest.mark.parametrize("backend", ["auto", "decord", "pyav"])
+def test_probe_knows_rate_and_times(backend: str) -> None:
+    info = open_video(encoded(noise(30, 64, 64), fps=29.97), backend).probe()  # type: ignore[arg-type]
+    assert (len(info), info.height, info.width) == (30, 64, 64)
+    assert info.fps == pytest.approx(29.97, abs=1e-3)
+    np.testing.assert_allclose(info.timestamps, np.arange(30) / 29.97, atol=1e-4)
+
+
+def test_pyav_takes_over_where_decord_fails() -> None:
+    target = io.BytesIO()
+    with av.open(target, "w", format="mp4") as container:  # 72 pixels unpadded: decord refuses the stride
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 38, 72, "yuv420p"
+        for frame in noise(5, 38, 72):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    with pytest.raises(VideoError):
+        open_video(target.getvalue(), "decord").read([0])
+    decoder = open_video(target.getvalue())
+    assert decoder.read([0, 4]).shape == (2, 38, 72, 3)
+    assert decoder.name == "pyav"
+
+
+def test_backends_agree_on_real_clips(minecraft_clips: Path) -> None:
+    for path in sorted(minecraft_clips.glob("*.mp4"))[:2]:
+        indices = [300, 0, 301, 91, 599]
+        by_decord, by_pyav = (read_frames(path, indices, None, name) for name in ("decord", "pyav"))  # type: ignore[arg-type]
+        np.testing.assert_array_equal(by_decord, by_pyav)
+        assert len(open_video(path, "decord").probe()) == len(open_video(path, "pyav").probe()) == 600
+
+
+def test_large_frames_are_stored_well(minecraft_clips: Path) -> None:
+    frames = read_frames(next(minecraft_clips.glob("*.mp4")), range(16))
+    back = read_frames(encoded(frames, quality=storage_quality(360)), range(16), (360, 640))
+    assert 10 * np.log10(255**2 / np.square(back.astype(float) - frames).mean()) > 36
+
+
+def test_errors_name_the_file(tmp_path: Path) -> None:
+    text = tmp_path / "text.mp4"
+    text.write_text("not a video")
+    for backend in ("auto", "pyav"):
+        with pytest.raises(VideoError, match=r"text\.mp4: cannot be read as video"):
+            open_video(text, backend).read([0])  # type: ignore[arg-type]
+    with pytest.raises(VideoError, match="has 20 frames"):
+        open_video(encoded(noise(20, 64, 64)), "pyav").read([20])
+    with pytest.raises(UserError, match="without frames"):
+        encode_video(tmp_path / "empty.mp4", [], 20, quality="high")
+    with pytest.raises(UserError, match="use auto, decord or pyav"):
+        open_video(text, "opencv")  # type: ignore[arg-type]
