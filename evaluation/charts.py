@@ -68,7 +68,8 @@ def success_chart(success: Mapping[str, Mapping[str, Estimate]], tasks: Sequence
     players = list(success)
     height = 0.8 / len(players)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(10, 0.9 + 0.28 * len(players) * len(tasks)), layout="constrained")
+        rows = min(0.28 * len(players), 0.7) * len(tasks)
+        figure = Figure(figsize=(10, 0.9 + max(rows, 0.7)), layout="constrained")
         axis = figure.subplots()
         palette = matplotlib.colormaps["viridis"](np.linspace(0.15, 0.85, len(players)))
         for i, player in enumerate(players):

@@ -17,10 +17,14 @@ from reverie.evaluation.windows import Selection
 
 @dataclass(frozen=True)
 class GameScores:
-    """All players of one evaluation in one game. `gains` compare players that played the same worlds."""
+    """All players of one evaluation in one game.
+
+    task   what the agents played for; None in a game without tasks
+    gains  each stage against the one before it, in the same worlds
+    """
 
     env: str
-    task: str
+    task: str | None
     tasks: Sequence[str]
     episodes: int
     players: list[GameScore]
@@ -38,21 +42,18 @@ class GameScores:
         }
 
     def table(self) -> Table:
-        """One row per player: success at the task, return and steps with intervals."""
+        """One row per player: success at the task if there is one, return and steps, with intervals."""
         title = f"{self.env}: {self.episodes} held-out worlds, 95 % intervals"
-        table = Table("player", f"{self.task} %", "return", "steps", title=title, title_justify="left")
+        columns = ["player", *([f"{self.task} %"] if self.task else []), "return", "steps"]
+        table = Table(*columns, title=title, title_justify="left")
         for score in self.players:
-            success = score.success[self.task].text(1, scale=100)
-            table.add_row(score.player, success, score.episode_return.text(3), score.length.text(1))
+            success = [score.success[self.task].text(1, scale=100)] if self.task else []
+            table.add_row(score.player, *success, score.episode_return.text(3), score.length.text(1))
         return table
 
     def lines(self) -> list[str]:
         """Each stage's gain over the one before it, in the same worlds."""
-        return [
-            f"  {gain.better} over {gain.worse}: {gain.success.text(1, scale=100)} points of success, "
-            f"return {gain.episode_return.text(3)}"
-            for gain in self.gains
-        ]
+        return [f"  {gain.better} over {gain.worse}: {_gain_text(gain)}" for gain in self.gains]
 
 
 @dataclass(frozen=True)
@@ -136,9 +137,14 @@ def _player(score: GameScore) -> dict[str, Any]:
 def _gain(gain: Gain) -> dict[str, Any]:
     return {
         "text": f"{gain.better} over {gain.worse}",
-        "success": gain.success.to_json(),
+        "success": _estimate(gain.success),
         "return": gain.episode_return.to_json(),
     }
+
+
+def _gain_text(gain: Gain) -> str:
+    success = f"{gain.success.text(1, scale=100)} points of success, " if gain.success else ""
+    return f"{success}return {gain.episode_return.text(3)}"
 
 
 def _advantage(lead: Advantage) -> dict[str, Any]:

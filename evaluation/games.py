@@ -103,11 +103,14 @@ class GameScore:
 
 @dataclass(frozen=True)
 class Gain:
-    """How much better one player did than another in the same worlds: differences with paired t intervals."""
+    """How much better one player did than another in the same worlds: differences with paired t intervals.
+
+    `success` is about one task; None in a game without tasks.
+    """
 
     better: str
     worse: str
-    success: Estimate
+    success: Estimate | None
     episode_return: Estimate
 
 
@@ -156,18 +159,24 @@ def score(
     )
 
 
-def gain(better: GameScore, worse: GameScore, task: str) -> Gain:
+def gain(better: GameScore, worse: GameScore, task: str | None) -> Gain:
     """`better` minus `worse`; both played the same worlds in the same order."""
     pairs = [(a, b) for a, b in zip(better.results, worse.results, strict=True)]
     assert all(a.seed == b.seed for a, b in pairs), "players of different worlds cannot be paired"
     return Gain(
         better=better.player,
         worse=worse.player,
-        success=paired_difference([task in a.events for a, _ in pairs], [task in b.events for _, b in pairs]),
+        success=None if task is None else paired_difference(*_outcomes(pairs, task)),
         episode_return=paired_difference(
             [a.episode_return for a, _ in pairs], [b.episode_return for _, b in pairs]
         ),
     )
+
+
+def _outcomes(
+    pairs: Sequence[tuple[EpisodeResult, EpisodeResult]], task: str
+) -> tuple[list[bool], list[bool]]:
+    return [task in a.events for a, _ in pairs], [task in b.events for _, b in pairs]
 
 
 def _stack(steps: list[Actions], space: ActionSpace) -> Actions:

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 INK, PAPER = (38, 42, 51), (255, 255, 255)
 GIVEN, PREDICTED = (120, 130, 146), (217, 119, 6)
 """Frame borders: seen by the model, and made by it."""
-TEXT_HEIGHT = 22
+TEXT_HEIGHT = 26
 
 
 def enlarge(frames: np.ndarray, side: int) -> np.ndarray:
@@ -68,4 +68,4 @@ def _with_gaps(images: Sequence[np.ndarray], gap: int, axis: int) -> list[np.nda
 
 @cache
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(13)
+    return ImageFont.load_default(16)

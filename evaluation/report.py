@@ -96,20 +96,23 @@ def _tiles(figures: Figures) -> list[dict[str, str]]:
     for name, lead in figures.get("rollouts", {}).get("advantage", {}).items():
         text = f"PSNR of rollouts ahead of {NAMES[name]}, mean over the horizon"
         tiles.append({"value": f"{_value(lead['average'], 1, signed=True)} dB", "text": text})
-    for row in _players(figures):
-        if row["learned"] or row["player"] == "random":
-            task = figures["games"]["task"]
-            text = f"{task}: {row['player']}"
-            tiles.append({"value": f"{_value(row['success'][task], 1, 100)} %", "text": text})
-    return tiles
+    shown = [row for row in _players(figures) if row["learned"] or row["player"] == "random"]
+    return tiles + [_player_tile(row, figures["games"]["task"]) for row in shown]
+
+
+def _player_tile(row: Mapping[str, Any], task: str | None) -> dict[str, str]:
+    if task is None:
+        return {"value": _value(row["return"]), "text": f"return: {row['player']}"}
+    return {"value": f"{_value(row['success'][task], 1, 100)} %", "text": f"{task}: {row['player']}"}
 
 
 def _best_player(figures: Figures) -> str | None:
-    """The learned player with the highest success."""
+    """The learned player with the highest success, or return where there is no task."""
     learned = [row for row in _players(figures) if row["learned"]]
     if not learned:
         return None
-    best = max(learned, key=lambda row: row["success"][figures["games"]["task"]]["value"])
+    task = figures["games"]["task"]
+    best = max(learned, key=lambda row: (row["success"][task] if task else row["return"])["value"])
     return str(best["player"])
 
 

@@ -1,6 +1,5 @@
 """A recorded MiniGrid corpus and tiny untrained models on disk, as the stages would leave them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,6 +97,3 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     save_agent(made.cloned, index, made.tokenizer, seed=2)
     save_agent(made.agent, index, made.tokenizer, seed=3)
     return made
-
-
-MakeVideos = Callable[[Path, int, int], Path]
