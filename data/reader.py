@@ -6,6 +6,7 @@ import os
 import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ class ShardReader:
         total = sum(record["frames"] for record in index.content["shards"]) * height * width * 3
         self._keep_clips = total <= cache_bytes
         self._clips: dict[str, np.ndarray] = {}
+        self._layouts: dict[str, tuple[int, tuple[int, ...], np.dtype[Any]]] = {}
         self._steps: OrderedDict[str, Steps] = OrderedDict()
         self._files: OrderedDict[str, int] = OrderedDict()
 
@@ -70,14 +72,13 @@ class ShardReader:
 
     def latents(self, sample: Sample, start: int, stop: int) -> np.ndarray:
         """(stop - start, N_z, D_z) float16; reads only these rows. Raises `BrokenSample`."""
-        offset, size = sample.members["latents.npy"]
         try:
-            header = io.BytesIO(self._read(sample.shard, offset, min(size, _NPY_HEADER_LIMIT)))
-            np.lib.format.read_magic(header)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(header)
-            row = dtype.itemsize * int(np.prod(shape[1:]))
-            content = self._read(sample.shard, offset + header.tell() + start * row, (stop - start) * row)
-            return np.frombuffer(content, dtype).reshape(stop - start, *shape[1:])
+            if sample.key not in self._layouts:
+                self._layouts[sample.key] = self._layout(sample)
+            offset, shape, dtype = self._layouts[sample.key]
+            row = dtype.itemsize * prod(shape)
+            content = self._read(sample.shard, offset + start * row, (stop - start) * row)
+            return np.frombuffer(content, dtype).reshape(stop - start, *shape)
         except (ValueError, OSError) as error:
             raise self._broken(sample, error) from None
 
@@ -115,6 +116,14 @@ class ShardReader:
             return read_frames(content, range(start, stop), self.index.frame_size, self._decoder)
         except UserError as error:
             raise self._broken(sample, error) from None
+
+    def _layout(self, sample: Sample) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
+        """Offset in the shard of the first row of latents.npy, shape of a row, type."""
+        offset, size = sample.members["latents.npy"]
+        header = io.BytesIO(self._read(sample.shard, offset, min(size, _NPY_HEADER_LIMIT)))
+        np.lib.format.read_magic(header)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(header)
+        return offset + header.tell(), shape[1:], dtype
 
     def _parse_steps(self, sample: Sample) -> Steps:
         try:

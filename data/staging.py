@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from reverie.data.decoders import Backend, Decoder, VideoInfo, open_video
+from reverie.data.decoders import Backend, VideoInfo, open_video
 from reverie.data.errors import UserError
 from reverie.data.files import PARTIAL, canonical_json
 from reverie.data.resize import ResizeMode, fit
@@ -125,7 +125,7 @@ def _write_source(
     found = inspect(source, corpus)
     indices = select_frames(found.info, storage.fps)
     found = _converted(found, source, indices, storage, corpus)
-    frames = _read(open_video(source.video, storage.decoder), indices, corpus.frame_size, storage)
+    frames = _read(source, found.info, indices, corpus.frame_size, storage)
     cut_frame = (
         None if cut is None or len(indices) < 2 else min(max(round(cut * len(indices)), 1), len(indices) - 1)
     )
@@ -162,13 +162,13 @@ def _converted(
 
 
 def _read(
-    decoder: Decoder, indices: np.ndarray, crop: tuple[int, int] | None, storage: Storage
+    source: Source, info: VideoInfo, indices: np.ndarray, crop: tuple[int, int] | None, storage: Storage
 ) -> Iterator[np.ndarray]:
     """The chosen frames, fitted to the stored size, decoded a bounded number at a time."""
-    first = decoder.read(indices[:1])
-    count = max(1, _READ_BYTES // first.nbytes)
+    count = max(1, _READ_BYTES // (info.height * info.width * 3))
+    decoder = open_video(source.video, storage.decoder)
     for start in range(0, len(indices), count):
-        frames = decoder.read(indices[start : start + count])
+        frames = decoder.read(indices[start : start + count].tolist())
         if crop is not None:
             frames = frames[:, : crop[0], : crop[1]]
         yield from fit(frames, storage.size, storage.mode)
