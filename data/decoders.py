@@ -2,7 +2,7 @@
 
 Two faults of decord shape this file. An idle reader goes on decoding the rest of the file into memory, so a
 reader is opened for one call and dropped at once. And some widths whose rows are not a multiple of 64 bytes fail
-(72, for one): PyAV takes over. Both give bit-identical frames.
+(72, for one): PyAV takes over. Both give bit-identical frames, turned upright.
 """
 
 import io
@@ -108,13 +108,14 @@ class PyAVDecoder:
         self._pts: list[int] | None = None
 
     def probe(self) -> VideoInfo:
-        """Reads packets, decodes nothing."""
+        """Reads all packets and decodes the first frame, for only frames know that they lie on their side."""
         pts = self._shown_pts()
+        height, width = self.read([0]).shape[1:3]
         with self._stream() as (_, stream):
             shown = (np.array(pts, np.float64) - pts[0]) * float(stream.time_base or 0)
             mean_rate = (len(pts) - 1) / shown[-1] if shown[-1] > 0 else 1.0
             fps = float(stream.average_rate or stream.guessed_rate or mean_rate)
-            return VideoInfo(stream.height, stream.width, fps, shown)
+            return VideoInfo(height, width, fps, shown)
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
         """Decodes from the keyframe before the first index to the last index."""
@@ -165,10 +166,15 @@ def _collect(container: InputContainer, stream: VideoStream, wanted: set[int]) -
     last, found = max(wanted), {}
     for frame in container.decode(stream):
         if frame.pts in wanted:
-            found[frame.pts] = frame.to_ndarray(format="rgb24")
+            found[frame.pts] = _upright(frame)
         if frame.pts is not None and frame.pts >= last:
             break
     return found
+
+
+def _upright(frame: av.VideoFrame) -> np.ndarray:
+    """(H, W, 3) uint8, turned as the file asks for: phones film lying on their side. decord does the same."""
+    return np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
 
 
 class AutoDecoder:
@@ -184,7 +190,7 @@ class AutoDecoder:
         return self._decoder.name
 
     def probe(self) -> VideoInfo:
-        """By PyAV, which decodes nothing for it and is silent about files that are no videos."""
+        """By PyAV, which knows exact times and, unlike decord, is silent about files that are no videos."""
         return PyAVDecoder(self._source).probe()
 
     def read(self, indices: Sequence[int]) -> np.ndarray:

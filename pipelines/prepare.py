@@ -202,10 +202,14 @@ def _stage_all(
             return error
 
     lone = cut if len(sources) == 1 else None
-    with meter("convert", len(sources)) as shown, ThreadPoolExecutor(_num_workers(config)) as pool:
-        staged: dict[Source, dict[str, Any]] = {}
-        for source, result in zip(sources, pool.map(lambda s: attempt(s, lone), sources), strict=True):
-            _take(source, result, staged, skipped, corpus, shown)
+    staged: dict[Source, dict[str, Any]] = {}
+    pool = ThreadPoolExecutor(_num_workers(config))
+    try:
+        with meter("convert", len(sources)) as shown:
+            for source, result in zip(sources, pool.map(lambda s: attempt(s, lone), sources), strict=True):
+                _take(source, result, staged, skipped, corpus, shown)
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an interruption or on a full disk, begin no other source
     if len(staged) == 1 and lone is None and cut is not None:
         source = next(iter(staged))
         staged[source] = stage(source, corpus, storage, folder, cut)

@@ -41,7 +41,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_recording(tmp_path_factory.mktemp("raw"), [60] * 30)
+    return write_recording(tmp_path_factory.mktemp("raw"), [60] * 16)
 
 
 @pytest.fixture(scope="module")

@@ -56,6 +56,23 @@ def test_pyav_takes_over_where_decord_fails() -> None:
     assert decoder.name == "pyav"
 
 
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_backends_agree_on_rotated_phone_videos(degrees: int) -> None:
+    target, frames = io.BytesIO(), noise(4, 64, 128)
+    with av.open(target, "w", format="mp4") as container:
+        stream = container.add_stream("libx264rgb", rate=25, options={"crf": "0"})
+        stream.height, stream.width, stream.pix_fmt = 64, 128, "rgb24"
+        stream.set_display_rotation(degrees)
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    for backend in ("decord", "pyav"):
+        decoder = open_video(target.getvalue(), backend)  # type: ignore[arg-type]
+        read, info = decoder.read([2]), decoder.probe()
+        np.testing.assert_array_equal(read[0], np.rot90(frames[2], degrees // 90))
+        assert read.shape[1:3] == (info.height, info.width)
+
+
 def test_backends_agree_on_real_clips(minecraft_clips: Path) -> None:
     for path in sorted(minecraft_clips.glob("*.mp4"))[:2]:
         indices = [300, 0, 301, 91, 599]
