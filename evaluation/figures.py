@@ -101,7 +101,7 @@ class RolloutFigures:
         for name, lead in self.advantage.items():
             start = lead.beaten_from()
             when = f"ahead at every step from {start} on" if start else "behind at the last step"
-            lines.append(f"  ahead of {NAMES[name]} by {lead.average.text()} dB; {when}")
+            lines.append(f"  against {NAMES[name]}: {lead.average.text(signed=True)} dB, {when}")
         return lines
 
 
@@ -143,8 +143,8 @@ def _gain(gain: Gain) -> dict[str, Any]:
 
 
 def _gain_text(gain: Gain) -> str:
-    success = f"{gain.success.text(1, scale=100)} points of success, " if gain.success else ""
-    return f"{success}return {gain.episode_return.text(3)}"
+    success = f"{gain.success.text(1, scale=100, signed=True)} points of success, " if gain.success else ""
+    return f"{success}return {gain.episode_return.text(3, signed=True)}"
 
 
 def _advantage(lead: Advantage) -> dict[str, Any]:

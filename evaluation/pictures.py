@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
+from einops import reduce
 from PIL import Image, ImageDraw, ImageFont
 
 INK, PAPER = (38, 42, 51), (255, 255, 255)
@@ -14,16 +15,15 @@ TEXT_HEIGHT = 26
 
 
 def enlarge(frames: np.ndarray, side: int) -> np.ndarray:
-    """(..., H, W, 3) uint8 repeated by a whole number so that the shorter edge has about `side` pixels.
+    """(N, H, W, 3) uint8 with each pixel repeated so that the shorter edge has about `side` pixels.
 
-    Frames larger than that are thinned out by a whole number.
+    In frames much larger than that, blocks of pixels are averaged instead.
     """
-    shorter = min(frames.shape[-3:-1])
-    if shorter <= side:
-        factor = max(1, round(side / shorter))
-        return frames.repeat(factor, axis=-3).repeat(factor, axis=-2)
-    step = -(-shorter // side)
-    return frames[..., ::step, ::step, :]
+    shorter = min(frames.shape[1:3])
+    if shorter > side:
+        return _averaged(frames, round(shorter / side))
+    factor = round(side / shorter)
+    return frames.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def bordered(image: np.ndarray, colour: tuple[int, int, int], width: int = 3) -> np.ndarray:
@@ -57,6 +57,13 @@ def png(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def _averaged(frames: np.ndarray, block: int) -> np.ndarray:
+    height, width = (size // block * block for size in frames.shape[1:3])
+    whole = frames[:, :height, :width].astype(np.float32)
+    means = reduce(whole, "n (h p) (w q) c -> n h w c", "mean", p=block, q=block)
+    return means.round().astype(np.uint8)
 
 
 def _with_gaps(images: Sequence[np.ndarray], gap: int, axis: int) -> list[np.ndarray]:

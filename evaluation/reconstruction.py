@@ -21,10 +21,10 @@ MAX_FRAMES = 64
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Scores on held-out clips and some frames to look at.
+    """Scores on held-out clips and some frames to look at, from as many clips as possible.
 
     scores   psnr, psnr_frame, ssim and lpips with bootstrap intervals over clips; what was not measured is missing
-    truth    (G, H, W, 3) uint8, frames from different clips
+    truth    (G, H, W, 3) uint8
     decoded  (G, H, W, 3) uint8, their reconstructions
     """
 
@@ -59,14 +59,15 @@ def reconstruct(
     reader = ShardReader(index)
     scores: list[FrameScores] = []
     shown: list[tuple[np.ndarray, np.ndarray]] = []
+    per_clip = -(-num_shown // len(clips))
     for sample in clips:
         truth = torch.from_numpy(reader.frames(sample, 0, min(sample.n, MAX_FRAMES)))
         decoded = round_trip(tokenizer, truth)
         scores.append(frame_scores(decoded, truth, lpips))
         finished(1)
         if len(shown) < num_shown:
-            middle = len(truth) // 2
-            shown.append((truth[middle].numpy(), decoded[middle].numpy()))
+            picked = np.linspace(0, len(truth) - 1, per_clip + 2).round().astype(int)[1:-1]
+            shown += [(truth[i].numpy(), decoded[i].numpy()) for i in picked]
     return Reconstruction(
         clips=len(clips),
         frames=sum(len(score.mse) for score in scores),

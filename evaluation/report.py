@@ -94,7 +94,7 @@ def _tiles(figures: Figures) -> list[dict[str, str]]:
     psnr = figures["reconstruction"]["scores"]["psnr"]
     tiles = [{"value": f"{_value(psnr, 1)} dB", "text": "PSNR of the tokenizer on held-out frames"}]
     for name, lead in figures.get("rollouts", {}).get("advantage", {}).items():
-        text = f"PSNR of rollouts ahead of {NAMES[name]}, mean over the horizon"
+        text = f"PSNR of rollouts against {NAMES[name]}, mean over the horizon"
         tiles.append({"value": f"{_value(lead['average'], 1, signed=True)} dB", "text": text})
     shown = [row for row in _players(figures) if row["learned"] or row["player"] == "random"]
     return tiles + [_player_tile(row, figures["games"]["task"]) for row in shown]

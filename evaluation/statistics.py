@@ -33,11 +33,11 @@ class Estimate:
         finite = {name: _finite(getattr(self, name)) for name in ("value", "low", "high")}
         return {**finite, "n": self.n}
 
-    def text(self, digits: int = 2, scale: float = 1.0) -> str:
-        """`0.85 [0.79, 0.90]`; `scale=100` writes rates as per cent."""
+    def text(self, digits: int = 2, scale: float = 1.0, signed: bool = False) -> str:
+        """`0.85 [0.79, 0.90]`; `scale=100` writes rates as per cent, `signed` shows a plus."""
         if not np.isfinite(self.value):
             return "-"
-        value = f"{self.value * scale:.{digits}f}"
+        value = f"{self.value * scale:{'+' if signed else ''}.{digits}f}"
         if not np.isfinite([self.low, self.high]).all():
             return value
         return f"{value} [{self.low * scale:.{digits}f}, {self.high * scale:.{digits}f}]"

@@ -82,7 +82,7 @@ def _rollout_frames(
         cells = []
         for name, image in images.items():
             colour = GIVEN if given or name == "truth" else PREDICTED
-            picture = bordered(enlarge(image, VIDEO_SIDE), colour)
+            picture = bordered(enlarge(image[None], VIDEO_SIDE)[0], colour)
             cells.append(above([label(name, picture.shape[1]), picture], gap=0))
         row = beside(cells)
         yield above([row, label(when, row.shape[1])], gap=0)
@@ -92,7 +92,7 @@ def _episode_frames(episode: Episode, space: ActionSpace) -> Iterator[np.ndarray
     result = episode.result
     assert result.film, "the episode was played without keeping its film"
     for t, frame in enumerate(result.film):
-        picture = enlarge(frame, 2 * VIDEO_SIDE)
+        picture = enlarge(frame[None], 2 * VIDEO_SIDE)[0]
         done = [task for task, step in result.events.items() if step <= t]
         action = {name: values[t] for name, values in episode.actions.items()} if t < result.steps else None
         text = (

@@ -46,7 +46,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     run = open_run(config.out, kind="evaluate", config=config, model={}, inputs=inputs)
     console = Console(highlight=False, soft_wrap=True)
 
-    figures: dict[str, Any] = {"format": 1, "title": config.env or config.data.name, "notes": scoring.notes}
+    figures: dict[str, Any] = {"format": 1, "title": config.env or str(config.data), "notes": scoring.notes}
     reconstruction = _reconstruct(scoring)
     figures["reconstruction"] = reconstruction_json(reconstruction)
     console.print(reconstruction_line(reconstruction))

@@ -210,12 +210,13 @@ def test_settings_without_meaning_are_refused(
         settings(corpus, tmp_path / "out", **changes)
 
 
-def test_enlarging_repeats_or_thins_pixels_and_invents_none() -> None:
+def test_enlarging_repeats_pixels_and_shrinking_averages_them() -> None:
     frame = np.random.default_rng(0).integers(256, size=(2, 40, 56, 3)).astype(np.uint8)
     large = enlarge(frame, 144)
     assert large.shape == (2, 160, 224, 3)
     np.testing.assert_array_equal(large[:, ::4, ::4], frame)
-    assert enlarge(frame, 20).shape == (2, 20, 28, 3)
+    blocks = frame.reshape(2, 20, 2, 28, 2, 3).mean(axis=(2, 4))
+    np.testing.assert_allclose(enlarge(frame, 20), blocks, atol=0.5)
 
 
 def test_actions_read_as_words() -> None:

@@ -1,0 +1,73 @@
+"""Several runs of the same pipeline with different seeds: how well the method does, not one agent.
+
+    python -m reverie.evaluation.seeds runs/demo-*/evaluation/report.json
+
+Every figure of a run is one observation; intervals are Student's t over runs. Gains of a stage over the one before
+are differences within a run, so what runs share (data, world model) cancels.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reverie.data.errors import UserError
+from reverie.evaluation.statistics import Estimate, mean, paired_difference
+
+LADDER = ("random", "cloning", "imagination")
+
+
+def over_seeds(reports: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
+    """Name -> mean over runs: PSNR of tokenizer and rollouts in dB, success in per cent, and gains between stages."""
+    found = {"tokenizer PSNR, dB": mean([r["reconstruction"]["scores"]["psnr"]["value"] for r in reports])}
+    if all("rollouts" in report for report in reports):
+        for name in reports[0]["rollouts"]["advantage"]:
+            leads = [r["rollouts"]["advantage"][name]["average"]["value"] for r in reports]
+            found[f"rollouts against {name}, dB"] = mean(leads)
+    if all("games" in report for report in reports):
+        found |= _game(reports)
+    return found
+
+
+def markdown(found: Mapping[str, Estimate]) -> str:
+    """A table of figures, intervals and numbers of runs."""
+    rows = [f"| {name} | {estimate.text(2)} | {estimate.n} |" for name, estimate in found.items()]
+    return "\n".join(["| figure | mean [95 % interval] over runs | runs |", "|---|---|---|", *rows])
+
+
+def _game(reports: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
+    rates = {name: _success(reports, name) for name in _players(reports)}
+    task = reports[0]["games"]["task"]
+    found = {f"{task} %: {name}": mean(values) for name, values in rates.items()}
+    ladder = [name for name in LADDER if name in rates]
+    for worse, better in zip(ladder, ladder[1:], strict=False):
+        found[f"{task}: {better} - {worse}, points"] = paired_difference(rates[better], rates[worse])
+    return found
+
+
+def _players(reports: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Players that every run scored, in the order of the first."""
+    names = [[row["player"] for row in report["games"]["players"]] for report in reports]
+    return [name for name in names[0] if all(name in others for others in names)]
+
+
+def _success(reports: Sequence[Mapping[str, Any]], player: str) -> list[float]:
+    found = []
+    for report in reports:
+        row = next(row for row in report["games"]["players"] if row["player"] == player)
+        found.append(100 * row["success"][report["games"]["task"]]["value"])
+    return found
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: cannot be read as a report ({error}); run `reverie evaluate` again."
+        ) from None
+
+
+if __name__ == "__main__":
+    print(markdown(over_seeds([_read(Path(argument)) for argument in sys.argv[1:]])))

@@ -1,0 +1,38 @@
+"""Runs over seeds: t intervals over runs, gains within runs."""
+
+from math import sqrt
+
+import pytest
+
+from reverie.evaluation.seeds import markdown, over_seeds
+
+
+def report(psnr: float, lead: float, success: dict[str, float]) -> dict[str, object]:
+    players = [{"player": name, "success": {"goal": {"value": rate}}} for name, rate in success.items()]
+    return {
+        "reconstruction": {"scores": {"psnr": {"value": psnr}}},
+        "rollouts": {"advantage": {"copy": {"average": {"value": lead}}}},
+        "games": {"task": "goal", "players": players},
+    }
+
+
+def test_figures_are_means_over_runs_and_gains_are_paired() -> None:
+    rates = [(0.0, 0.4, 0.6), (0.1, 0.7, 0.9), (0.0, 0.2, 0.4)]
+    runs = [
+        report(30 + i, 2.0, dict(zip(("random", "cloning", "imagination"), r, strict=True)))
+        for i, r in enumerate(rates)
+    ]
+    found = over_seeds(runs)
+    psnr = found["tokenizer PSNR, dB"]
+    assert psnr.value == 31 and psnr.n == 3
+    assert psnr.high - psnr.value == pytest.approx(4.302653 / sqrt(3), abs=1e-5)  # t(0.975, 2), s = 1
+    assert found["goal %: cloning"].value == pytest.approx(100 * 1.3 / 3)
+    gain = found["goal: imagination - cloning, points"]
+    assert gain.value == pytest.approx(20) and gain.high - gain.low == pytest.approx(0, abs=1e-9)
+    assert "| rollouts against copy, dB | 2.00 [2.00, 2.00] | 3 |" in markdown(found)
+
+
+def test_players_that_a_run_lacks_are_left_out() -> None:
+    runs = [report(30, 1, {"random": 0.1, "expert": 1.0}), report(31, 1, {"random": 0.2})]
+    found = over_seeds(runs)
+    assert "goal %: random" in found and "goal %: expert" not in found
