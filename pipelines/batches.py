@@ -1,8 +1,10 @@
 """Which windows a training step sees: alternating many short and occasional long batches (Dreamer 4, section 3.2)."""
 
 import random
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from reverie.data.batch import Batch
@@ -35,6 +37,16 @@ class BatchesConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.long_probability <= 1:
             raise ValueError(f"batches.long_probability must lie in [0, 1], got {self.long_probability}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """Which rows a batch is mixed of."""
+
+    relevant_fraction: float = 0.0
+    """Share of the rows from stretches in which a task is accomplished."""
+    task: str | None = None
+    """The one task of all rows; None draws one per episode."""
 
 
 class Batches:
@@ -75,8 +87,7 @@ def training_batches(
     seed: int,
     rank: int = 0,
     world_size: int = 1,
-    relevant_fraction: float = 0.0,
-    task: str | None = None,
+    mixture: Mixture,
 ) -> Batches:
     """The training split of `index`. Raises `UserError` when a batch cannot be shared among the processes."""
 
@@ -91,10 +102,10 @@ def training_batches(
             length=length,
             seed=seed,
             split="train",
-            relevant_fraction=relevant_fraction,
+            relevant_fraction=mixture.relevant_fraction,
             num_workers=config.num_workers,
             labelled_fraction=config.labelled_fraction,
-            task=task,
+            task=mixture.task,
         )
         return Loader(index, chosen, rank=rank, world_size=world_size)
 
@@ -102,23 +113,17 @@ def training_batches(
     return Batches(loader(config.batch_size, config.length), long, config.long_probability, seed)
 
 
-def heldout_batches(
-    index: ShardIndex,
-    config: BatchesConfig,
-    count: int,
-    *,
-    relevant_fraction: float = 0.0,
-    task: str | None = None,
-) -> list[Batch]:
-    """`count` fixed short batches of the validation split; fewer rows if it is small, none if it is empty."""
-    if VALIDATION not in index.splits:
-        return []
+def heldout_batches(index: ShardIndex, config: BatchesConfig, count: int, mixture: Mixture) -> list[Batch]:
+    """`count` fixed short batches of the validation split; none, and a note, where it is missing or too small."""
     chosen = LoaderConfig(
         batch_size=config.batch_size,
         length=config.length,
         split=VALIDATION,
-        relevant_fraction=relevant_fraction,
-        task=task,
+        relevant_fraction=mixture.relevant_fraction,
+        task=mixture.task,
     )
-    batches = iter(Loader(index, chosen))
-    return [next(batches) for _ in range(count)]
+    try:
+        return list(islice(Loader(index, chosen), count))
+    except UserError as error:
+        print(f"No held-out evaluation while training: {error}", file=sys.stderr)
+        return []

@@ -38,8 +38,12 @@ COMMANDS = {
     "encode": Command("encode", "EncodeConfig", "encode", "turn video shards into latent shards"),
     "dynamics": Command("dynamics", "DynamicsStage", "train_dynamics", "train the world model"),
     "clone": Command("clone", "CloneStage", "train_clone", "finetune it into an agent by cloning"),
-    "imagine": Command("imagine", "ImagineStage", "train_imagine", "improve the agent inside the world model"),
-    "evaluate": Command("evaluate", "EvaluateConfig", "evaluate", "score rollouts and agents, write a report"),
+    "imagine": Command(
+        "imagine", "ImagineStage", "train_imagine", "improve the agent inside the world model"
+    ),
+    "evaluate": Command(
+        "evaluate", "EvaluateConfig", "evaluate", "score rollouts and agents, write a report"
+    ),
     "demo": Command("demo", "DemoConfig", "demo", "all of the above on a small game"),
     "info": Command("info", "InfoConfig", "info", "print parameter counts, or what a folder holds"),
     "fetch-weights": Command("fetch", "FetchConfig", "fetch", "download the weights of LPIPS once"),
@@ -104,7 +108,9 @@ def _parser(name: str, cls: type) -> Any:
     from reverie.pipelines.presets import PRESETS
 
     parser = ArgumentParser(prog=f"reverie {name}", description=cls.__doc__, exit_on_error=False)
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file of these settings; may be repeated")
+    parser.add_argument(
+        "--config", action=ActionConfigFile, help="YAML file of these settings; may be repeated"
+    )
     if any(name in stages for stages in PRESETS.values()):
         parser.add_argument("--preset", type=str, help=f"sizes that belong together: {', '.join(PRESETS)}")
     parser.add_class_arguments(cls)
@@ -137,7 +143,7 @@ def _chosen_preset(arguments: Sequence[str]) -> str | None:
 def _flag_values(arguments: Sequence[str]) -> list[tuple[str, str]]:
     """(flag, value) of `--flag value` and `--flag=value`, in order."""
     pairs = []
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         flag, equals, value = argument.partition("=")
         pairs.append((flag, value if equals else following))
     return pairs

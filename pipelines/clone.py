@@ -9,6 +9,7 @@ from reverie.agent.cloning import CloningObjective, CloningObjectiveConfig
 from reverie.agent.model import Agent, AgentConfig
 from reverie.data.errors import UserError
 from reverie.data.index import ShardIndex
+from reverie.pipelines.batches import Mixture
 from reverie.pipelines.checkpoints import Card, load_dynamics, read_card, weights_sha256
 from reverie.pipelines.configs import to_plain
 from reverie.pipelines.stage import (
@@ -60,7 +61,7 @@ def train_clone(config: CloneStage) -> None:
         dynamics=parent.model,
         fps=index.fps,
         frame_size=list(index.frame_size),
-        action_space=index.action_space.to_json(),
+        action_space=to_plain(index.action_space.to_json()),
         tasks=index.tasks,
         tokenizer_sha256=index.tokenizer_sha256,
     )
@@ -72,6 +73,5 @@ def train_clone(config: CloneStage) -> None:
         build=build,
         card=card,
         inputs=inputs,
-        relevant_fraction=config.relevant_fraction,
-        task=config.task,
+        mixture=Mixture(relevant_fraction=config.relevant_fraction, task=config.task),
     )

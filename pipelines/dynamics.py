@@ -35,7 +35,7 @@ def train_dynamics(config: DynamicsStage) -> None:
         model=to_plain(model),
         fps=index.fps,
         frame_size=list(index.frame_size),
-        action_space=index.action_space.to_json(),
+        action_space=to_plain(index.action_space.to_json()),
         tokenizer_sha256=index.tokenizer_sha256,
     )
     inputs = {"tokenizer": str(index.tokenizer_sha256)}

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 
 from reverie.agent.imagination import ImaginationConfig, ImaginationObjective
 from reverie.data.index import ShardIndex
-from reverie.pipelines.batches import BatchesConfig, heldout_batches, training_batches
+from reverie.pipelines.batches import BatchesConfig, Mixture, heldout_batches, training_batches
 from reverie.pipelines.checkpoints import load_agent, read_card, weights_sha256
 from reverie.pipelines.configs import to_plain
 from reverie.pipelines.optimization import OptimizerConfig, learning_rate, make_optimizer, set_learning_rate
@@ -130,8 +130,8 @@ def _session(
     config: ImagineStage,
     accelerator: Accelerator,
 ) -> Session:
-    draw = {"relevant_fraction": config.relevant_fraction, "task": config.task}
-    held_out = heldout_batches(index, config.batches, HELDOUT_BATCHES, **draw)
+    mixture = Mixture(relevant_fraction=config.relevant_fraction, task=config.task)
+    held_out = heldout_batches(index, config.batches, HELDOUT_BATCHES, mixture)
     return Session(
         name="imagine",
         run=run,
@@ -144,7 +144,7 @@ def _session(
             seed=config.training.seed,
             rank=processes.rank,
             world_size=processes.world_size,
-            **draw,
+            mixture=mixture,
         ),
         config=config.training,
         processes=processes,

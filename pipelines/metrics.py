@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from reverie.pipelines.atomic import write_text
 from reverie.pipelines.run import RunFolder
@@ -17,6 +16,8 @@ class MetricsLog:
     """Writes rows `{"step": s, name: value, ...}`; rows after `step`, from before an interruption, are dropped."""
 
     def __init__(self, run: RunFolder, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+
         self._path = run.metrics
         _truncate(run.metrics, step)
         self._board = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else None)

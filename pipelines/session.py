@@ -218,4 +218,3 @@ def _split(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Te
     """State of an objective -> the model's weights under their own names, and the rest."""
     weights = {name.removeprefix("model."): x for name, x in state.items() if name.startswith("model.")}
     return weights, {name: x for name, x in state.items() if not name.startswith("model.")}
-

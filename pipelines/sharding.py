@@ -1,28 +1,34 @@
 """Parameters that may be spread over processes (FSDP), and their whole values in checkpoints."""
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from reverie.nn.transformer import Layer
+
+if TYPE_CHECKING:  # torch.distributed.tensor takes seconds to import; most runs do without
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
     """The whole of a possibly sharded tensor; every process must call this."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def like_parameter(value: Tensor, parameter: Tensor) -> Tensor:
     """`value` on the device of `parameter`, and sharded as it is where the shapes agree."""
     value = value.to(parameter.device)
-    if isinstance(parameter, DTensor) and value.shape == parameter.shape:
+    if hasattr(parameter, "device_mesh") and value.shape == parameter.shape:
+        from torch.distributed.tensor import distribute_tensor
+
         return distribute_tensor(value, parameter.device_mesh, parameter.placements)
     return value
 
 
-def shard_layers(objective: nn.Module, mesh: DeviceMesh) -> nn.Module:
+def shard_layers(objective: nn.Module, mesh: "DeviceMesh") -> nn.Module:
     """Shards every transformer layer of `objective` by itself, then the rest (FSDP2)."""
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
     data_parallel = mesh["data_parallel"]
     for module in objective.modules():
         if isinstance(module, Layer):

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
 from reverie.data.index import ShardIndex
-from reverie.pipelines.batches import BatchesConfig, heldout_batches, training_batches
+from reverie.pipelines.batches import BatchesConfig, Mixture, heldout_batches, training_batches
 from reverie.pipelines.checkpoints import Card
 from reverie.pipelines.configs import to_plain
 from reverie.pipelines.optimization import OptimizerConfig, make_optimizer
@@ -48,8 +49,7 @@ def train_stage(
     build: Callable[[], nn.Module],
     card: Card,
     inputs: Mapping[str, str],
-    relevant_fraction: float = 0.0,
-    task: str | None = None,
+    mixture: Mixture | None = None,
 ) -> None:
     """Trains the objective that `build` makes, in the run folder `config.out`.
 
@@ -57,8 +57,7 @@ def train_stage(
       build: makes the objective; the random generator is seeded before.
       card: what the model is, for its checkpoints.
       inputs: parents of the run by name and hash, beside the data.
-      relevant_fraction: share of each batch drawn from stretches in which a task is accomplished.
-      task: fixes the task of all rows.
+      mixture: which rows a batch is mixed of; None draws uniformly.
     """
     fabric = make_fabric(config.fabric)
     processes = fabric_processes(fabric)
@@ -71,9 +70,9 @@ def train_stage(
         main=processes.main,
     )
     torch.manual_seed(derive_seed(config.training.seed, -2))
-    objective = build()
-    draw = {"relevant_fraction": relevant_fraction, "task": task}
-    held_out = heldout_batches(index, config.batches, HELDOUT_BATCHES, **draw)
+    objective = _build(build)
+    mixture = mixture or Mixture()
+    held_out = heldout_batches(index, config.batches, HELDOUT_BATCHES, mixture)
 
     def make_session(model: nn.Module, optimizer: torch.optim.Optimizer) -> Session:
         batches = training_batches(
@@ -82,7 +81,7 @@ def train_stage(
             seed=config.training.seed,
             rank=processes.rank,
             world_size=processes.world_size,
-            **draw,
+            mixture=mixture,
         )
         return Session(
             name=name,
@@ -97,6 +96,15 @@ def train_stage(
         )
 
     fit(fabric, objective, partial(make_optimizer, config=config.optimizer), make_session, config.optimizer)
+
+
+def _build(build: Callable[[], nn.Module]) -> nn.Module:
+    try:
+        return build()
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"--model: {error}.") from None
 
 
 def require_latents(index: ShardIndex) -> tuple[int, int]:
@@ -119,7 +127,7 @@ def require_same_tokenizer(index: ShardIndex, card: Card, place: Path) -> None:
 
 def require_same_actions(index: ShardIndex, card: Card, place: Path) -> None:
     """Raises `UserError` unless the model in `place` has the action space of `index`."""
-    if index.action_space.to_json() != card.action_space:
+    if ActionSpace.from_json(card.action_space or {}, str(place)) != index.action_space:
         raise UserError(
             f"{index.folder}: has the actions {', '.join(index.action_space.components) or 'none'}, "
             f"but {place} has {', '.join(card.action_space or {}) or 'none'} or other sizes; give matching ones."

@@ -7,11 +7,9 @@ under torchrun or SLURM the launcher's world is used.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch import nn
 from torch.optim import Optimizer
 
@@ -20,6 +18,10 @@ from reverie.pipelines.metrics import Averages
 from reverie.pipelines.optimization import OptimizerConfig, learning_rate, set_learning_rate
 from reverie.pipelines.session import Processes, Session
 from reverie.pipelines.sharding import shard_layers
+
+if TYPE_CHECKING:  # lightning takes seconds to import, which `--help` should not
+    from lightning.fabric import Fabric
+    from lightning.fabric.strategies import Strategy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +40,10 @@ class FabricConfig:
     """Arithmetic of the forward pass; weights stay in 32 bits."""
 
 
-def make_fabric(config: FabricConfig) -> Fabric:
+def make_fabric(config: FabricConfig) -> "Fabric":
     """A launched Fabric. With several devices and no outer launcher it starts the other processes."""
+    from lightning.fabric import Fabric
+
     fabric = Fabric(
         accelerator=config.accelerator,
         devices=config.devices,
@@ -51,7 +55,7 @@ def make_fabric(config: FabricConfig) -> Fabric:
     return fabric
 
 
-def fabric_processes(fabric: Fabric) -> Processes:
+def fabric_processes(fabric: "Fabric") -> Processes:
     """How the processes of `fabric` agree."""
     if fabric.world_size == 1:
         return Processes()
@@ -66,7 +70,7 @@ def fabric_processes(fabric: Fabric) -> Processes:
 
 
 def fit(
-    fabric: Fabric,
+    fabric: "Fabric",
     objective: nn.Module,
     make_optimizer: Callable[[nn.Module], Optimizer],
     make_session: Callable[[nn.Module, Optimizer], Session],
@@ -81,6 +85,7 @@ def fit(
     model = fabric.setup_module(objective)
     raw_optimizer = make_optimizer(objective)
     optimizer = fabric.setup_optimizers(raw_optimizer)
+    assert not isinstance(optimizer, tuple)
     with make_session(model, raw_optimizer) as session:
         while session.running:
             step = session.begin_step()
@@ -104,7 +109,9 @@ def heldout_metrics(
     return averages.take()
 
 
-def _strategy(config: FabricConfig) -> Strategy | str:
+def _strategy(config: FabricConfig) -> "Strategy | str":
+    from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy
+
     if config.strategy == "fsdp":
         return ModelParallelStrategy(shard_layers)
     if config.strategy == "ddp" or config.devices * config.num_nodes > 1:

@@ -1,0 +1,134 @@
+"""`reverie demo`: every stage on a small third-party game, from recorded play to a score in the real game.
+
+The same command again continues where an interrupted demo stopped: each stage sees what it has finished.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from reverie.data.errors import UserError
+from reverie.pipelines.clone import CloneStage, train_clone
+from reverie.pipelines.dynamics import DynamicsStage, train_dynamics
+from reverie.pipelines.encode import EncodeConfig, encode
+from reverie.pipelines.evaluate import EvaluateConfig, evaluate
+from reverie.pipelines.imagine import ImagineStage, train_imagine
+from reverie.pipelines.prepare import PrepareConfig, prepare
+from reverie.pipelines.presets import PRESETS
+from reverie.pipelines.record import RecordConfig, record
+from reverie.pipelines.tokenizer import TokenizerStage, train_tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Runs record, prepare, tokenizer, encode, dynamics, clone, imagine and evaluate in one folder."""
+
+    out: Path
+    """Folder of everything the demo makes."""
+    env: str = "minigrid-doorkey"
+    """Game, as in `record`."""
+    recorded_episodes: int = 1200
+    """Episodes to record."""
+    skill: tuple[float, float] = (0.3, 0.9)
+    """Range of the recorded player's skill."""
+    episodes: int = 200
+    """Episodes in which each player is scored."""
+    preset: str = "nano"
+    """Sizes and lengths of the training stages."""
+    seed: int = 0
+    """Seed of every stage."""
+    steps_scale: float = 1.0
+    """Multiplies the preset's numbers of steps: 0.01 for a quick look at the machinery."""
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise UserError(f"preset {self.preset!r}: is not known, choose one of {', '.join(PRESETS)}")
+        if self.steps_scale <= 0:
+            raise UserError(f"steps_scale: must be above 0, got {self.steps_scale}")
+
+
+def demo(config: DemoConfig) -> None:
+    """Runs all stages and prints how long each took; the last one prints the table and the path of the report."""
+    clock = _Clock()
+    for name, run in _stages(config).items():
+        clock.stage(name, run)
+    print(f"demo: done in {clock.elapsed()}; look at {config.out / 'evaluation' / 'report.html'}")
+
+
+def _stages(config: DemoConfig) -> dict[str, Callable[[], Any]]:
+    """Stage name -> a call without arguments, in order."""
+    out = config.out
+    raw, shards, latents = out / "episodes", out / "shards", out / "latents"
+    runs = {name: out / name for name in ("tokenizer", "dynamics", "clone", "imagine")}
+    return {
+        "record": lambda: record(
+            RecordConfig(
+                out=raw,
+                env=config.env,
+                episodes=config.recorded_episodes,
+                skill=config.skill,
+                seed=config.seed,
+                workers=2,
+            )
+        ),
+        "prepare": lambda: prepare(PrepareConfig(source=raw, out=shards)),
+        "tokenizer": lambda: train_tokenizer(
+            TokenizerStage(data=shards, out=runs["tokenizer"], **_settings(config, "tokenizer"))
+        ),
+        "encode": lambda: encode(EncodeConfig(data=shards, tokenizer=runs["tokenizer"], out=latents)),
+        "dynamics": lambda: train_dynamics(
+            DynamicsStage(data=latents, out=runs["dynamics"], **_settings(config, "dynamics"))
+        ),
+        "clone": lambda: train_clone(
+            CloneStage(
+                data=latents, dynamics=runs["dynamics"], out=runs["clone"], **_settings(config, "clone")
+            )
+        ),
+        "imagine": lambda: train_imagine(
+            ImagineStage(
+                data=latents, agent=runs["clone"], out=runs["imagine"], **_settings(config, "imagine")
+            )
+        ),
+        "evaluate": lambda: evaluate(
+            EvaluateConfig(
+                data=shards,
+                tokenizer=runs["tokenizer"],
+                dynamics=runs["dynamics"],
+                cloned=runs["clone"],
+                agent=runs["imagine"],
+                env=config.env,
+                episodes=config.episodes,
+                out=out / "evaluation",
+                seed=config.seed,
+            )
+        ),
+    }
+
+
+def _settings(config: DemoConfig, stage: str) -> dict[str, Any]:
+    """The preset's fields for `stage`, with the demo's seed and length."""
+    fields = dict(PRESETS[config.preset][stage])
+    training = fields["training"]
+    steps = max(1, round(training.steps * config.steps_scale))
+    return fields | {"training": replace(training, seed=config.seed, steps=steps)}
+
+
+class _Clock:
+    """Says when each stage begins and ends."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def elapsed(self) -> str:
+        """h:mm:ss since the start."""
+        return str(timedelta(seconds=round(time.monotonic() - self._began)))
+
+    def stage(self, name: str, run: Callable[[], Any]) -> None:
+        """Calls `run` between two lines."""
+        print(f"[{self.elapsed()}] {name}", flush=True)
+        began = time.monotonic()
+        run()
+        print(f"[{self.elapsed()}] {name} took {time.monotonic() - began:.0f} s", flush=True)

@@ -1,0 +1,111 @@
+"""`reverie info`: exact parameter counts of a preset, or what a run folder or shard folder holds."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from reverie.agent.model import Agent, AgentConfig
+from reverie.data.actions import ActionSpace, Binary, Categorical
+from reverie.data.errors import UserError
+from reverie.data.index import INDEX, ShardIndex
+from reverie.dynamics.model import Dynamics, DynamicsConfig
+from reverie.pipelines.checkpoints import build_dynamics, find_checkpoint, read_card, weights_sha256
+from reverie.pipelines.configs import from_plain
+from reverie.pipelines.presets import PRESETS, Preset
+from reverie.tokenizer.model import Tokenizer, TokenizerConfig
+
+MINECRAFT = ActionSpace({"keys": Binary(23), "mouse": Categorical(121, null=60)})
+"""Action space for which presets are counted; other spaces change little."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoConfig:
+    """Prints exact parameter counts."""
+
+    preset: str | None = None
+    """Count this preset's models; null for all presets, unless `path` is given."""
+    path: Path | None = None
+    """Run folder, checkpoint folder or shard folder to describe instead."""
+
+    def __post_init__(self) -> None:
+        if self.preset is not None and self.preset not in PRESETS:
+            raise UserError(f"--preset {self.preset}: is not known, choose one of {', '.join(PRESETS)}")
+
+
+def info(config: InfoConfig) -> None:
+    """Prints one line per part."""
+    if config.path is not None:
+        lines = describe_folder(config.path)
+    else:
+        names = [config.preset] if config.preset is not None else list(PRESETS)
+        lines = [line for name in names for line in describe_preset(name, PRESETS[name])]
+    print("\n".join(lines))
+
+
+def describe_preset(name: str, preset: Preset) -> list[str]:
+    """Exact parameter counts per part of the models of one preset."""
+    tokenizer, agent = build_preset(preset)
+    return [
+        f"{name}",
+        *_part_lines("tokenizer", tokenizer),
+        *_part_lines("dynamics", agent.dynamics),
+        *_part_lines("agent heads", agent, without="dynamics"),
+        f"  {'total':24}{count(tokenizer) + count(agent):>15,}",
+    ]
+
+
+def build_preset(preset: Preset) -> tuple[Tokenizer, Agent]:
+    """The preset's models without memory, for Minecraft's actions and the paper's 20 tasks."""
+    tokenizer_config: TokenizerConfig = preset["tokenizer"]["model"]
+    dynamics_config: DynamicsConfig = preset["dynamics"]["model"]
+    agent_config: AgentConfig = preset["clone"]["model"]
+    with torch.device("meta"):
+        tokenizer = Tokenizer(tokenizer_config)
+        dynamics = Dynamics(replace(dynamics_config, latent_shape=tokenizer_config.latent_shape), MINECRAFT)
+        return tokenizer, Agent(dynamics, agent_config, [f"task {i}" for i in range(20)])
+
+
+def describe_folder(path: Path) -> list[str]:
+    """What lies in a shard folder, a run folder or a checkpoint folder. Raises `UserError` if it is neither."""
+    return _describe_shards(ShardIndex.load(path)) if (path / INDEX).is_file() else _describe_model(path)
+
+
+def count(module: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _describe_shards(index: ShardIndex) -> list[str]:
+    kind = "video" if index.latent_shape is None else f"latents {index.latent_shape}"
+    lines = [f"shards of {kind}, frames {index.frame_size[0]} x {index.frame_size[1]}, {index.fps:g} fps"]
+    for split in index.splits:
+        samples = index.samples(split)
+        lines.append(f"  {split:24}{len(samples):>8,} clips{sum(s.n for s in samples):>12,} frames")
+    lines.append(f"  actions: {', '.join(index.action_space.components) or 'none'}")
+    lines.append(f"  tasks: {', '.join(index.tasks) or 'none'}")
+    return [*lines, f"  hash: {index.hash()}"]
+
+
+def _describe_model(path: Path) -> list[str]:
+    card = read_card(path)
+    with torch.device("meta"):
+        if card.kind == "tokenizer":
+            lines = _part_lines("tokenizer", Tokenizer(from_plain(TokenizerConfig, card.model)))
+        elif card.kind == "dynamics":
+            lines = _part_lines("dynamics", build_dynamics(card.model, card))
+        else:
+            dynamics = build_dynamics(card.dynamics or {}, card)
+            agent = Agent(dynamics, from_plain(AgentConfig, card.model), card.tasks or [])
+            lines = _part_lines("dynamics", dynamics) + _part_lines("agent heads", agent, without="dynamics")
+    step = int(find_checkpoint(path).name)
+    return [f"{card.kind}, step {step:,}", *lines, f"  weights: {weights_sha256(path)}"]
+
+
+def _part_lines(title: str, model: nn.Module, without: str | None = None) -> list[str]:
+    own = sum(p.numel() for p in model.parameters(recurse=False))
+    parts = {name: count(child) for name, child in model.named_children() if name != without}
+    parts = {**parts, "tokens and positions": own}
+    lines = [f"    {name:22}{number:>15,}" for name, number in parts.items() if number]
+    return [f"  {title:24}{sum(parts.values()):>15,}", *lines]

@@ -1,0 +1,201 @@
+"""Sizes that belong together: `--preset nano` and its larger kin, as values of the stages' configurations.
+
+A preset sets the fields named here; everything else keeps its default, and --config and flags come after. Frame size,
+latent shape and action space always come from the data.
+
+| preset | tokenizer | dynamics | meant for |
+|---|---|---|---|
+| nano  | 1.7M | 1.5M | tests and the demo, CPU |
+| small | 13M  | 19M  | one GPU, 64 x 64 games |
+| base  | 50M  | 101M | one large GPU |
+| paper | 403M | 1.6B | the paper's Minecraft shapes |
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from reverie.agent.imagination import ImaginationConfig
+from reverie.agent.model import AgentConfig
+from reverie.dynamics.model import DynamicsConfig
+from reverie.pipelines.batches import BatchesConfig
+from reverie.pipelines.optimization import OptimizerConfig
+from reverie.pipelines.session import TrainingConfig
+from reverie.pipelines.training import FabricConfig
+from reverie.tokenizer.model import TokenizerConfig
+from reverie.tokenizer.objective import TokenizerObjectiveConfig
+
+Preset = Mapping[str, Mapping[str, Any]]
+"""Stage -> field of its configuration -> value."""
+
+NANO: Preset = {
+    "tokenizer": {
+        "model": TokenizerConfig(),
+        "batches": BatchesConfig(batch_size=8, length=8),
+        "optimizer": OptimizerConfig(lr=1e-3, warmup_steps=50),
+        "training": TrainingConfig(steps=1000),
+    },
+    "dynamics": {
+        "model": DynamicsConfig(),
+        "batches": BatchesConfig(
+            batch_size=8, length=16, long_batch_size=4, long_length=32, long_probability=0.25
+        ),
+        "optimizer": OptimizerConfig(lr=1e-3, warmup_steps=50),
+        "training": TrainingConfig(steps=2000),
+    },
+    "clone": {
+        "model": AgentConfig(),
+        "batches": BatchesConfig(batch_size=8, length=24),
+        "optimizer": OptimizerConfig(lr=5e-4, warmup_steps=50),
+        "training": TrainingConfig(steps=1000),
+    },
+    "imagine": {
+        "imagination": ImaginationConfig(),
+        "batches": BatchesConfig(batch_size=16, length=8),
+        "optimizer": OptimizerConfig(lr=3e-4, warmup_steps=20),
+        "training": TrainingConfig(steps=300, evaluate_every=100, log_every=10),
+    },
+}
+
+SMALL: Preset = {
+    "tokenizer": {
+        "model": TokenizerConfig(
+            width=256,
+            encoder_depth=8,
+            decoder_depth=8,
+            num_heads=4,
+            num_kv_heads=4,
+            bottleneck_tokens=32,
+            context_length=32,
+        ),
+        "batches": BatchesConfig(batch_size=32, length=16, num_workers=4),
+        "optimizer": OptimizerConfig(lr=5e-4, warmup_steps=1000),
+        "training": TrainingConfig(steps=100_000, evaluate_every=2000, save_every=2000),
+        "fabric": FabricConfig(precision="bf16-mixed"),
+    },
+    "dynamics": {
+        "model": DynamicsConfig(width=384, depth=12, num_heads=6, num_kv_heads=2, context_length=32),
+        "batches": BatchesConfig(
+            batch_size=32, length=16, long_batch_size=8, long_length=64, long_probability=0.2, num_workers=4
+        ),
+        "optimizer": OptimizerConfig(lr=5e-4, warmup_steps=1000),
+        "training": TrainingConfig(steps=200_000, evaluate_every=2000, save_every=2000),
+        "fabric": FabricConfig(precision="bf16-mixed"),
+    },
+    "clone": {
+        "model": AgentConfig(head_width=512),
+        "batches": BatchesConfig(batch_size=16, length=64, num_workers=4),
+        "optimizer": OptimizerConfig(lr=3e-4, warmup_steps=500),
+        "training": TrainingConfig(steps=50_000, evaluate_every=2000, save_every=2000),
+        "fabric": FabricConfig(precision="bf16-mixed"),
+    },
+    "imagine": {
+        "imagination": ImaginationConfig(),
+        "batches": BatchesConfig(batch_size=64, length=16, num_workers=4),
+        "optimizer": OptimizerConfig(lr=1e-4, warmup_steps=100),
+        "training": TrainingConfig(steps=10_000),
+    },
+}
+
+BASE: Preset = {
+    "tokenizer": {
+        "model": TokenizerConfig(
+            width=512,
+            encoder_depth=8,
+            decoder_depth=8,
+            num_heads=8,
+            num_kv_heads=8,
+            bottleneck_tokens=64,
+            context_length=64,
+        ),
+        "batches": BatchesConfig(batch_size=64, length=16, num_workers=8),
+        "optimizer": OptimizerConfig(lr=3e-4, warmup_steps=2000),
+        "training": TrainingConfig(steps=200_000, evaluate_every=5000, save_every=5000),
+        "fabric": FabricConfig(precision="bf16-mixed"),
+    },
+    "dynamics": {
+        "model": DynamicsConfig(
+            width=768, depth=16, num_heads=12, num_kv_heads=4, num_registers=8, context_length=64
+        ),
+        "batches": BatchesConfig(
+            batch_size=64, length=32, long_batch_size=16, long_length=128, long_probability=0.2, num_workers=8
+        ),
+        "optimizer": OptimizerConfig(lr=3e-4, warmup_steps=2000),
+        "training": TrainingConfig(steps=300_000, evaluate_every=5000, save_every=5000),
+        "fabric": FabricConfig(precision="bf16-mixed"),
+    },
+    "clone": {
+        "model": AgentConfig(head_width=768),
+        "batches": BatchesConfig(batch_size=16, length=128, num_workers=8),
+        "optimizer": OptimizerConfig(lr=1e-4, warmup_steps=1000),
+        "training": TrainingConfig(steps=50_000, evaluate_every=5000, save_every=5000),
+        "fabric": FabricConfig(precision="bf16-mixed"),
+    },
+    "imagine": {
+        "imagination": ImaginationConfig(horizon=32),
+        "batches": BatchesConfig(batch_size=64, length=32, num_workers=4),
+        "optimizer": OptimizerConfig(lr=1e-4, warmup_steps=100),
+        "training": TrainingConfig(steps=10_000),
+    },
+}
+
+PAPER: Preset = {
+    "tokenizer": {
+        "model": TokenizerConfig(
+            frame_size=(360, 640),
+            patch_size=16,
+            width=1024,
+            encoder_depth=16,
+            decoder_depth=16,
+            num_heads=16,
+            num_kv_heads=16,
+            bottleneck_tokens=512,
+            bottleneck_channels=16,
+            latents_per_token=2,
+            context_length=192,
+        ),
+        "objective": TokenizerObjectiveConfig(lpips_net="vgg", lpips_fraction=0.25),
+        "batches": BatchesConfig(
+            batch_size=64, length=16, long_batch_size=16, long_length=64, long_probability=0.1, num_workers=8
+        ),
+        "optimizer": OptimizerConfig(lr=1e-4, warmup_steps=5000),
+        "training": TrainingConfig(steps=500_000, evaluate_every=10_000, save_every=5000),
+        "fabric": FabricConfig(devices=8, strategy="fsdp", precision="bf16-mixed"),
+    },
+    "dynamics": {
+        "model": DynamicsConfig(
+            latent_shape=(256, 32),
+            width=2048,
+            depth=36,
+            num_heads=16,
+            num_kv_heads=4,
+            num_registers=32,
+            context_length=192,
+        ),
+        "batches": BatchesConfig(
+            batch_size=128,
+            length=64,
+            long_batch_size=32,
+            long_length=256,
+            long_probability=0.1,
+            num_workers=8,
+        ),
+        "optimizer": OptimizerConfig(lr=1e-4, warmup_steps=5000),
+        "training": TrainingConfig(steps=500_000, evaluate_every=10_000, save_every=5000),
+        "fabric": FabricConfig(devices=8, strategy="fsdp", precision="bf16-mixed"),
+    },
+    "clone": {
+        "model": AgentConfig(head_width=2048),
+        "batches": BatchesConfig(batch_size=32, length=256, num_workers=8),
+        "optimizer": OptimizerConfig(lr=3e-5, warmup_steps=1000),
+        "training": TrainingConfig(steps=50_000, evaluate_every=5000, save_every=5000),
+        "fabric": FabricConfig(devices=8, strategy="fsdp", precision="bf16-mixed"),
+    },
+    "imagine": {
+        "imagination": ImaginationConfig(horizon=64),
+        "batches": BatchesConfig(batch_size=64, length=192, num_workers=4),
+        "optimizer": OptimizerConfig(lr=3e-5, warmup_steps=100),
+        "training": TrainingConfig(steps=10_000),
+    },
+}
+
+PRESETS: Mapping[str, Preset] = {"nano": NANO, "small": SMALL, "base": BASE, "paper": PAPER}
