@@ -17,7 +17,7 @@ from reverie.environments.crafter.situation import Situation
 
 Behaviour = Callable[[Situation, Memory], str | None]
 ACTIONS = {name: number for number, name in enumerate(constants.actions)}
-WOOD_STOCK, STONE_STOCK = 6, 5
+WOOD_STOCK, STONE_STOCK = 6, 9
 """Wood and stone carried before the first stone tools are made: enough for all tools and a second table."""
 
 
@@ -97,12 +97,6 @@ def _iron_sword(now: Situation, memory: Memory) -> str | None:
     return _make_of_iron(now, "iron_sword")
 
 
-def _night(now: Situation, memory: Memory) -> str | None:
-    """Sleeps through the dark instead of meeting zombies on the grass."""
-    outside = now.material(now.cell) == "grass" and now.inventory["stone"] > 0
-    return survival.dig_in(now, memory) if now.dark and outside and now.inventory["energy"] < 7 else None
-
-
 def _what_is_left(now: Situation, memory: Memory) -> str | None:
     hunts = {"eat_cow": objects.Cow, "defeat_zombie": objects.Zombie, "defeat_skeleton": objects.Skeleton}
     for achievement, kind in hunts.items():
@@ -129,12 +123,13 @@ def _make_of_iron(now: Situation, tool: str) -> str | None:
 
 BEHAVIOURS: tuple[Behaviour, ...] = (
     lambda now, memory: survival.rest_when_safe(now),
-    lambda now, memory: survival.wait_inside(now),
+    survival.wait_inside,
     survival.flee,
     lambda now, memory: survival.shut_out(now),
     survival.drink,
     survival.eat,
     survival.sleep,
+    survival.hide_by_night,
     farming.eat_plant,
     _first_tools,
     _passing_by,
@@ -146,7 +141,6 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     _iron_pickaxe,
     _diamond,
     _iron_sword,
-    _night,
     _what_is_left,
     farming.wait_for_plant,
 )

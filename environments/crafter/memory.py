@@ -12,6 +12,7 @@ class Memory:
 
     script          actions still to take without thinking
     plant           where our sapling grows
+    hiding          in a hole dug for shelter
     thirsty, hungry on the way to water or food, until satisfied
     step            number of decisions so far
     fence_steps     decisions spent on the fence: some plants cannot be fenced
@@ -19,6 +20,7 @@ class Memory:
 
     script: deque[str] = field(default_factory=deque)
     plant: Cell | None = None
+    hiding: bool = False
     thirsty: bool = False
     hungry: bool = False
     step: int = 0

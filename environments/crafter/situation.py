@@ -14,6 +14,8 @@ DIRECTIONS: dict[Cell, str] = {
     (0, 1): "move_down",
 }
 CREATURES = (objects.Cow, objects.Zombie, objects.Skeleton)
+DAY, EVENING, DARK = 300, (100, 165), 0.35
+"""Steps of a day, those of its evening, and the daylight below which zombies crowd the grass."""
 MONSTERS = (objects.Zombie, objects.Skeleton)
 
 
@@ -32,6 +34,7 @@ class Situation:
 
     cell, facing  where the player stands, and the direction in which it looks
     inventory     item -> amount, with health, food, drink and energy
+    dark, evening whether it is night, or soon will be
     achieved      names of the achievements unlocked so far
     things        cell -> creature, plant or arrow
     """
@@ -43,7 +46,8 @@ class Situation:
         self.inventory: dict[str, int] = player.inventory
         self.achieved = {name for name, count in player.achievements.items() if count > 0}
         self.sleeping: bool = player.sleeping
-        self.dark = bool(world.daylight < 0.35)
+        self.dark = bool(world.daylight < DARK)
+        self.evening = EVENING[0] <= game._step % DAY < EVENING[1]
         self.materials: np.ndarray = world._mat_map
         self.ids: dict[str, int] = world._mat_ids
         self.things = {(int(o.pos[0]), int(o.pos[1])): o for o in world.objects if o is not player}

@@ -36,29 +36,41 @@ def rest_when_safe(now: Situation) -> str | None:
     return "sleep" if now.inventory["energy"] < 9 else "noop"
 
 
-def wait_inside(now: Situation) -> str | None:
-    """Stays in a closed hole while monsters stand around it, as long as food and drink last."""
+def wait_inside(now: Situation, memory: Memory) -> str | None:
+    """Stays in the hole it has dug until morning, or while monsters stand around it, if food and drink last."""
+    lasting = now.inventory["food"] > 1 and now.inventory["drink"] > 1
     besieged = any(distance(now.cell, monster) <= SIEGE for monster in now.where(*MONSTERS))
-    lasting = now.inventory["food"] > 0 and now.inventory["drink"] > 0
-    return "noop" if besieged and lasting and _enclosed(now) else None
+    memory.hiding = memory.hiding and lasting and (now.dark or besieged) and _enclosed(now)
+    if not memory.hiding:
+        return None
+    return "sleep" if now.inventory["energy"] < 9 else "noop"
 
 
 def flee(now: Situation, memory: Memory) -> str | None:
-    """Weak, and by night among zombies even sooner: into a hole."""
+    """Weak, and by night among zombies even sooner: into a hole. Not before thirst is gone when water is at hand."""
     outside = now.material(now.cell) in ("grass", "sand")
     limit = NIGHT_FLIGHT if now.dark and outside else DAY_FLIGHT
-    return dig_in(now, memory) if fed(now) and can_dig(now) and now.inventory["health"] <= limit else None
+    drinking = memory.thirsty and now.material(now.ahead) == "water"
+    if drinking or now.inventory["health"] > limit or not (fed(now) and can_dig(now)):
+        return None
+    return dig_in(now, memory)
+
+
+def hide_by_night(now: Situation, memory: Memory) -> str | None:
+    """Leaves the grass to the zombies until morning."""
+    outside = now.material(now.cell) in ("grass", "sand")
+    return dig_in(now, memory) if now.dark and outside and can_dig(now) and fed(now) else None
 
 
 def drink(now: Situation, memory: Memory) -> str | None:
     """To the water when thirsty, and there until thirst is gone."""
-    memory.thirsty = now.inventory["drink"] <= (7 if memory.thirsty else 4)
+    memory.thirsty = now.inventory["drink"] <= (7 if memory.thirsty else 6 if now.evening else 4)
     return go_and_do(now, now.cells("water")) if memory.thirsty else None
 
 
 def eat(now: Situation, memory: Memory) -> str | None:
     """A ripe plant of one's own, or the nearest cow."""
-    memory.hungry = now.inventory["food"] <= (5 if memory.hungry else 4)
+    memory.hungry = now.inventory["food"] <= (5 if memory.hungry or now.evening else 4)
     if not memory.hungry:
         return None
     if memory.plant is not None and ripe(now, memory.plant):
@@ -99,6 +111,7 @@ def dig_in(now: Situation, memory: Memory) -> str | None:
     entrances = _hole_entrances(now)
     if now.cell not in entrances:
         return go_and_stand(now, entrances) if entrances else None
+    memory.hiding = True
     memory.script.extend(_dig_script(now, entrances[now.cell]))
     return memory.script.popleft()
 
