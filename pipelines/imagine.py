@@ -21,12 +21,14 @@ from reverie.pipelines.optimization import OptimizerConfig, learning_rate, make_
 from reverie.pipelines.run import RunFolder, open_run
 from reverie.pipelines.session import Processes, Session, TrainingConfig, derive_seed
 from reverie.pipelines.stage import (
-    HELDOUT_BATCHES,
     require_latents,
     require_same_actions,
     require_same_tokenizer,
 )
 from reverie.pipelines.training import heldout_metrics
+
+HELDOUT_CONTEXTS = 1
+"""Batches of contexts in an evaluation while training; each costs as much as a training step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +133,7 @@ def _session(
     accelerator: Accelerator,
 ) -> Session:
     mixture = Mixture(relevant_fraction=config.relevant_fraction, task=config.task)
-    held_out = heldout_batches(index, config.batches, HELDOUT_BATCHES, mixture)
+    held_out = heldout_batches(index, config.batches, HELDOUT_CONTEXTS, mixture)
     return Session(
         name="imagine",
         run=run,

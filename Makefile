@@ -1,0 +1,57 @@
+# Two commands do everything on a machine with git, make and Python 3.11 or newer:
+#   make demo    record, train and score an agent on a small game
+#   make test    run the tests
+# The first call makes .venv with exact versions; later calls start at once and need no network.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+WEIGHTS := $(VENV)/.weights
+DEMO ?= runs/demo
+
+.PHONY: demo test slow lint types format install weights clean
+
+demo: $(INSTALLED) $(WEIGHTS)
+	@$(BIN)/reverie demo --out $(DEMO)
+
+test: $(INSTALLED)
+	@$(BIN)/pytest
+
+slow: $(INSTALLED) $(WEIGHTS)
+	@$(BIN)/pytest -m "slow and not gpu"
+
+lint: $(INSTALLED)
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+types: $(INSTALLED)
+	@$(BIN)/mypy
+
+format: $(INSTALLED)
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+install: $(INSTALLED)
+
+weights: $(WEIGHTS)
+
+clean:
+	@rm -rf $(VENV) build dist src/*.egg-info
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null 2>&1 || \
+	  { echo "make: $(PYTHON) was not found; install Python 3.11 or newer, or run 'make PYTHON=/path/to/python3'."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: $(PYTHON) is $$($(PYTHON) -V 2>&1), needed is 3.11 or newer; run 'make PYTHON=python3.12' or similar."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "make: this Python cannot make virtual environments; install its venv package (Debian: apt install python3-venv)."; exit 1; }
+	@test -x $(BIN)/python || { echo "Making $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.4"
+	@$(BIN)/uv pip install --python $(BIN)/python --constraints constraints.txt setuptools
+	@$(BIN)/uv pip install --python $(BIN)/python --constraints constraints.txt --editable ".[crafter,dev]"
+	@touch $@
+
+$(WEIGHTS): $(INSTALLED)
+	@$(BIN)/reverie fetch-weights
+	@touch $@
