@@ -37,6 +37,7 @@ class Binary:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Trailing shape of one action."""
         return (self.n,)
 
 
@@ -53,6 +54,7 @@ class Continuous:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Trailing shape of one action."""
         return (self.n,)
 
 
@@ -89,7 +91,8 @@ class ActionSpace:
     def null_numpy(self, *leading: int) -> dict[str, np.ndarray]:
         """`null` as numpy arrays."""
         return {
-            name: np.full((*leading, *c.shape), _null_value(c), numpy_dtype(c)) for name, c in self.components.items()
+            name: np.full((*leading, *c.shape), _null_value(c), numpy_dtype(c))
+            for name, c in self.components.items()
         }
 
     def check(self, actions: Mapping[str, np.ndarray], rows: int, place: str) -> dict[str, np.ndarray]:
@@ -103,7 +106,9 @@ class ActionSpace:
             expected = ", ".join(self.components) or "none"
             problem = f"unknown action {unknown[0]!r}" if unknown else f"no action {missing[0]!r}"
             raise UserError(f"{place}: {problem}; the action space has the components: {expected}.")
-        return {name: _check_component(actions[name], name, c, rows, place) for name, c in self.components.items()}
+        return {
+            name: _check_component(actions[name], name, c, rows, place) for name, c in self.components.items()
+        }
 
 
 def _component(name: str, spec: dict[str, Any], place: str) -> Component:
@@ -138,7 +143,9 @@ def _check_component(value: np.ndarray, name: str, component: Component, rows: i
             f"{place}: action {name!r} has shape {value.shape}, expected {(rows, *component.shape)} (one row a frame)."
         )
     if value.dtype.kind not in "biuf" or not np.isfinite(value).all():
-        raise UserError(f"{place}: action {name!r} holds values that are not finite numbers; mask or repair those rows.")
+        raise UserError(
+            f"{place}: action {name!r} holds values that are not finite numbers; mask or repair those rows."
+        )
     low, high = _bounds(component)
     if value.size and (value.min() < low or value.max() > high):
         raise UserError(

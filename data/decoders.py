@@ -3,59 +3,24 @@
 Two faults of decord shape this file. An idle reader goes on decoding the rest of the file into memory, so a
 reader is opened for one call and dropped at once. And some widths whose rows are not a multiple of 64 bytes fail
 (72, for one): PyAV takes over. Both give bit-identical frames, turned upright.
+
+decord reads older containers (avi, ts, mpg, wmv, gif), which do not say when frames are shown, wrongly and without a
+word: those go to `data.pyav.SequentialDecoder`.
 """
 
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-import av
 import numpy as np
-from av.container import InputContainer
-from av.video.stream import VideoStream
 
 from reverie.data.errors import UserError
+from reverie.data.pyav import PyAVDecoder, SequentialDecoder
+from reverie.data.video_source import Decoder, VideoError, VideoInfo, VideoSource, unreadable
 
 Backend = Literal["auto", "decord", "pyav"]
-VideoSource = Path | bytes
-
-
-class VideoError(UserError):
-    """A file that cannot be read as video; the sentence names it."""
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """Size in pixels, mean rate in Hz, and when each frame is shown, in seconds after the first."""
-
-    height: int
-    width: int
-    fps: float
-    timestamps: np.ndarray
-
-    def __len__(self) -> int:
-        """Number of frames."""
-        return len(self.timestamps)
-
-
-class Decoder(Protocol):
-    """How one library reads one video. Every method raises `VideoError` when it cannot."""
-
-    @property
-    def name(self) -> str:
-        """The library."""
-
-    def probe(self) -> VideoInfo:
-        """Size, rate and timestamps."""
-
-    def read(self, indices: Sequence[int]) -> np.ndarray:
-        """(len(indices), H, W, 3) uint8 frames, in the order asked for; indices count shown frames from 0."""
-
-    def close(self) -> None:
-        """Lets go of files and memory."""
 
 
 class DecordDecoder:
@@ -93,88 +58,9 @@ class DecordDecoder:
             reader = decord.VideoReader(source, num_threads=1)
             yield reader
         except (decord.DECORDError, RuntimeError, IndexError, OSError) as error:
-            raise _unreadable(self._source, error) from None
+            raise unreadable(self._source, error) from None
         finally:
             del reader
-
-
-class PyAVDecoder:
-    """PyAV: any container and codec FFmpeg knows, exact timestamps, no background thread."""
-
-    name = "pyav"
-
-    def __init__(self, source: VideoSource):
-        self._source = source
-        self._pts: list[int] | None = None
-
-    def probe(self) -> VideoInfo:
-        """Reads all packets and decodes the first frame, for only frames know that they lie on their side."""
-        pts = self._shown_pts()
-        height, width = self.read([0]).shape[1:3]
-        with self._stream() as (_, stream):
-            shown = (np.array(pts, np.float64) - pts[0]) * float(stream.time_base or 0)
-            mean_rate = (len(pts) - 1) / shown[-1] if shown[-1] > 0 else 1.0
-            fps = float(stream.average_rate or stream.guessed_rate or mean_rate)
-            return VideoInfo(height, width, fps, shown)
-
-    def read(self, indices: Sequence[int]) -> np.ndarray:
-        """Decodes from the keyframe before the first index to the last index."""
-        pts = self._shown_pts()
-        if min(indices) < 0 or max(indices) >= len(pts):
-            raise VideoError(
-                f"{_place(self._source)}: has {len(pts)} frames, but frame {max(indices)} was asked for."
-            )
-        wanted = {pts[i] for i in indices}
-        with self._stream() as (container, stream):
-            container.seek(min(wanted), stream=stream)
-            found = _collect(container, stream, wanted)
-        if missing := wanted - set(found):
-            raise VideoError(
-                f"{_place(self._source)}: {len(missing)} of {len(wanted)} frames cannot be decoded; "
-                f"remove or re-encode the damaged file."
-            )
-        return np.stack([found[pts[i]] for i in indices])
-
-    def close(self) -> None:
-        """Forgets the timestamps; no file is open between calls."""
-        self._pts = None
-
-    @contextmanager
-    def _stream(self) -> Iterator[tuple[InputContainer, VideoStream]]:
-        source = io.BytesIO(self._source) if isinstance(self._source, bytes) else str(self._source)
-        try:
-            with av.open(source) as container:
-                if not container.streams.video:
-                    raise VideoError(
-                        f"{_place(self._source)}: holds no video track; remove it or give a video."
-                    )
-                yield container, container.streams.video[0]
-        except (av.FFmpegError, OSError) as error:
-            raise _unreadable(self._source, error) from None
-
-    def _shown_pts(self) -> list[int]:
-        if self._pts is None:
-            with self._stream() as (container, stream):
-                self._pts = sorted(p.pts for p in container.demux(stream) if p.pts is not None)
-        if not self._pts:
-            raise VideoError(f"{_place(self._source)}: holds no frames; remove it or record it again.")
-        return self._pts
-
-
-def _collect(container: InputContainer, stream: VideoStream, wanted: set[int]) -> dict[int, np.ndarray]:
-    """Decodes from where the container stands until all `wanted` timestamps were met or passed."""
-    last, found = max(wanted), {}
-    for frame in container.decode(stream):
-        if frame.pts in wanted:
-            found[frame.pts] = _upright(frame)
-        if frame.pts is not None and frame.pts >= last:
-            break
-    return found
-
-
-def _upright(frame: av.VideoFrame) -> np.ndarray:
-    """(H, W, 3) uint8, turned as the file asks for: phones film lying on their side. decord does the same."""
-    return np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
 
 
 class AutoDecoder:
@@ -209,23 +95,27 @@ class AutoDecoder:
 
 
 def open_video(source: VideoSource, backend: Backend = "auto") -> Decoder:
-    """A decoder of `source`, a file or the bytes of one. Nothing is read before the first call."""
-    match backend:
-        case "auto":
-            return AutoDecoder(source)
-        case "decord":
-            return DecordDecoder(source)
-        case "pyav":
-            return PyAVDecoder(source)
-    raise UserError(f"decoder: {backend!r} is unknown; use auto, decord or pyav.")
+    """A decoder of `source`, a file or the bytes of one."""
+    if backend not in ("auto", "decord", "pyav"):
+        raise UserError(f"decoder: {backend!r} is unknown; use auto, decord or pyav.")
+    if backend == "decord":
+        return DecordDecoder(source)
+    if not _knows_times(source):
+        return SequentialDecoder(source)
+    return AutoDecoder(source) if backend == "auto" else PyAVDecoder(source)
 
 
-def _place(source: VideoSource) -> str:
-    return str(source) if isinstance(source, Path) else f"a clip of {len(source)} bytes"
-
-
-def _unreadable(source: VideoSource, error: Exception) -> VideoError:
-    detail = getattr(error, "strerror", None) or type(error).__name__
-    return VideoError(
-        f"{_place(source)}: cannot be read as video ({detail}); remove, replace or re-encode it."
+def _knows_times(source: VideoSource) -> bool:
+    """mp4 and mov, matroska and webm, flv: by their first bytes."""
+    head = source[:12] if isinstance(source, bytes) else _head(source)
+    return head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip") or head.startswith(
+        (b"\x1a\x45\xdf\xa3", b"FLV")
     )
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(12)
+    except OSError as error:
+        raise unreadable(path, error) from None

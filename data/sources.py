@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from reverie.data.actions import ActionSpace
-from reverie.data.decoders import VideoInfo, open_video
+from reverie.data.decoders import open_video
 from reverie.data.episodes import Recording
 from reverie.data.errors import UserError
 from reverie.data.steps import Steps
+from reverie.data.video_source import VideoInfo
 
 VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),

@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from reverie.data.decoders import Backend, VideoInfo, open_video
+from reverie.data.decoders import Backend, open_video
 from reverie.data.errors import UserError
 from reverie.data.files import PARTIAL, canonical_json
 from reverie.data.resize import ResizeMode, fit
 from reverie.data.sources import Corpus, Inspected, Source, inspect
 from reverie.data.steps import Steps
 from reverie.data.video import GOP, Quality, encode_video, read_frames
+from reverie.data.video_source import VideoInfo
 
 _READ_BYTES = 192_000_000
 """Decoded frames held at once by one worker."""
@@ -167,11 +168,14 @@ def _read(
     """The chosen frames, fitted to the stored size, decoded a bounded number at a time."""
     count = max(1, _READ_BYTES // (info.height * info.width * 3))
     decoder = open_video(source.video, storage.decoder)
-    for start in range(0, len(indices), count):
-        frames = decoder.read(indices[start : start + count].tolist())
-        if crop is not None:
-            frames = frames[:, : crop[0], : crop[1]]
-        yield from fit(frames, storage.size, storage.mode)
+    try:
+        for start in range(0, len(indices), count):
+            frames = decoder.read(indices[start : start + count].tolist())
+            if crop is not None:
+                frames = frames[:, : crop[0], : crop[1]]
+            yield from fit(frames, storage.size, storage.mode)
+    finally:
+        decoder.close()
 
 
 def _bounds(n: int, clip_length: int, cut: int | None) -> list[tuple[int, int]]:

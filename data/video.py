@@ -13,8 +13,9 @@ from typing import BinaryIO, Literal
 import av
 import numpy as np
 
-from reverie.data.decoders import Backend, VideoSource, open_video
+from reverie.data.decoders import Backend, open_video
 from reverie.data.errors import UserError
+from reverie.data.video_source import VideoSource
 
 Quality = Literal["lossless", "high", "standard"]
 

@@ -5,9 +5,10 @@ import av
 import numpy as np
 import pytest
 
-from reverie.data.decoders import VideoError, open_video
+from reverie.data.decoders import open_video
 from reverie.data.errors import UserError
 from reverie.data.video import encode_video, read_frames, storage_quality
+from reverie.data.video_source import VideoError
 
 
 def encoded(frames: np.ndarray, fps: float = 20, quality: str = "lossless") -> bytes:
@@ -54,6 +55,36 @@ def test_pyav_takes_over_where_decord_fails() -> None:
     decoder = open_video(target.getvalue())
     assert decoder.read([0, 4]).shape == (2, 38, 72, 3)
     assert decoder.name == "pyav"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [
+        ("avi", "libx264"),
+        ("mkv", "libx264"),
+        ("webm", "libvpx"),
+        ("ts", "mpeg2video"),
+        ("wmv", "wmv2"),
+        ("gif", "gif"),
+    ],
+)
+def test_containers_with_and_without_times(suffix: str, codec: str, tmp_path: Path) -> None:
+    path = tmp_path / f"video.{suffix}"
+    frames = np.broadcast_to(np.arange(30, dtype=np.uint8)[:, None, None, None] * 8, (30, 64, 128, 3))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = 64, 128, "rgb8" if codec == "gif" else "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame.copy(), format="rgb24")))
+        container.mux(stream.encode(None))
+    decoder = open_video(path)
+    info = decoder.probe()
+    assert len(info) == 30 and info.fps == pytest.approx(25)
+    np.testing.assert_allclose(info.timestamps, np.arange(30) / 25, atol=2e-3)
+    for indices in ([0, 1, 2, 17], [18, 29], [5, 3, 28]):
+        read = decoder.read(indices).mean((1, 2, 3))
+        np.testing.assert_allclose(read, np.array(indices) * 8, atol=20 if codec == "gif" else 6)
+    decoder.close()
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])

@@ -1,0 +1,158 @@
+"""PyAV as a decoder: any container and codec FFmpeg knows, exact timestamps, no background thread.
+
+Older containers (avi, ts, mpg, wmv, gif) do not say when their frames are shown, and jumping into them gives wrong
+frames: `SequentialDecoder` reads those from the start, `PyAVDecoder` jumps.
+"""
+
+import io
+import itertools
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from reverie.data.video_source import VideoError, VideoInfo, VideoSource, place, unreadable
+
+
+class PyAVDecoder:
+    """Jumps to the keyframe before what is asked for; needs a container that knows when frames are shown."""
+
+    name = "pyav"
+
+    def __init__(self, source: VideoSource):
+        self._source = source
+        self._pts: list[int] | None = None
+
+    def probe(self) -> VideoInfo:
+        """Reads all packets and decodes the first frame, for only frames know that they lie on their side."""
+        pts = self._shown_pts()
+        height, width = self.read([0]).shape[1:3]
+        with _stream(self._source) as (_, stream):
+            shown = (np.array(pts, np.float64) - pts[0]) * float(stream.time_base or 0)
+            mean_rate = (len(pts) - 1) / shown[-1] if shown[-1] > 0 else 1.0
+            fps = float(stream.average_rate or stream.guessed_rate or mean_rate)
+            return VideoInfo(height, width, fps, shown)
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """Decodes from the keyframe before the first index to the last index."""
+        pts = self._shown_pts()
+        if min(indices) < 0 or max(indices) >= len(pts):
+            raise VideoError(
+                f"{place(self._source)}: has {len(pts)} frames, but frame {max(indices)} was asked for."
+            )
+        wanted = {pts[i] for i in indices}
+        with _stream(self._source) as (container, stream):
+            container.seek(min(wanted), stream=stream)
+            found = _collect(container, stream, wanted)
+        if missing := wanted - set(found):
+            raise VideoError(
+                f"{place(self._source)}: {len(missing)} of {len(wanted)} frames cannot be decoded; "
+                f"remove or re-encode the damaged file."
+            )
+        return _stack([found[pts[i]] for i in indices], self._source)
+
+    def close(self) -> None:
+        """Forgets the timestamps; no file is open between calls."""
+        self._pts = None
+
+    def _shown_pts(self) -> list[int]:
+        if self._pts is None:
+            with _stream(self._source) as (container, stream):
+                self._pts = sorted(p.pts for p in container.demux(stream) if p.pts is not None)
+        if not self._pts:
+            raise VideoError(f"{place(self._source)}: holds no frames; remove it or record it again.")
+        return self._pts
+
+
+class SequentialDecoder:
+    """Counts frames from the start, so that reading forward is cheap and going back is not."""
+
+    name = "pyav"
+
+    def __init__(self, source: VideoSource):
+        self._source = source
+        self._frames: Iterator[np.ndarray] = iter(())
+        self._position = 0
+        self._restart = True
+
+    def probe(self) -> VideoInfo:
+        """Decodes all of it."""
+        times: list[float | None] = []
+        height, width = 0, 0
+        with _stream(self._source) as (container, stream):
+            rate = float(stream.average_rate or stream.guessed_rate or 1)
+            for frame in container.decode(stream):
+                times.append(frame.time)
+                if len(times) == 1:
+                    height, width = _upright(frame).shape[:2]
+        if not times:
+            raise VideoError(f"{place(self._source)}: holds no frames; remove it or record it again.")
+        return VideoInfo(height, width, rate, _increasing(times, rate))
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """Decodes from where the last call ended, or from the start."""
+        if self._restart or min(indices) < self._position:
+            self.close()
+            self._frames, self._restart = self._decode(), False
+        first = self._position
+        frames = list(itertools.islice(self._frames, max(indices) + 1 - first))
+        self._position += len(frames)
+        if self._position <= max(indices):
+            raise VideoError(
+                f"{place(self._source)}: ends after {self._position} frames; remove or re-encode the damaged file."
+            )
+        return _stack([frames[i - first] for i in indices], self._source)
+
+    def close(self) -> None:
+        """Closes the file."""
+        if isinstance(self._frames, Generator):
+            self._frames.close()
+        self._frames, self._position, self._restart = iter(()), 0, True
+
+    def _decode(self) -> Iterator[np.ndarray]:
+        with _stream(self._source) as (container, stream):
+            yield from (_upright(frame) for frame in container.decode(stream))
+
+
+def _collect(container: InputContainer, stream: VideoStream, wanted: set[int]) -> dict[int, np.ndarray]:
+    """Decodes from where the container stands until all `wanted` timestamps were met or passed."""
+    last, found = max(wanted), {}
+    for frame in container.decode(stream):
+        if frame.pts in wanted:
+            found[frame.pts] = _upright(frame)
+        if frame.pts is not None and frame.pts >= last:
+            break
+    return found
+
+
+def _upright(frame: av.VideoFrame) -> np.ndarray:
+    """(H, W, 3) uint8, turned as the file asks for: phones film lying on their side. decord does the same."""
+    return np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+
+
+@contextmanager
+def _stream(source: VideoSource) -> Iterator[tuple[InputContainer, VideoStream]]:
+    try:
+        with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
+            if not container.streams.video:
+                raise VideoError(f"{place(source)}: holds no video track; remove it or give a video.")
+            yield container, container.streams.video[0]
+    except (av.FFmpegError, OSError) as error:
+        raise unreadable(source, error) from None
+
+
+def _increasing(times: list[float | None], rate: float) -> np.ndarray:
+    """Seconds after the first frame; evenly spaced where the file does not say or contradicts itself."""
+    known = np.array([np.nan if time is None else time for time in times])
+    if np.isnan(known).any() or (np.diff(known) <= 0).any():
+        return np.arange(len(times)) / rate
+    return known - known[0]
+
+
+def _stack(frames: list[np.ndarray], source: VideoSource) -> np.ndarray:
+    if len({frame.shape for frame in frames}) > 1:
+        raise VideoError(f"{place(source)}: its frames change their size; re-encode it to one size.")
+    return np.stack(frames)

@@ -1,0 +1,61 @@
+"""What can be decoded, what is known about it, and the interface of the libraries that do it (`data.decoders`)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from reverie.data.errors import UserError
+
+VideoSource = Path | bytes
+"""A file, or the content of one."""
+
+
+class VideoError(UserError):
+    """A file that cannot be read as video; the sentence names it."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """Size in pixels, mean rate in Hz, and when each frame is shown, in seconds after the first."""
+
+    height: int
+    width: int
+    fps: float
+    timestamps: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.timestamps)
+
+
+class Decoder(Protocol):
+    """How one library reads one video. Every method raises `VideoError` when it cannot."""
+
+    @property
+    def name(self) -> str:
+        """The library."""
+
+    def probe(self) -> VideoInfo:
+        """Size, rate and timestamps."""
+
+    def read(self, indices: Sequence[int]) -> np.ndarray:
+        """(len(indices), H, W, 3) uint8 frames, in the order asked for; indices count shown frames from 0."""
+
+    def close(self) -> None:
+        """Lets go of files and memory."""
+
+
+def place(source: VideoSource) -> str:
+    """How errors name the source."""
+    return str(source) if isinstance(source, Path) else f"a clip of {len(source)} bytes"
+
+
+def unreadable(source: VideoSource, error: Exception) -> VideoError:
+    """The error for bytes that are no video, or a damaged one."""
+    detail = getattr(error, "strerror", None) or type(error).__name__
+    return VideoError(
+        f"{place(source)}: cannot be read as video ({detail}); remove, replace or re-encode it."
+    )
