@@ -13,7 +13,7 @@ SPACES = {
     "shifted": spaces.Discrete(4, start=-2),
     "keys": spaces.MultiBinary(6),
     "numbers": spaces.MultiDiscrete([3, 4], start=[1, 0]),
-    "box": spaces.Box(np.array([-2.0, 0.0]), np.array([2.0, 10.0])),
+    "box": spaces.Box(np.array([-2, 0], np.float32), np.array([2, 10], np.float32)),
     "matrix": spaces.Box(0.0, 1.0, (2, 3)),
     "dict": spaces.Dict({"keys": spaces.MultiBinary(3), "camera": spaces.Box(-180.0, 180.0, (2,))}),
     "nested": spaces.Dict({"a": spaces.Tuple([spaces.Discrete(2), spaces.Dict({"b": spaces.Discrete(3)})])}),
