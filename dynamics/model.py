@@ -143,7 +143,7 @@ class Dynamics(nn.Module):
         self.latent_out = nn.Linear(config.width, channels, bias=False)
         init_linear(self.latent_in)
         init_linear(self.latent_out)
-        self.spatial_positions = nn.Parameter(torch.randn(num_latents, config.width) * 0.02)
+        self.spatial_positions = nn.Parameter(torch.randn(num_latents, config.width) * 0.5)
         self.registers = nn.Parameter(torch.randn(config.num_registers, config.width) * 0.02)
 
     def forward(

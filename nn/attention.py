@@ -12,9 +12,13 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from reverie.nn.norm import RMSNorm
+from reverie.nn.norm import rms_norm
 
 Backend = Literal["auto", "math", "sdpa", "flex"]
+
+QK_GAIN = 2.0
+"""Initial gain of normalised queries and keys. With 1, logits start at unit variance and attention near uniform: the tokenizer
+then leaves its first plateau (static background only) about a third later on small frames."""
 
 
 def attend(
@@ -50,10 +54,11 @@ def attend(
 def _math_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, softcap: float | None) -> Tensor:
     groups, repeats = k.shape[-3], q.shape[-3] // k.shape[-3]
     # All query heads of one key head in one matmul: keys and values are never repeated in memory.
-    q = rearrange(q * q.shape[-1] ** -0.5, "... (g r) q h -> ... g (r q) h", g=groups)
+    scale = q.shape[-1] ** -0.5 / (softcap or 1.0)
+    q = rearrange(q * scale, "... (g r) q h -> ... g (r q) h", g=groups)
     logits = rearrange(q @ k.transpose(-1, -2), "... (r q) k -> ... r q k", r=repeats).float()
     if softcap is not None:
-        logits = torch.tanh(logits / softcap) * softcap
+        logits = torch.tanh(logits) * softcap
     if mask is not None:
         logits = logits.masked_fill(~mask, -torch.inf)
     weights = rearrange(logits.softmax(-1).to(v.dtype), "... r q k -> ... (r q) k")
@@ -113,8 +118,8 @@ class Attention(nn.Module):
         self.softcap, self.backend = softcap, backend
         self.qkv = nn.Linear(width, (num_heads + 2 * num_kv_heads) * head_dim, bias=False)
         self.out = nn.Linear(num_heads * head_dim, width, bias=False)
-        self.q_norm = RMSNorm(head_dim)
-        self.k_norm = RMSNorm(head_dim)
+        self.q_gain = nn.Parameter(torch.full((head_dim,), QK_GAIN))
+        self.k_gain = nn.Parameter(torch.full((head_dim,), QK_GAIN))
         init_linear(self.qkv)
         init_linear(self.out, out_scale)
 
@@ -122,10 +127,10 @@ class Attention(nn.Module):
         """X (*X, L, D) -> q (*X, N, L, H), k and v (*X, G, L, H); `rope` is (cos, sin), each (L, H/2)."""
         heads = rearrange(self.qkv(x), "... l (n h) -> ... n l h", h=self.head_dim)
         q, k, v = heads.split([self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=-3)
-        q, k = self.q_norm(q), self.k_norm(k)
+        q, k = rms_norm(q, self.q_gain), rms_norm(k, self.k_gain)
         if rope is not None:
-            q, k = rotate(q, *rope), rotate(k, *rope)
-        return q.to(v.dtype), k.to(v.dtype), v
+            q, k = rotate(q, *rope).to(v.dtype), rotate(k, *rope).to(v.dtype)
+        return q, k, v
 
     def read(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """Attention output before the output projection, (*X, Q, N H)."""

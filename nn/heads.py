@@ -5,7 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from reverie.nn.attention import init_linear
-from reverie.nn.norm import RMSNorm
+from reverie.nn.norm import rms_norm
 
 
 class Head(nn.Module):
@@ -17,7 +17,6 @@ class Head(nn.Module):
     def __init__(self, width: int, hidden: int, size: int, *, distances: int = 1, out_scale: float = 1.0):
         super().__init__()
         self.distances = distances
-        self.norm = RMSNorm(width)
         self.hidden = nn.Linear(width, hidden)
         self.out = nn.Linear(hidden, distances * size)
         init_linear(self.hidden)
@@ -30,7 +29,7 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., distances, size) float32."""
-        out = self.out(F.silu(self.hidden(self.norm(x)))).float()
+        out = self.out(F.silu(self.hidden(rms_norm(x)))).float()
         return rearrange(out, "... (l p) -> ... l p", l=self.distances)
 
     def nearest(self, x: Tensor) -> Tensor:

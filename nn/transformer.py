@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from reverie.nn.attention import Attention, Backend, init_linear, rope_angles, rope_table
 from reverie.nn.cache import RingCache
-from reverie.nn.norm import RMSNorm
+from reverie.nn.norm import rms_norm
 
 Group = tuple[slice, slice]
 Rope = tuple[Tensor, Tensor]
@@ -86,7 +86,6 @@ class Layer(nn.Module):
         super().__init__()
         scale = (2 * config.depth) ** -0.5  # keeps the residual stream's variance independent of depth
         self.over_time = over_time
-        self.attention_norm = RMSNorm(config.width)
         self.attention = Attention(
             config.width,
             config.num_heads,
@@ -95,25 +94,28 @@ class Layer(nn.Module):
             backend=config.backend,
             out_scale=scale,
         )
-        self.mlp_norm = RMSNorm(config.width)
         self.mlp = SwiGLU(config.width, config.mlp_ratio, scale)
 
     def space(self, x: Tensor, groups: Sequence[Group], rope: Rope | None) -> Tensor:
         """Attention within each frame; `groups` cover the S tokens in order. (B, T, S, D) -> same."""
-        q, k, v = self.attention.project(self.attention_norm(x), rope)
-        parts = [self.attention.read(q[..., i, :], k[..., j, :], v[..., j, :], None) for i, j in groups]
-        x = x + self.attention.out(torch.cat(parts, dim=-2) if len(parts) > 1 else parts[0])
-        return x + self.mlp(self.mlp_norm(x))
+        q, k, v = self.attention.project(rms_norm(x), rope)
+        if len(groups) == 1:
+            out = self.attention.read(q, k, v, None)
+        else:
+            parts = [self.attention.read(q[..., i, :], k[..., j, :], v[..., j, :], None) for i, j in groups]
+            out = torch.cat(parts, dim=-2)
+        x = x + self.attention.out(out)
+        return x + self.mlp(rms_norm(x))
 
     def time(self, x: Tensor, mask: Tensor | None, rope: Rope, cache: RingCache | None, index: int) -> Tensor:
         """Attention of each token position over frames; `index` numbers the time layers. (B, T, S, D) -> same."""
-        tokens = rearrange(self.attention_norm(x), "b t s d -> b s t d")
+        tokens = rearrange(rms_norm(x), "b t s d -> b s t d")
         q, k, v = self.attention.project(tokens, rope)
         if cache is not None:
             k, v = cache.write(index, k, v)
         out = self.attention.out(self.attention.read(q, k, v, mask))
         x = x + rearrange(out, "b s t d -> b t s d")
-        return x + self.mlp(self.mlp_norm(x))
+        return x + self.mlp(rms_norm(x))
 
 
 class BlockCausalTransformer(nn.Module):
@@ -125,7 +127,6 @@ class BlockCausalTransformer(nn.Module):
         self.layers = nn.ModuleList(
             Layer(config, over_time=(i + 1) % config.time_every == 0) for i in range(config.depth)
         )
-        self.norm = RMSNorm(config.width)
 
     def forward(
         self,
@@ -161,7 +162,7 @@ class BlockCausalTransformer(nn.Module):
                 time_index += 1
             else:
                 x = layer.space(x, groups, space_rope)
-        return self.norm(x)
+        return rms_norm(x)
 
     def new_cache(self, batch_size: int, device: torch.device | str = "cpu") -> RingCache:
         """An empty cache for `batch_size` rows, `context_length` frames deep."""

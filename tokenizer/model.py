@@ -215,5 +215,5 @@ class Tokenizer(nn.Module):
 
 
 def _learned(*shape: int) -> nn.Parameter:
-    # Never zero: RMSNorm has a huge gradient at zero input.
-    return nn.Parameter(torch.randn(*shape) * 0.02)
+    # Never zero: RMSNorm has a huge gradient at zero input. As large as embedded patches, or positions drown in content.
+    return nn.Parameter(torch.randn(*shape) * 0.5)
