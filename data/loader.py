@@ -5,6 +5,7 @@ one (`data.streams`). So the order does not depend on worker processes, and rank
 ..., can be resumed on another number of ranks. The state counts batches handed out, not those prefetched.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -22,6 +23,7 @@ from reverie.data.reader import BrokenSample, ShardReader
 from reverie.data.streams import Stream, relevant_stretches, uniform_stretches
 from reverie.data.windows import Row, RowReader
 
+_LOG = logging.getLogger(__name__)
 _CACHE_BYTES = 512_000_000
 """Decoded clips kept in memory, shared out to the workers, if the whole corpus fits."""
 _MAX_REPLACEMENTS = 16
@@ -89,7 +91,7 @@ class Loader:
         )
         for batch, skipped in loader:
             self._step += 1
-            self.skipped += [sentence for sentence in skipped if sentence not in self.skipped]
+            self._note(skipped)
             yield batch
 
     def state_dict(self) -> dict[str, int]:
@@ -113,6 +115,12 @@ class Loader:
                 f"the saved run has seen; use its batch size."
             )
         self._step = step
+
+    def _note(self, skipped: Sequence[str]) -> None:
+        for sentence in dict.fromkeys(skipped):
+            if sentence not in self.skipped:
+                self.skipped.append(sentence)
+                _LOG.warning("skipped: %s", sentence)
 
 
 class _Numbers(Sampler[int]):

@@ -124,8 +124,12 @@ def _write_source(
     source: Source, corpus: Corpus, storage: Storage, folder: Path, cut: float | None
 ) -> dict[str, Any]:
     found = inspect(source, corpus)
-    indices = select_frames(found.info, storage.fps)
-    found = _converted(found, source, indices, storage, corpus)
+    if source.log is None:
+        indices = select_frames(found.info, storage.fps)
+        found = replace(found, steps=Steps.unknown(len(indices), corpus.action_space, len(corpus.tasks)))
+    else:
+        _require_rate(source.log, found.info.fps, storage.fps)
+        indices = np.arange(len(found.info))
     frames = _read(source, found.info, indices, corpus.frame_size, storage)
     cut_frame = (
         None if cut is None or len(indices) < 2 else min(max(round(cut * len(indices)), 1), len(indices) - 1)
@@ -148,18 +152,13 @@ def _write_source(
     }
 
 
-def _converted(
-    found: Inspected, source: Source, indices: np.ndarray, storage: Storage, corpus: Corpus
-) -> Inspected:
-    """`found` after the frames `indices` were chosen. Rows of a log belong to frames and cannot be converted."""
-    if np.array_equal(indices, np.arange(len(found.info))):
-        return found
-    if source.log is not None:
+def _require_rate(log: Path, fps: float, wanted: float) -> None:
+    """The rows of a log belong to its frames, so none may be left out or repeated."""
+    if abs(fps / wanted - 1) >= _SAME_RATE:
         raise UserError(
-            f"{source.log}: logs frames at {found.info.fps:g} Hz that cannot be converted to {storage.fps:g} Hz; "
+            f"{log}: logs frames at {fps:g} Hz, which cannot be converted to {wanted:g} Hz; "
             f"prepare logged videos at their own rate."
         )
-    return replace(found, steps=Steps.unknown(len(indices), corpus.action_space, len(corpus.tasks)))
 
 
 def _read(

@@ -163,6 +163,14 @@ def test_rates_are_converted_by_timestamps(tmp_path: Path) -> None:
         np.testing.assert_array_equal(there, source[taken])
 
 
+def test_rows_of_a_log_stay_with_their_frames(tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    write_log(write_video(folder / "a.mp4", 30, fps=30), 30)
+    declare(folder)
+    with pytest.raises(UserError, match=r"a\.npz: logs frames at 30 Hz, which cannot be converted to 10 Hz"):
+        run(folder, tmp_path / "out", fps=10)
+
+
 def test_variable_rate_video_is_read_by_time(tmp_path: Path) -> None:
     shown = [0, 1, 2, 10, 11, 19]  # in tenths of a second: frames 2 and 4 stay on screen
     with av.open(str(tmp_path / "still.mp4"), "w") as container:

@@ -105,8 +105,8 @@ def test_backends_agree_on_rotated_phone_videos(degrees: int) -> None:
 
 
 def test_backends_agree_on_real_clips(minecraft_clips: Path) -> None:
-    for path in sorted(minecraft_clips.glob("*.mp4"))[:2]:
-        indices = [300, 0, 301, 91, 599]
+    for path in sorted(minecraft_clips.glob("*.mp4"))[:1]:
+        indices = [300, 0, 301, 599]
         by_decord, by_pyav = (read_frames(path, indices, None, name) for name in ("decord", "pyav"))  # type: ignore[arg-type]
         np.testing.assert_array_equal(by_decord, by_pyav)
         assert len(open_video(path, "decord").probe()) == len(open_video(path, "pyav").probe()) == 600
