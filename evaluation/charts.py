@@ -18,7 +18,7 @@ NAMES = {
     "model": "model",
     "shuffled": "shuffled actions",
     "copy": "copy last frame",
-    "tokenizer": "tokenizer (ceiling)",
+    "tokenizer": "tokenizer on the truth",
 }
 TITLES = {
     "psnr": "PSNR of the mean error, dB",

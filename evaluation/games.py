@@ -14,7 +14,7 @@ import numpy as np
 from reverie.data.actions import ActionSpace
 from reverie.environments.players import GamePlayer, make_player
 from reverie.environments.vector import EpisodeResult, VectorGame
-from reverie.evaluation.statistics import Estimate, mean, paired_difference, success_rate
+from reverie.evaluation.statistics import Estimate, mean, paired_difference, rate_difference, success_rate
 
 FIRST_HELD_OUT_SEED = 2**31
 _SEEDS_PER_RUN = 1_000_000
@@ -103,9 +103,10 @@ class GameScore:
 
 @dataclass(frozen=True)
 class Gain:
-    """How much better one player did than another in the same worlds: differences with paired t intervals.
+    """How much better one player did than another in the same worlds.
 
-    `success` is about one task; None in a game without tasks.
+    success         difference of the rates at one task, Newcombe's interval; None in a game without tasks
+    episode_return  mean difference with its paired t interval
     """
 
     better: str
@@ -161,22 +162,16 @@ def score(
 
 def gain(better: GameScore, worse: GameScore, task: str | None) -> Gain:
     """`better` minus `worse`; both played the same worlds in the same order."""
-    pairs = [(a, b) for a, b in zip(better.results, worse.results, strict=True)]
+    pairs = list(zip(better.results, worse.results, strict=True))
     assert all(a.seed == b.seed for a, b in pairs), "players of different worlds cannot be paired"
     return Gain(
         better=better.player,
         worse=worse.player,
-        success=None if task is None else paired_difference(*_outcomes(pairs, task)),
+        success=None if task is None else rate_difference(better.success[task], worse.success[task]),
         episode_return=paired_difference(
             [a.episode_return for a, _ in pairs], [b.episode_return for _, b in pairs]
         ),
     )
-
-
-def _outcomes(
-    pairs: Sequence[tuple[EpisodeResult, EpisodeResult]], task: str
-) -> tuple[list[bool], list[bool]]:
-    return [task in a.events for a, _ in pairs], [task in b.events for _, b in pairs]
 
 
 def _stack(steps: list[Actions], space: ActionSpace) -> Actions:

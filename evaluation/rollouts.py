@@ -5,7 +5,7 @@ actions, and the decoder, its cache warm from the context, turns them into frame
 
 copy       the last context frame, repeated
 shuffled   the same model and the same noise with the future actions of another clip: what actions are worth
-tokenizer  the true future encoded and decoded: the best that a prediction of latents can look
+tokenizer  the true future encoded and decoded: about the best that a prediction of latents can look
 """
 
 from collections.abc import Callable

@@ -11,6 +11,7 @@ from reverie.evaluation.statistics import (
     differs,
     mean,
     paired_difference,
+    rate_difference,
     success_rate,
 )
 
@@ -24,6 +25,24 @@ def test_wilson_gives_the_values_of_newcombe_1998_table_1(k: int, n: int, low: f
     assert (estimate.value, estimate.n) == (k / n, n)
     assert estimate.low == pytest.approx(low, abs=5e-5)
     assert estimate.high == pytest.approx(high, abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "low", "high"),
+    [
+        ((56, 70), (48, 80), 0.0524, 0.3339),
+        ((9, 10), (3, 10), 0.1705, 0.8090),
+        ((10, 10), (0, 20), 0.6791, 1.0),
+    ],
+)
+def test_rate_differences_are_those_of_newcombe_1998_method_10(
+    a: tuple[int, int], b: tuple[int, int], low: float, high: float
+) -> None:
+    rates = [success_rate([True] * k + [False] * (n - k)) for k, n in (a, b)]
+    difference = rate_difference(*rates)
+    assert difference.value == pytest.approx(a[0] / a[1] - b[0] / b[1])
+    assert difference.low == pytest.approx(low, abs=5e-5)
+    assert difference.high == pytest.approx(high, abs=5e-5)
 
 
 def test_wilson_keeps_its_ends() -> None:
