@@ -111,10 +111,9 @@ def _fit(
     trained = list(objective.trainable_parameters())
     with _session(model, objective, raw_optimizer, processes, index, run, config, accelerator) as session:
         while session.running:
-            step = session.begin_step()
-            context = session.batches.next(step).to(accelerator.device)
+            step, context = session.begin_step()
             set_learning_rate(raw_optimizer, learning_rate(step, config.training.steps, config.optimizer))
-            loss, metrics = model(context)
+            loss, metrics = model(context.to(accelerator.device))
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(trained, config.optimizer.clip_norm)
             optimizer.step()

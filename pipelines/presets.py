@@ -14,9 +14,11 @@ latent shape and action space always come from the data.
 from collections.abc import Mapping
 from typing import Any
 
+from reverie.agent.cloning import CloningObjectiveConfig
 from reverie.agent.imagination import ImaginationConfig
 from reverie.agent.model import AgentConfig
 from reverie.dynamics.model import DynamicsConfig
+from reverie.dynamics.objective import DynamicsObjectiveConfig
 from reverie.pipelines.batches import BatchesConfig
 from reverie.pipelines.optimization import OptimizerConfig
 from reverie.pipelines.session import TrainingConfig
@@ -29,30 +31,38 @@ Preset = Mapping[str, Mapping[str, Any]]
 
 NANO: Preset = {
     "tokenizer": {
-        "model": TokenizerConfig(),
-        "batches": BatchesConfig(batch_size=8, length=8),
-        "optimizer": OptimizerConfig(lr=1e-3, warmup_steps=50),
-        "training": TrainingConfig(steps=1000),
+        "model": TokenizerConfig(width=96, bottleneck_tokens=8, bottleneck_channels=16, context_length=8),
+        "objective": TokenizerObjectiveConfig(lpips_fraction=0.25),
+        # Many short windows: neighbouring frames teach little more than one of them.
+        "batches": BatchesConfig(batch_size=16, length=4),
+        "optimizer": OptimizerConfig(name="muon", lr=2e-3, warmup_steps=50, final_lr_fraction=0.02),
+        "training": TrainingConfig(steps=1500, evaluate_every=500, save_every=250),
+        "fabric": FabricConfig(precision="bf16-mixed"),
     },
     "dynamics": {
-        "model": DynamicsConfig(),
+        "model": DynamicsConfig(width=96, depth=4, context_length=16, num_registers=2),
+        "objective": DynamicsObjectiveConfig(bootstrap_fraction=0.5),
         "batches": BatchesConfig(
-            batch_size=8, length=16, long_batch_size=4, long_length=32, long_probability=0.25
+            batch_size=16, length=8, long_batch_size=4, long_length=32, long_probability=0.25
         ),
-        "optimizer": OptimizerConfig(lr=1e-3, warmup_steps=50),
-        "training": TrainingConfig(steps=2000),
+        "optimizer": OptimizerConfig(name="muon", lr=2e-3, warmup_steps=50, final_lr_fraction=0.02),
+        "training": TrainingConfig(steps=3000, evaluate_every=500, save_every=500),
+        "fabric": FabricConfig(precision="bf16-mixed"),
     },
     "clone": {
-        "model": AgentConfig(),
-        "batches": BatchesConfig(batch_size=8, length=24),
-        "optimizer": OptimizerConfig(lr=5e-4, warmup_steps=50),
-        "training": TrainingConfig(steps=1000),
+        "model": AgentConfig(head_width=128, prediction_length=4),
+        "objective": CloningObjectiveConfig(bootstrap_fraction=0.5),
+        "batches": BatchesConfig(batch_size=16, length=20),
+        "optimizer": OptimizerConfig(name="muon", lr=1e-3, warmup_steps=50, final_lr_fraction=0.02),
+        "training": TrainingConfig(steps=800, evaluate_every=200, save_every=200),
+        "fabric": FabricConfig(precision="bf16-mixed"),
     },
     "imagine": {
         "imagination": ImaginationConfig(),
-        "batches": BatchesConfig(batch_size=16, length=8),
-        "optimizer": OptimizerConfig(lr=3e-4, warmup_steps=20),
-        "training": TrainingConfig(steps=300, evaluate_every=100, log_every=10),
+        "batches": BatchesConfig(batch_size=64, length=8),
+        "optimizer": OptimizerConfig(lr=1e-3, warmup_steps=10, final_lr_fraction=0.1),
+        "training": TrainingConfig(steps=200, evaluate_every=50, save_every=50, log_every=10),
+        "precision": "bf16",
     },
 }
 
@@ -141,7 +151,7 @@ BASE: Preset = {
 PAPER: Preset = {
     "tokenizer": {
         "model": TokenizerConfig(
-            frame_size=(360, 640),
+            frame_size=(384, 640),  # 360 x 640, zero-padded by `prepare --size 384 640 --mode pad`
             patch_size=16,
             width=1024,
             encoder_depth=16,

@@ -97,13 +97,18 @@ def file_sha256(path: Path) -> str:
 
 
 def _refuse_other(path: Path, known: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    different = differences(known, asked)
+    different = differences(_shortened(known), _shortened(asked))
     if different:
         more = f" and {len(different) - 3} more" if len(different) > 3 else ""
         raise UserError(
             f"{path}: this run was made differently ({'; '.join(different[:3])}{more}); "
             f"give the same inputs and model again, or another --out."
         )
+
+
+def _shortened(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """`identity` with hashes of readable length."""
+    return {**identity, "inputs": {name: digest[:12] for name, digest in identity["inputs"].items()}}
 
 
 def _seed(config: Any) -> int | None:

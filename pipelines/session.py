@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from reverie.data.batch import Batch
 from reverie.data.errors import UserError
 from reverie.pipelines.batches import Batches
 from reverie.pipelines.checkpoints import Card, Snapshot, latest_checkpoint, read_snapshot, save_checkpoint
@@ -112,10 +113,12 @@ class Session:
         """Whether steps remain."""
         return self.step < self.config.steps
 
-    def begin_step(self) -> int:
-        """Seeds everything random in the coming step and returns its number, from 0."""
+    def begin_step(self) -> tuple[int, Batch]:
+        """Number (from 0) and batch of the coming step; everything random in it is seeded."""
+        batch = self.batches.next(self.step)
+        # After the batch: a loader that has just started takes a number from the generator.
         torch.manual_seed(derive_seed(self.config.seed, self.step, self.processes.rank))
-        return self.step
+        return self.step, batch
 
     def end_step(self, metrics: Mapping[str, Tensor]) -> None:
         """Takes the metrics in; logs, evaluates and saves when due. Raises `Stopped` after a request to stop."""

@@ -18,11 +18,12 @@ def full_tensor(tensor: Tensor) -> Tensor:
 def like_parameter(value: Tensor, parameter: Tensor) -> Tensor:
     """`value` on the device of `parameter`, and sharded as it is where the shapes agree."""
     value = value.to(parameter.device)
-    if hasattr(parameter, "device_mesh") and value.shape == parameter.shape:
-        from torch.distributed.tensor import distribute_tensor
+    if not hasattr(parameter, "device_mesh") or value.shape != parameter.shape:
+        return value
+    from torch.distributed.tensor import DTensor, distribute_tensor
 
-        return distribute_tensor(value, parameter.device_mesh, parameter.placements)
-    return value
+    assert isinstance(parameter, DTensor)
+    return distribute_tensor(value, parameter.device_mesh, parameter.placements)
 
 
 def shard_layers(objective: nn.Module, mesh: "DeviceMesh") -> nn.Module:

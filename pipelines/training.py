@@ -88,10 +88,9 @@ def fit(
     assert not isinstance(optimizer, tuple)
     with make_session(model, raw_optimizer) as session:
         while session.running:
-            step = session.begin_step()
-            batch = session.batches.next(step).to(fabric.device)
+            step, batch = session.begin_step()
             set_learning_rate(raw_optimizer, learning_rate(step, session.config.steps, config))
-            loss, metrics = model(batch)
+            loss, metrics = model(batch.to(fabric.device))
             fabric.backward(loss)
             fabric.clip_gradients(model, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
             optimizer.step()

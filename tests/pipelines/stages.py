@@ -1,0 +1,135 @@
+"""Tiny stages on a corpus made by the real writers, run in processes of their own, which can be killed."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from reverie.agent.imagination import ImaginationConfig
+from reverie.agent.model import AgentConfig
+from reverie.dynamics.model import DynamicsConfig
+from reverie.pipelines.batches import BatchesConfig
+from reverie.pipelines.clone import CloneStage, train_clone
+from reverie.pipelines.dynamics import DynamicsStage, train_dynamics
+from reverie.pipelines.encode import EncodeConfig, encode
+from reverie.pipelines.imagine import ImagineStage, train_imagine
+from reverie.pipelines.optimization import OptimizerConfig
+from reverie.pipelines.session import TrainingConfig
+from reverie.pipelines.stops import Stopped
+from reverie.pipelines.tokenizer import TokenizerStage, train_tokenizer
+from reverie.pipelines.training import FabricConfig
+from reverie.tokenizer.model import TokenizerConfig
+from reverie.tokenizer.objective import TokenizerObjectiveConfig
+
+STAGES: dict[str, Callable[[Any], None]] = {
+    "tokenizer": train_tokenizer,
+    "encode": encode,
+    "dynamics": train_dynamics,
+    "clone": train_clone,
+    "imagine": train_imagine,
+}
+TIMEOUT = 300.0
+"""Seconds; far more than a stage needs on a busy machine."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Folders of the shared corpus and of finished runs, made on first use."""
+
+    root: Path
+
+    def config(self, stage: str, out: Path) -> Any:
+        """The tiny configuration of `stage`, writing to `out`; makes what it needs first."""
+        return getattr(self, f"_{stage}")(out)
+
+    def finished(self, stage: str) -> Path:
+        """The folder of an undisturbed run of `stage`."""
+        out = self.root / stage
+        if not (out / "done").exists():
+            run_stage(stage, self.config(stage, out)).join(TIMEOUT)
+            (out / "done").touch()
+        return out
+
+    @property
+    def shards(self) -> Path:
+        """Video shards of recorded play."""
+        return self.root / "shards"
+
+    def _tokenizer(self, out: Path) -> TokenizerStage:
+        model = TokenizerConfig(
+            width=32, num_heads=2, num_kv_heads=2, bottleneck_tokens=4, bottleneck_channels=8
+        )
+        objective = TokenizerObjectiveConfig(lpips_weight=0.0)
+        return TokenizerStage(data=self.shards, out=out, model=model, objective=objective, **_common(2, 4))
+
+    def _encode(self, out: Path) -> EncodeConfig:
+        tokenizer = self.finished("tokenizer")
+        return EncodeConfig(
+            data=self.shards, tokenizer=tokenizer, out=out, frames_per_pass=32, shard_mb=0.02, device="cpu"
+        )
+
+    def _dynamics(self, out: Path) -> DynamicsStage:
+        model = DynamicsConfig(
+            width=32, depth=4, num_heads=2, num_kv_heads=1, num_registers=1, context_length=4
+        )
+        return DynamicsStage(data=self.finished("encode"), out=out, model=model, **_common(4, 6))
+
+    def _clone(self, out: Path) -> CloneStage:
+        latents, dynamics = self.finished("encode"), self.finished("dynamics")
+        model = AgentConfig(head_width=16, prediction_length=2)
+        return CloneStage(data=latents, dynamics=dynamics, out=out, model=model, **_common(4, 6))
+
+    def _imagine(self, out: Path) -> ImagineStage:
+        common = _common(4, 4)
+        common.pop("fabric")
+        imagination = ImaginationConfig(horizon=3, sampling_steps=2)
+        latents, agent = self.finished("encode"), self.finished("clone")
+        return ImagineStage(data=latents, agent=agent, out=out, imagination=imagination, cpu=True, **common)
+
+
+def run_stage(stage: str, config: Any) -> BaseProcess:
+    """Starts a stage in a process that is forked from one with everything imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lightning.fabric", "torch.utils.tensorboard", __name__])
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = context.Process(target=_run, args=(stage, config))
+    process.start()
+    return process
+
+
+def wait_for(condition: Callable[[], bool], process: BaseProcess) -> None:
+    """Returns once `condition` holds or the process has ended."""
+    deadline = time.monotonic() + TIMEOUT
+    while not condition() and process.is_alive():
+        assert time.monotonic() < deadline, "the stage did not get there"
+        time.sleep(0.001)
+
+
+def shorter(config: Any, **training: Any) -> Any:
+    """`config` with other training settings."""
+    return replace(config, training=replace(config.training, **training))
+
+
+def _run(stage: str, config: Any) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        STAGES[stage](config)
+    except Stopped as stopped:
+        print(stopped)
+        os._exit(130)
+
+
+def _common(batch_size: int, length: int) -> dict[str, Any]:
+    return {
+        "batches": BatchesConfig(
+            batch_size=batch_size, length=length, long_batch_size=2, long_length=8, long_probability=0.5
+        ),
+        "optimizer": OptimizerConfig(lr=1e-3, warmup_steps=2),
+        "training": TrainingConfig(steps=12, log_every=1, evaluate_every=6, save_every=3),
+        "fabric": FabricConfig(accelerator="cpu"),
+    }

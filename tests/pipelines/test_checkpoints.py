@@ -1,0 +1,129 @@
+"""Checkpoints are complete or absent, whatever dies when, and say what is wrong with them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from reverie.data.errors import UserError
+from reverie.pipelines import checkpoints
+from reverie.pipelines.checkpoints import (
+    Card,
+    Snapshot,
+    latest_checkpoint,
+    load_tokenizer,
+    read_snapshot,
+    save_checkpoint,
+)
+from reverie.pipelines.configs import to_plain
+from reverie.tokenizer.model import Tokenizer, TokenizerConfig
+
+CONFIG = TokenizerConfig(width=16, num_heads=2, num_kv_heads=2, bottleneck_tokens=2, bottleneck_channels=4)
+
+
+class Killed(BaseException):
+    """Stands for the death of the process at a chosen moment."""
+
+
+def snapshot(step: int) -> Snapshot:
+    torch.manual_seed(step)
+    return Snapshot(
+        step=step,
+        card=Card(kind="tokenizer", model=to_plain(CONFIG)),
+        weights=Tokenizer(CONFIG).state_dict(),
+        optimizer={"model.mask_token.step": torch.tensor(float(step))},
+        state={"batches": {"short": {"samples_consumed": step}}},
+    )
+
+
+def test_a_snapshot_comes_back_as_it_was(tmp_path: Path) -> None:
+    saved = snapshot(3)
+    found = read_snapshot(save_checkpoint(tmp_path, saved, keep=1))
+    assert (found.step, found.card, found.state) == (saved.step, saved.card, saved.state)
+    for name, tensor in {**saved.weights, **saved.optimizer}.items():
+        assert torch.equal(tensor, {**found.weights, **found.optimizer}[name]), name
+
+
+@pytest.mark.parametrize("moment", ["write_json", "_save_tensors", "write_text"])
+@pytest.mark.parametrize("calls_before", [0, 1, 2])
+def test_a_death_while_saving_leaves_the_former_checkpoint(
+    moment: str, calls_before: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(tmp_path, snapshot(1), keep=2)
+    whole, calls = getattr(checkpoints, moment), []
+
+    def dying(*arguments: object) -> None:
+        if len(calls) == calls_before:
+            raise Killed
+        calls.append(1)
+        whole(*arguments)
+
+    monkeypatch.setattr(checkpoints, moment, dying)
+    try:
+        save_checkpoint(tmp_path, snapshot(2), keep=2)
+    except Killed:
+        assert read_snapshot(tmp_path / "000000001").step == 1
+    monkeypatch.undo()
+    latest = latest_checkpoint(tmp_path)
+    assert latest is not None and read_snapshot(latest).step in (1, 2)
+    assert read_snapshot(save_checkpoint(tmp_path, snapshot(2), keep=2)).step == 2
+    assert not list(tmp_path.glob(".partial-*"))
+
+
+def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+    for step in range(1, 6):
+        save_checkpoint(tmp_path, snapshot(step), keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000004", "000000005", "latest"]
+
+
+def test_a_model_loads_from_its_folder_alone(tmp_path: Path) -> None:
+    saved = snapshot(7)
+    folder = save_checkpoint(tmp_path / "run" / "checkpoints", saved, keep=1)
+    for path in (folder, tmp_path / "run"):
+        tokenizer = load_tokenizer(path)
+        assert tokenizer.config == CONFIG and not tokenizer.training
+        assert torch.equal(tokenizer.mask_token, saved.weights["mask_token"])
+
+
+def test_no_pickles(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, snapshot(1), keep=1)
+    assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".json", ".safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (
+            lambda folder: folder.joinpath("model.safetensors").write_bytes(b"short"),
+            "model.safetensors: cannot be read",
+        ),
+        (lambda folder: folder.joinpath("config.json").write_text("{"), "config.json: is not a model card"),
+        (lambda folder: _edit(folder, format=99), "has format 99"),
+        (lambda folder: _edit(folder, kind="dynamics"), "kind dynamics, expected tokenizer"),
+        (
+            lambda folder: _edit(folder, model=to_plain(CONFIG) | {"width": 24}),
+            "does not fit its config.json",
+        ),
+    ],
+)
+def test_damage_is_one_sentence(damage: object, sentence: str, tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, snapshot(1), keep=1)
+    assert callable(damage)
+    damage(folder)
+    with pytest.raises(UserError, match=sentence) as raised:
+        load_tokenizer(folder)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"), [("nothing", "no such run folder"), ("", "no complete checkpoint")]
+)
+def test_missing_checkpoints_are_one_sentence(path: str, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=sentence):
+        load_tokenizer(tmp_path / path)
+
+
+def _edit(folder: Path, **changes: object) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))

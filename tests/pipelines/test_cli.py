@@ -1,0 +1,140 @@
+"""The command line: every command explains itself, every preset and file parses, mistakes are one line."""
+
+from dataclasses import fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+
+from reverie.data.errors import UserError
+from reverie.pipelines.cli import COMMANDS, main, parse
+from reverie.pipelines.info import build_preset, count
+from reverie.pipelines.presets import PRESETS
+
+ROOT = Path(__file__).parents[2]
+PATHS = ["--data", "d", "--out", "o"]
+NEEDED = {
+    "record": ["--out", "o"],
+    "prepare": ["--source", "s", "--out", "o"],
+    "tokenizer": PATHS,
+    "encode": [*PATHS, "--tokenizer", "t"],
+    "dynamics": PATHS,
+    "clone": [*PATHS, "--dynamics", "m"],
+    "imagine": [*PATHS, "--agent", "a"],
+    "evaluate": [*PATHS, "--tokenizer", "t"],
+    "demo": ["--out", "o"],
+    "info": [],
+    "fetch-weights": [],
+}
+FILES = sorted((ROOT / "configs").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_explains_every_field(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        parse(name, ["--help"])
+    assert exited.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    cls = getattr(import_module(f"reverie.pipelines.{COMMANDS[name].module}"), COMMANDS[name].config)
+    for flag in _flags(cls):
+        explanation = text.split(f"--{flag} ")[-1].split(" --")[0]
+        assert f"--{flag} " in text and len(explanation.split()) > 3, f"--{flag} is not explained"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_parses_with_what_it_needs(name: str) -> None:
+    assert parse(name, NEEDED[name]) is not None
+
+
+@pytest.mark.parametrize(("preset", "stage"), [(p, s) for p, stages in PRESETS.items() for s in stages])
+def test_every_preset_parses_to_its_values(preset: str, stage: str) -> None:
+    config = parse(stage, [*NEEDED[stage], "--preset", preset])
+    for field, value in PRESETS[preset][stage].items():
+        assert getattr(config, field) == value
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_shipped_file_parses(file: Path) -> None:
+    assert parse(file.stem, ["--config", str(file), *NEEDED[file.stem]]) is not None
+
+
+@pytest.mark.parametrize(
+    ("preset", "low", "high"),
+    [("nano", 3e6, 6e6), ("small", 25e6, 36e6), ("base", 135e6, 165e6), ("paper", 1.9e9, 2.1e9)],
+)
+def test_presets_have_their_size(preset: str, low: float, high: float) -> None:
+    tokenizer, agent = build_preset(PRESETS[preset])
+    assert low < count(tokenizer) + count(agent) < high
+
+
+def test_paper_preset_has_the_papers_shapes() -> None:
+    tokenizer, agent = build_preset(PRESETS["paper"])
+    assert 390e6 < count(tokenizer) < 410e6 and 1.55e9 < count(agent.dynamics) < 1.65e9
+    assert tokenizer.config.num_patches == 960 and tokenizer.config.latent_shape == (256, 32)
+    dynamics = PRESETS["paper"]["dynamics"]
+    assert dynamics["model"].context_length == 192
+    assert (dynamics["batches"].length, dynamics["batches"].long_length) == (64, 256)
+
+
+def test_later_sources_win(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("preset: small\nmodel:\n  width: 96\n  depth: 4\n")
+    second.write_text("model:\n  depth: 8\n")
+    flags = ["--config", str(first), "--config", str(second), "--batches.length=7"]
+    config = parse("dynamics", [*PATHS, *flags])
+    assert (config.model.width, config.model.depth, config.batches.length) == (96, 8, 7)
+    assert config.model.num_heads == 6, "from the preset"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["dynamics", *PATHS, "--preset", "huge"], "choose one of nano, small, base, paper"),
+        (["info", "--preset", "huge"], "choose one of nano, small, base, paper"),
+        (["dynamics", *PATHS, "--model.widht", "96"], "model.widht"),
+        (["dynamics", *PATHS, "--model.depth", "deep"], "model.depth"),
+        (["dynamics", *PATHS, "--model.max_sampling_steps", "3"], "power of two"),
+        (["dynamics", "--out", "o"], "data"),
+        (["dynamics", *PATHS, "--config", "missing.yaml"], "missing.yaml"),
+        (["dynamcs"], "unknown command 'dynamcs'"),
+    ],
+)
+def test_usage_mistakes_are_one_line(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert sentence in _only_line(capsys)
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "encode", "dynamics", "clone", "imagine"])
+def test_missing_folders_are_one_line(
+    stage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([stage, *NEEDED[stage]]) == 1
+    assert "d: no such folder" in _only_line(capsys)
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+def test_unknown_keys_in_files_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "typo.yaml"
+    file.write_text("model:\n  widht: 96\n")
+    with pytest.raises(UserError, match="widht"):
+        parse("dynamics", [*PATHS, "--config", str(file)])
+
+
+def _flags(cls: Any, prefix: str = "") -> list[str]:
+    """Flags of all fields that hold values; groups are explained by their parts."""
+    hints, found = get_type_hints(cls), []
+    for field in fields(cls):
+        nested = is_dataclass(hints[field.name])
+        found += _flags(hints[field.name], f"{prefix}{field.name}.") if nested else [f"{prefix}{field.name}"]
+    return found
+
+
+def _only_line(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1 and not captured.out, captured
+    return lines[0]

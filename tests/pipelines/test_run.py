@@ -1,0 +1,77 @@
+"""Run folders remember what they are and refuse to become something else."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import yaml
+
+from reverie.data.errors import UserError
+from reverie.pipelines.configs import differences, from_plain, to_plain
+from reverie.pipelines.run import open_run
+from reverie.pipelines.session import TrainingConfig
+from reverie.tokenizer.model import TokenizerConfig
+
+INPUTS = {"data": "a" * 64, "tokenizer": "b" * 64}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    out: Path
+    model: TokenizerConfig = field(default_factory=TokenizerConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+def opened(path: Path, *, inputs: dict[str, str] = INPUTS, width: int = 128, steps: int = 10) -> None:
+    config = Stage(out=path, model=TokenizerConfig(width=width), training=TrainingConfig(steps=steps, seed=3))
+    open_run(path, kind="dynamics", config=config, model=to_plain(config.model), inputs=inputs)
+
+
+def test_a_run_folder_says_where_it_comes_from(tmp_path: Path) -> None:
+    opened(tmp_path / "run")
+    provenance = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert provenance["identity"]["inputs"] == INPUTS and provenance["seed"] == 3
+    launch = provenance["launches"][0]
+    assert "torch" in launch["versions"] and launch["command"] and launch["time"]
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert from_plain(Stage, config) == Stage(
+        out=tmp_path / "run", model=TokenizerConfig(), training=TrainingConfig(steps=10, seed=3)
+    )
+
+
+def test_the_same_run_continues_and_may_grow(tmp_path: Path) -> None:
+    opened(tmp_path)
+    opened(tmp_path, steps=20)
+    assert len(json.loads((tmp_path / "provenance.json").read_text())["launches"]) == 2
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["training"]["steps"] == 20
+
+
+@pytest.mark.parametrize(
+    ("changed", "difference"),
+    [
+        ({"inputs": INPUTS | {"data": "c" * 64}}, "inputs.data: aaaaaaaaaaaa -> cccccccccccc"),
+        ({"inputs": INPUTS | {"tokenizer": "c" * 64}}, "inputs.tokenizer: bbbbbbbbbbbb -> cccccccccccc"),
+        ({"width": 64}, "model.width: 128 -> 64"),
+    ],
+)
+def test_another_run_is_refused_with_the_difference(changed: dict, difference: str, tmp_path: Path) -> None:
+    opened(tmp_path)
+    before = (tmp_path / "config.yaml").read_text()
+    with pytest.raises(UserError, match=difference) as raised:
+        opened(tmp_path, **changed)
+    assert str(tmp_path) in str(raised.value) and "\n" not in str(raised.value)
+    assert (tmp_path / "config.yaml").read_text() == before
+
+
+def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="not a run folder"):
+        opened(tmp_path)
+
+
+def test_differences_name_missing_fields() -> None:
+    assert differences({"a": {"x": 1, "y": None}}, {"a": {"x": 1, "z": 2}}) == [
+        "a.y: None -> absent",
+        "a.z: absent -> 2",
+    ]
