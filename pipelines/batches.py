@@ -45,6 +45,8 @@ class Mixture:
 
     relevant_fraction: float = 0.0
     """Share of the rows from stretches in which a task is accomplished."""
+    relevant_before: int | None = None
+    """Frames before a task's event that count as relevant to it; None for the length of a window."""
     task: str | None = None
     """The one task of all rows; None draws one per episode."""
 
@@ -103,6 +105,7 @@ def training_batches(
             seed=seed,
             split="train",
             relevant_fraction=mixture.relevant_fraction,
+            relevant_before=mixture.relevant_before,
             num_workers=config.num_workers,
             labelled_fraction=config.labelled_fraction,
             task=mixture.task,
@@ -120,6 +123,7 @@ def heldout_batches(index: ShardIndex, config: BatchesConfig, count: int, mixtur
         length=config.length,
         split=VALIDATION,
         relevant_fraction=mixture.relevant_fraction,
+        relevant_before=mixture.relevant_before,
         task=mixture.task,
     )
     try:

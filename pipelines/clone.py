@@ -33,6 +33,8 @@ class CloneStage(StageConfig):
     """The losses."""
     relevant_fraction: float = 0.5
     """Share of each batch in which a task is accomplished; these rows teach the policy, the others the video."""
+    relevant_before: int | None = None
+    """Frames before a task's event that count as relevant to it; null for the length of a window."""
     task: str | None = None
     """Learn this task alone; null for all tasks of the data."""
 
@@ -73,5 +75,9 @@ def train_clone(config: CloneStage) -> None:
         build=build,
         card=card,
         inputs=inputs,
-        mixture=Mixture(relevant_fraction=config.relevant_fraction, task=config.task),
+        mixture=Mixture(
+            relevant_fraction=config.relevant_fraction,
+            relevant_before=config.relevant_before,
+            task=config.task,
+        ),
     )

@@ -51,6 +51,8 @@ class ImagineStage:
     """Length and intervals."""
     relevant_fraction: float = 0.0
     """Share of the contexts from stretches in which a task is accomplished."""
+    relevant_before: int | None = None
+    """Frames before a task's event that count as relevant to it; null for the length of a window."""
     task: str | None = None
     """Imagine for this task alone; null for all tasks of the data."""
     cpu: bool = False
@@ -131,7 +133,11 @@ def _session(
     config: ImagineStage,
     accelerator: Accelerator,
 ) -> Session:
-    mixture = Mixture(relevant_fraction=config.relevant_fraction, task=config.task)
+    mixture = Mixture(
+        relevant_fraction=config.relevant_fraction,
+        relevant_before=config.relevant_before,
+        task=config.task,
+    )
     held_out = heldout_batches(index, config.batches, HELDOUT_CONTEXTS, mixture)
     return Session(
         name="imagine",

@@ -1,18 +1,25 @@
-"""AdamW with warm-up and decay, the same for every stage."""
+"""AdamW or Muon with warm-up and decay, the same for every stage."""
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import nn
-from torch.optim import AdamW, Optimizer
+from torch.distributed.tensor import DTensor
+from torch.optim import AdamW, Muon, Optimizer
+
+from reverie.nn.transformer import Layer
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW and its learning rate over time."""
+    """The optimiser and its learning rate over time."""
 
+    name: Literal["adamw", "muon"] = "adamw"
+    """adamw, or muon: Muon (orthogonalised momentum, Jordan 2024) for the transformer layers' matrices and AdamW for all else.
+    Muon learns more per step; not for fsdp."""
     lr: float = 3e-4
     """Peak learning rate."""
     warmup_steps: int = 100
@@ -39,16 +46,52 @@ class OptimizerConfig:
             raise ValueError(f"optimizer.final_lr_fraction must lie in [0, 1], got {self.final_lr_fraction}")
 
 
+class MuonAdamW(Optimizer):
+    """torch's Muon for `matrices` and AdamW for the other groups, with one list of groups and one state."""
+
+    def __init__(
+        self, matrices: list[nn.Parameter], groups: list[dict[str, Any]], config: OptimizerConfig
+    ) -> None:
+        # match_rms_adamw scales updates to AdamW's usual size, so that both share one learning rate.
+        self._muon = Muon(
+            matrices, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+        )
+        self._adamw = AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
+        super().__init__(self._muon.param_groups + self._adamw.param_groups, {})
+        self._muon.state = self._adamw.state = self.state
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update of all parameters."""
+        self._muon.step()
+        self._adamw.step()
+
+
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """AdamW over the parameters of `model` that want gradients."""
+    """The optimiser over the parameters of `model` that want gradients."""
     matrices = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)}
     trained = [p for p in model.parameters() if p.requires_grad]
+    if config.name == "muon":
+        hidden = _hidden_matrices(model)
+        if any(isinstance(p, DTensor) for p in hidden):
+            raise ValueError(
+                "optimizer.name muon cannot update sharded weights; use adamw with --fabric.strategy fsdp"
+            )
+        if hidden:
+            chosen = {id(p) for p in hidden}
+            rest = [p for p in trained if id(p) not in chosen]
+            return MuonAdamW(hidden, [{"params": rest, "weight_decay": 0.0}], config)
     groups = [
         {"params": [p for p in trained if id(p) in matrices], "weight_decay": config.weight_decay},
         {"params": [p for p in trained if id(p) not in matrices], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     return AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
+
+
+def _hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
+    layers = (m for m in model.modules() if isinstance(m, Layer))
+    return [p for layer in layers for p in layer.parameters() if p.dim() == 2 and p.requires_grad]
 
 
 def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:

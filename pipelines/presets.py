@@ -51,6 +51,7 @@ NANO: Preset = {
     },
     "clone": {
         "model": AgentConfig(head_width=128, prediction_length=4),
+        "relevant_before": 64,
         "objective": CloningObjectiveConfig(bootstrap_fraction=0.5),
         "batches": BatchesConfig(batch_size=16, length=20),
         "optimizer": OptimizerConfig(name="muon", lr=1e-3, warmup_steps=50, final_lr_fraction=0.02),
