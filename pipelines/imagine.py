@@ -155,5 +155,7 @@ def _session(
         ),
         config=config.training,
         processes=processes,
-        evaluate=partial(heldout_metrics, model, held_out, accelerator.device) if held_out else None,
+        evaluate=partial(heldout_metrics, lambda x: model(x.to(accelerator.device)), held_out)
+        if held_out
+        else None,
     )

@@ -1,7 +1,9 @@
 """Parameters that may be spread over processes (FSDP), and their whole values in checkpoints."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
+import torch.distributed
 from torch import Tensor, nn
 
 from reverie.nn.transformer import Layer
@@ -38,4 +40,11 @@ def shard_layers(objective: nn.Module, mesh: "DeviceMesh") -> nn.Module:
             for method in ("space", "time"):
                 register_fsdp_forward_method(module, method)
     fully_shard(objective, mesh=data_parallel)
+    objective.register_forward_pre_hook(_share_buffers)
     return objective
+
+
+def _share_buffers(objective: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """Loss normalisers follow the first process, as under DDP: there is one of each in a checkpoint."""
+    for buffer in objective.buffers():
+        torch.distributed.broadcast(buffer, src=0)

@@ -17,7 +17,14 @@ from reverie.pipelines.configs import to_plain
 from reverie.pipelines.optimization import OptimizerConfig, make_optimizer
 from reverie.pipelines.run import open_run
 from reverie.pipelines.session import Session, TrainingConfig, derive_seed
-from reverie.pipelines.training import FabricConfig, fabric_processes, fit, heldout_metrics, make_fabric
+from reverie.pipelines.training import (
+    FabricConfig,
+    fabric_processes,
+    fit,
+    forward,
+    heldout_metrics,
+    make_fabric,
+)
 
 HELDOUT_BATCHES = 8
 """Batches in an evaluation while training; `reverie evaluate` measures more and better."""
@@ -83,6 +90,7 @@ def train_stage(
             world_size=processes.world_size,
             mixture=mixture,
         )
+        run_model = partial(forward, model, device=fabric.device, precision=config.fabric.precision)
         return Session(
             name=name,
             run=run,
@@ -92,10 +100,11 @@ def train_stage(
             batches=batches,
             config=config.training,
             processes=processes,
-            evaluate=partial(heldout_metrics, model, held_out, fabric.device) if held_out else None,
+            evaluate=partial(heldout_metrics, run_model, held_out) if held_out else None,
         )
 
-    fit(fabric, objective, partial(make_optimizer, config=config.optimizer), make_session, config.optimizer)
+    optimizer = partial(make_optimizer, config=config.optimizer)
+    fit(fabric, objective, optimizer, make_session, config.optimizer, config.fabric.precision)
 
 
 def _build(build: Callable[[], nn.Module]) -> nn.Module:

@@ -36,8 +36,8 @@ class FabricConfig:
     """Nodes; start the command on each by torchrun or SLURM."""
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     """ddp copies the model to every process, fsdp shards it over them; auto is ddp if there are several."""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    """Arithmetic of the forward pass; weights stay in 32 bits."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Arithmetic of the forward pass; weights, batches and losses stay in 32 bits."""
 
 
 def make_fabric(config: FabricConfig) -> "Fabric":
@@ -49,7 +49,6 @@ def make_fabric(config: FabricConfig) -> "Fabric":
         devices=config.devices,
         num_nodes=config.num_nodes,
         strategy=_strategy(config),
-        precision=config.precision,
     )
     fabric.launch()
     return fabric
@@ -75,6 +74,7 @@ def fit(
     make_optimizer: Callable[[nn.Module], Optimizer],
     make_session: Callable[[nn.Module, Optimizer], Session],
     config: OptimizerConfig,
+    precision: str,
 ) -> None:
     """Trains until the session's last step.
 
@@ -90,7 +90,7 @@ def fit(
         while session.running:
             step, batch = session.begin_step()
             set_learning_rate(raw_optimizer, learning_rate(step, session.config.steps, config))
-            loss, metrics = model(batch.to(fabric.device))
+            loss, metrics = forward(model, batch, fabric.device, precision)
             fabric.backward(loss)
             fabric.clip_gradients(model, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
             optimizer.step()
@@ -98,13 +98,20 @@ def fit(
             session.end_step(metrics)
 
 
-def heldout_metrics(
-    model: Callable[[Batch], Any], batches: Sequence[Batch], device: torch.device
-) -> Mapping[str, float]:
+def forward(model: nn.Module, batch: Batch, device: torch.device, precision: str) -> Any:
+    """What the wrapped objective returns for `batch`.
+
+    Fabric's own mixed precision would round the batch itself to bfloat16, and with it the latents and rewards that are targets.
+    """
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+        return model(batch.to(device))
+
+
+def heldout_metrics(model: Callable[[Batch], Any], batches: Sequence[Batch]) -> Mapping[str, float]:
     """Means of the objective's metrics over fixed held-out batches."""
     averages = Averages()
     for batch in batches:
-        averages.add(model(batch.to(device))[1])
+        averages.add(model(batch)[1])
     return averages.take()
 
 
@@ -112,7 +119,9 @@ def _strategy(config: FabricConfig) -> "Strategy | str":
     from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy
 
     if config.strategy == "fsdp":
-        return ModelParallelStrategy(shard_layers)
+        # All processes share out the data; by default Lightning would split matrices over those of a node.
+        world_size = config.devices * config.num_nodes
+        return ModelParallelStrategy(shard_layers, data_parallel_size=world_size, tensor_parallel_size=1)
     if config.strategy == "ddp" or config.devices * config.num_nodes > 1:
         # Which heads and embeddings a batch reaches depends on its labels.
         return DDPStrategy(find_unused_parameters=True)
