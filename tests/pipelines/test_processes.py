@@ -1,0 +1,47 @@
+"""Two processes: copies (DDP) and shards (FSDP) learn the same, and one process can continue what two began."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from reverie.pipelines.checkpoints import read_snapshot
+from reverie.pipelines.configs import to_plain
+from tests.pipelines.stages import Corpus, shorter
+
+pytestmark = pytest.mark.slow
+
+
+def test_copies_and_shards_learn_the_same(corpus: Corpus, tmp_path: Path) -> None:
+    for strategy in ("ddp", "fsdp"):
+        _train(corpus, tmp_path / strategy, devices=2, strategy=strategy)
+    copied, sharded = read_snapshot(tmp_path / "ddp"), read_snapshot(tmp_path / "fsdp")
+    assert copied.step == sharded.step == 4
+    for name, weight in copied.weights.items():
+        torch.testing.assert_close(sharded.weights[name], weight, atol=1e-4, rtol=1e-3, msg=name)
+    for name, moment in copied.optimizer.items():
+        assert sharded.optimizer[name].shape == moment.shape
+
+
+def test_one_process_continues_what_two_began(corpus: Corpus, tmp_path: Path) -> None:
+    _train(corpus, tmp_path, devices=2, strategy="fsdp")
+    began = read_snapshot(tmp_path)
+    _train(corpus, tmp_path, devices=1, strategy="auto", steps=6)
+    ended = read_snapshot(tmp_path)
+    assert (began.step, ended.step) == (4, 6)
+    seen = [sum(x["samples_consumed"] for x in s.state["batches"].values()) for s in (began, ended)]
+    assert seen == [4 * 2, 6 * 2]
+
+
+def _train(corpus: Corpus, out: Path, *, devices: int, strategy: str, steps: int = 4) -> None:
+    config = shorter(corpus.config("tokenizer", out), steps=steps)
+    config = replace(config, fabric=replace(config.fabric, devices=devices, strategy=strategy))
+    settings = out.with_suffix(".yaml")
+    settings.write_text(yaml.safe_dump(to_plain(config)))
+    command = [sys.executable, "-m", "reverie.pipelines.cli", "tokenizer", "--config", str(settings)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
