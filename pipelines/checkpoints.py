@@ -172,10 +172,9 @@ def _filled(model: Any, path: Path, device: torch.device | str) -> Any:
     file = find_checkpoint(path) / WEIGHTS
     try:
         model.load_state_dict(_load_tensors(file))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
+    except RuntimeError:
         raise UserError(
-            f"{file}: does not fit its config.json ({reason}); use an undamaged checkpoint."
+            f"{file}: does not fit its config.json; use an undamaged checkpoint of this version of the code."
         ) from None
     frozen: nn.Module = model.to(device).eval().requires_grad_(False)
     return frozen

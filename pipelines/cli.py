@@ -8,7 +8,7 @@ import os
 import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -72,8 +72,8 @@ def parse(name: str, arguments: Sequence[str]) -> Any:
     try:
         parser.set_defaults(_preset_defaults(name, arguments))
         settings = parser.parse_args(arguments)
-        fields = parser.instantiate(settings)
-        return cls(**{key: value for key, value in vars(fields).items() if key not in ("preset", "config")})
+        values = parser.instantiate(settings)
+        return cls(**{field.name: getattr(values, field.name) for field in fields(cls)})
     except (ArgumentError, ValueError, TypeError) as error:
         raise UserError(f"{_one_line(error)}; see `reverie {name} --help`.") from None
 

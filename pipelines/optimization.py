@@ -1,16 +1,15 @@
 """AdamW or Muon with warm-up and decay, the same for every stage."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Muon, Optimizer
 
 from reverie.nn.transformer import Layer
+from reverie.pipelines.sharding import is_sharded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +72,7 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     trained = [p for p in model.parameters() if p.requires_grad]
     if config.name == "muon":
         hidden = _hidden_matrices(model)
-        if any(isinstance(p, DTensor) for p in hidden):
+        if any(is_sharded(p) for p in hidden):
             raise ValueError(
                 "optimizer.name muon cannot update sharded weights; use adamw with --fabric.strategy fsdp"
             )
@@ -106,9 +105,3 @@ def set_learning_rate(optimizer: Optimizer, value: float) -> None:
     """Sets the rate of every parameter group."""
     for group in optimizer.param_groups:
         group["lr"] = value
-
-
-def gradient_free(parameters: Iterable[nn.Parameter]) -> None:
-    """Freezes `parameters`."""
-    for parameter in parameters:
-        parameter.requires_grad_(False)

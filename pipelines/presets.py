@@ -5,7 +5,7 @@ latent shape and action space always come from the data.
 
 | preset | tokenizer | dynamics | meant for |
 |---|---|---|---|
-| nano  | 1.7M | 1.5M | tests and the demo, CPU |
+| nano  | 0.9M | 0.4M | tests and the demo, CPU |
 | small | 13M  | 19M  | one GPU, 64 x 64 games |
 | base  | 50M  | 101M | one large GPU |
 | paper | 403M | 1.6B | the paper's Minecraft shapes |

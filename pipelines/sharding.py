@@ -12,6 +12,11 @@ if TYPE_CHECKING:  # torch.distributed.tensor takes seconds to import; most runs
     from torch.distributed.device_mesh import DeviceMesh
 
 
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether this process holds only a part of `tensor`."""
+    return hasattr(tensor, "device_mesh")
+
+
 def full_tensor(tensor: Tensor) -> Tensor:
     """The whole of a possibly sharded tensor; every process must call this."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
@@ -20,7 +25,7 @@ def full_tensor(tensor: Tensor) -> Tensor:
 def like_parameter(value: Tensor, parameter: Tensor) -> Tensor:
     """`value` on the device of `parameter`, and sharded as it is where the shapes agree."""
     value = value.to(parameter.device)
-    if not hasattr(parameter, "device_mesh") or value.shape != parameter.shape:
+    if not is_sharded(parameter) or value.shape != parameter.shape:
         return value
     from torch.distributed.tensor import DTensor, distribute_tensor
 

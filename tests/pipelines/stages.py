@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from reverie.agent.imagination import ImaginationConfig
 from reverie.agent.model import AgentConfig
@@ -77,12 +77,12 @@ class Corpus:
         model = DynamicsConfig(
             width=32, depth=4, num_heads=2, num_kv_heads=1, num_registers=1, context_length=4
         )
-        return DynamicsStage(data=self.finished("encode"), out=out, model=model, **_common(4, 6))
+        return DynamicsStage(data=self.finished("encode"), out=out, model=model, **_common(4, 6, "muon"))
 
     def _clone(self, out: Path) -> CloneStage:
         latents, dynamics = self.finished("encode"), self.finished("dynamics")
         model = AgentConfig(head_width=16, prediction_length=2)
-        return CloneStage(data=latents, dynamics=dynamics, out=out, model=model, **_common(4, 6))
+        return CloneStage(data=latents, dynamics=dynamics, out=out, model=model, **_common(4, 6, "muon"))
 
     def _imagine(self, out: Path) -> ImagineStage:
         common = _common(4, 4)
@@ -124,12 +124,12 @@ def _run(stage: str, config: Any) -> None:
         os._exit(130)
 
 
-def _common(batch_size: int, length: int) -> dict[str, Any]:
+def _common(batch_size: int, length: int, optimizer: Literal["adamw", "muon"] = "adamw") -> dict[str, Any]:
     return {
         "batches": BatchesConfig(
             batch_size=batch_size, length=length, long_batch_size=2, long_length=8, long_probability=0.5
         ),
-        "optimizer": OptimizerConfig(lr=1e-3, warmup_steps=2),
+        "optimizer": OptimizerConfig(name=optimizer, lr=1e-3, warmup_steps=2),
         "training": TrainingConfig(steps=12, log_every=1, evaluate_every=6, save_every=3),
         "fabric": FabricConfig(accelerator="cpu"),
     }

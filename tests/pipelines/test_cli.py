@@ -61,7 +61,7 @@ def test_every_shipped_file_parses(file: Path) -> None:
 
 @pytest.mark.parametrize(
     ("preset", "low", "high"),
-    [("nano", 3e6, 6e6), ("small", 25e6, 36e6), ("base", 135e6, 165e6), ("paper", 1.9e9, 2.1e9)],
+    [("nano", 1e6, 6e6), ("small", 25e6, 36e6), ("base", 135e6, 165e6), ("paper", 1.9e9, 2.1e9)],
 )
 def test_presets_have_their_size(preset: str, low: float, high: float) -> None:
     tokenizer, agent = build_preset(PRESETS[preset])
@@ -75,6 +75,13 @@ def test_paper_preset_has_the_papers_shapes() -> None:
     dynamics = PRESETS["paper"]["dynamics"]
     assert dynamics["model"].context_length == 192
     assert (dynamics["batches"].length, dynamics["batches"].long_length) == (64, 256)
+
+
+def test_info_counts_the_preset_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--preset", "small"]) == 0
+    tokenizer, agent = build_preset(PRESETS["small"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "small" and lines[-1].split() == ["total", f"{count(tokenizer) + count(agent):,}"]
 
 
 def test_later_sources_win(tmp_path: Path) -> None:

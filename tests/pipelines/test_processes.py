@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import yaml
 
 from reverie.pipelines.checkpoints import read_snapshot
 from reverie.pipelines.configs import to_plain
+from reverie.pipelines.metrics import read_metrics
 from tests.pipelines.stages import Corpus, shorter
 
 pytestmark = pytest.mark.slow
@@ -37,11 +39,24 @@ def test_one_process_continues_what_two_began(corpus: Corpus, tmp_path: Path) ->
     assert seen == [4 * 2, 6 * 2]
 
 
+def test_two_processes_imagine_together(corpus: Corpus, tmp_path: Path) -> None:
+    config = corpus.config("imagine", tmp_path / "run")
+    launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1"]
+    _run([*launcher, "--mixed_precision=no", "--dynamo_backend=no", "-m"], "imagine", config)
+    assert read_snapshot(config.out).step == config.training.steps
+    steps = [row["step"] for row in read_metrics(config.out / "metrics.jsonl") if "train/loss" in row]
+    assert steps == list(range(1, config.training.steps + 1)), "one process writes"
+
+
 def _train(corpus: Corpus, out: Path, *, devices: int, strategy: str, steps: int = 4) -> None:
     config = shorter(corpus.config("tokenizer", out), steps=steps)
     config = replace(config, fabric=replace(config.fabric, devices=devices, strategy=strategy))
-    settings = out.with_suffix(".yaml")
+    _run(["-m"], "tokenizer", config)
+
+
+def _run(launcher: list[str], stage: str, config: Any) -> None:
+    settings = config.out.with_suffix(".yaml")
     settings.write_text(yaml.safe_dump(to_plain(config)))
-    command = [sys.executable, "-m", "reverie.pipelines.cli", "tokenizer", "--config", str(settings)]
+    command = [sys.executable, *launcher, "reverie.pipelines.cli", stage, "--config", str(settings)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
