@@ -66,6 +66,11 @@ class Batches:
             self._iterators[kind] = iter(self._loaders[kind])
         return next(self._iterators[kind])
 
+    @property
+    def skipped(self) -> list[str]:
+        """One sentence for every damaged clip met so far."""
+        return [sentence for loader in self._loaders.values() for sentence in loader.skipped]
+
     def state_dict(self) -> dict[str, Any]:
         """Positions of the loaders, JSON-able."""
         return {name: loader.state_dict() for name, loader in self._loaders.items()}

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from reverie.agent.model import Agent, AgentConfig
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
+from reverie.data.files import explain_full_disk
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.pipelines.atomic import new_folder, remove_folder, write_json, write_text
 from reverie.pipelines.configs import from_plain, to_plain
@@ -67,7 +68,7 @@ class Snapshot:
 def save_checkpoint(checkpoints: Path, snapshot: Snapshot, keep: int) -> Path:
     """Writes `snapshot` completely, then names it in `latest`, then deletes all but the newest `keep` folders."""
     path = checkpoints / f"{snapshot.step:09d}"
-    with new_folder(path) as partial:
+    with explain_full_disk(checkpoints), new_folder(path) as partial:
         write_json(partial / "config.json", {"format": FORMAT, **to_plain(snapshot.card)})
         _save_tensors(partial / WEIGHTS, snapshot.weights)
         (partial / "training_state").mkdir()
@@ -182,7 +183,14 @@ def _filled(model: Any, path: Path, device: torch.device | str) -> Any:
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     # clone: safetensors refuses tensors that share memory.
-    save_file({name: tensors[name].detach().cpu().clone().contiguous() for name in sorted(tensors)}, path)
+    copies = {name: tensors[name].detach().cpu().clone().contiguous() for name in sorted(tensors)}
+    try:
+        save_file(copies, path)
+    except SafetensorError as error:  # how safetensors words a full disk
+        raise UserError(
+            f"{path.parent}: the checkpoint cannot be written ({error}); "
+            f"the former one is kept, make room and run this again."
+        ) from None
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:

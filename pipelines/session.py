@@ -91,7 +91,7 @@ class Session:
         self.name, self.run, self.card, self.config, self.processes = name, run, card, config, processes
         self.objective, self.optimizer, self.batches, self.evaluate = objective, optimizer, batches, evaluate
         self.step, self._saved_step = 0, -1
-        self._averages = Averages()
+        self._averages, self._skips_told = Averages(), 0
         self._resume()
 
     def __enter__(self) -> "Session":
@@ -197,6 +197,9 @@ class Session:
         if self._log is not None and self._meter is not None:
             self._log.write(self.step, values | {"train/steps_per_second": self._meter.rate})
             self._meter.update(0, note=f"loss {values.get('train/loss', float('nan')):.4g}")
+            for sentence in self.batches.skipped[self._skips_told :]:
+                self._meter.line(f"{self.name}: skipped. {sentence}")
+                self._skips_told += 1
 
     def _evaluate(self) -> None:
         if self.evaluate is None:

@@ -5,8 +5,9 @@ gradients synchronise. From one process to many nodes only flags change: --fabri
 under torchrun or SLURM the launcher's world is used.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -44,6 +45,7 @@ def make_fabric(config: FabricConfig) -> "Fabric":
     """A launched Fabric. With several devices and no outer launcher it starts the other processes."""
     from lightning.fabric import Fabric
 
+    config = _as_launched(config)
     fabric = Fabric(
         accelerator=config.accelerator,
         devices=config.devices,
@@ -113,6 +115,14 @@ def heldout_metrics(model: Callable[[Batch], Any], batches: Sequence[Batch]) -> 
     for batch in batches:
         averages.add(model(batch)[1])
     return averages.take()
+
+
+def _as_launched(config: FabricConfig) -> FabricConfig:
+    """Under torchrun its numbers hold: otherwise every process would believe it was alone."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return config
+    local, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
+    return replace(config, devices=local, num_nodes=world // local)
 
 
 def _strategy(config: FabricConfig) -> "Strategy | str":

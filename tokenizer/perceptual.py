@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from reverie.data.errors import UserError
 
-MIN_SIDE = 64
-"""Smaller frames are enlarged to this (nearest pixel): the last layers of the backbones need some extent."""
+MIN_SIDE = 32
+"""Smaller frames are enlarged by whole pixels until they reach this: the backbones need some extent."""
 
 
 class PerceptualDistance(nn.Module):

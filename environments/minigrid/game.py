@@ -14,15 +14,22 @@ from reverie.data.errors import UserError
 from reverie.environments.game import GameEnv, Outcome, require_steps
 
 ACTIONS = ("left", "right", "forward", "pickup", "drop", "toggle", "done")
-TASKS = {"doorkey": ["pick_up_key", "open_door", "reach_goal"], "empty": ["reach_goal"]}
-ROOMS = {"doorkey": "DoorKey", "empty": "Empty"}
-SIZES = {"doorkey": (5, 6, 8, 16), "empty": (5, 6, 8, 16)}
-MAX_STEPS = {5: 48, 6: 64, 8: 96, 16: 320}
-"""Room size -> default episode limit: at least twice what the longest planned solution needs."""
+TASKS = {
+    "doorkey": ["pick_up_key", "open_door", "reach_goal"],
+    "empty": ["reach_goal"],
+    "empty-random": ["reach_goal"],
+}
+ROOMS = {"doorkey": "DoorKey", "empty": "Empty", "empty-random": "Empty-Random"}
+MAX_STEPS = {
+    "doorkey": {5: 48, 6: 64, 8: 96, 16: 320},
+    "empty": {5: 48, 6: 64, 8: 96, 16: 320},
+    "empty-random": {5: 16, 6: 20},
+}
+"""Room -> size -> default episode limit: at least twice what the longest planned solution needs."""
 
 
 class MiniGridGame(GameEnv):
-    """`minigrid-doorkey` (5x5), `minigrid-doorkey-8x8`, `minigrid-empty-6x6` and so on.
+    """`minigrid-doorkey` (5x5), `minigrid-doorkey-8x8`, `minigrid-empty-random-6x6` and so on.
 
     Frames have `tile_size` pixels a cell; `highlight` lights up the cells in front of the player, as is
     MiniGrid's default. Reaching the goal ends an episode for good and pays 1 - 0.9 * steps / max_steps;
@@ -39,7 +46,7 @@ class MiniGridGame(GameEnv):
         highlight: bool = False,
     ) -> None:
         room, size = _parse(name)
-        limit = require_steps(MAX_STEPS[size] if max_steps is None else max_steps, name)
+        limit = require_steps(MAX_STEPS[room][size] if max_steps is None else max_steps, name)
         made = gymnasium.make(
             f"MiniGrid-{ROOMS[room]}-{size}x{size}-v0",
             render_mode="rgb_array",
@@ -90,13 +97,13 @@ class MiniGridGame(GameEnv):
 
 
 def _parse(name: str) -> tuple[str, int]:
-    matched = re.fullmatch(r"minigrid-([a-z]+)(?:-(\d+)x(\d+))?", name)
+    matched = re.fullmatch(r"minigrid-([a-z]+(?:-[a-z]+)*)(?:-(\d+)x(\d+))?", name)
     if matched is None or matched[1] not in ROOMS or matched[2] != matched[3]:
         raise UserError(
-            f"game {name!r}: is not known; use minigrid-doorkey or minigrid-empty, with -SIZExSIZE."
+            f"game {name!r}: is not known; use minigrid-doorkey, minigrid-empty or minigrid-empty-random, with -SIZExSIZE."
         )
     size = int(matched[2] or 5)
-    if size not in SIZES[matched[1]]:
-        sizes = ", ".join(f"{n}x{n}" for n in SIZES[matched[1]])
+    if size not in MAX_STEPS[matched[1]]:
+        sizes = ", ".join(f"{n}x{n}" for n in MAX_STEPS[matched[1]])
         raise UserError(f"game {name!r}: has no room of size {size}x{size}; use one of {sizes}.")
     return matched[1], size
