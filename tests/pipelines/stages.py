@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any, Literal
 
 from reverie.agent.imagination import ImaginationConfig
 from reverie.agent.model import AgentConfig
+from reverie.data.errors import UserError
 from reverie.dynamics.model import DynamicsConfig
 from reverie.pipelines.batches import BatchesConfig
 from reverie.pipelines.clone import CloneStage, train_clone
@@ -92,12 +94,15 @@ class Corpus:
         return ImagineStage(data=latents, agent=agent, out=out, imagination=imagination, cpu=True, **common)
 
 
-def run_stage(stage: str, config: Any) -> BaseProcess:
-    """Starts a stage in a process that is forked from one with everything imported."""
+def run_stage(stage: str, config: Any, max_file_bytes: int | None = None) -> BaseProcess:
+    """Starts a stage in a process that is forked from one with everything imported.
+
+    `max_file_bytes` makes larger files fail, as on a full disk.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["lightning.fabric", "torch.utils.tensorboard", __name__])
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    process = context.Process(target=_run, args=(stage, config))
+    process = context.Process(target=_run, args=(stage, config, max_file_bytes))
     process.start()
     return process
 
@@ -115,13 +120,18 @@ def shorter(config: Any, **training: Any) -> Any:
     return replace(config, training=replace(config.training, **training))
 
 
-def _run(stage: str, config: Any) -> None:
+def _run(stage: str, config: Any, max_file_bytes: int | None) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if max_file_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
     try:
         STAGES[stage](config)
     except Stopped as stopped:
         print(stopped)
         os._exit(130)
+    except UserError as error:
+        print(error)
+        os._exit(1)
 
 
 def _common(batch_size: int, length: int, optimizer: Literal["adamw", "muon"] = "adamw") -> dict[str, Any]:

@@ -48,15 +48,23 @@ def test_two_processes_imagine_together(corpus: Corpus, tmp_path: Path) -> None:
     assert steps == list(range(1, config.training.steps + 1)), "one process writes"
 
 
+def test_torchrun_decides_how_many_processes_there_are(corpus: Corpus, tmp_path: Path) -> None:
+    config = shorter(corpus.config("dynamics", tmp_path / "run"), steps=2)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
+    printed = _run(launcher, "dynamics", config)
+    assert "Starting with 2 processes" in printed and read_snapshot(config.out).step == 2
+
+
 def _train(corpus: Corpus, out: Path, *, devices: int, strategy: str, steps: int = 4) -> None:
     config = shorter(corpus.config("tokenizer", out), steps=steps)
     config = replace(config, fabric=replace(config.fabric, devices=devices, strategy=strategy))
     _run(["-m"], "tokenizer", config)
 
 
-def _run(launcher: list[str], stage: str, config: Any) -> None:
+def _run(launcher: list[str], stage: str, config: Any) -> str:
     settings = config.out.with_suffix(".yaml")
     settings.write_text(yaml.safe_dump(to_plain(config)))
     command = [sys.executable, *launcher, "reverie.pipelines.cli", stage, "--config", str(settings)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
+    return result.stdout + result.stderr

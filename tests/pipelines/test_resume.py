@@ -53,6 +53,16 @@ def test_ctrl_c_saves_the_present_step_and_continues(corpus: Corpus, tmp_path: P
     assert_same_run(config.out, corpus.finished("dynamics"))
 
 
+def test_a_full_disk_keeps_the_former_checkpoint(corpus: Corpus, tmp_path: Path) -> None:
+    config = corpus.config("tokenizer", tmp_path / "run")
+    process = run_stage("tokenizer", config, max_file_bytes=20_000)
+    process.join(TIMEOUT)
+    assert process.exitcode == 1
+    assert latest_checkpoint(config.out / "checkpoints") is None
+    _finish("tokenizer", config)
+    assert_same_run(config.out, corpus.finished("tokenizer"))
+
+
 def assert_same_run(run: Path, undisturbed: Path) -> None:
     """Weights, optimiser, normalisers, positions and metrics are equal, byte for byte."""
     found, expected = latest_checkpoint(run / "checkpoints"), latest_checkpoint(undisturbed / "checkpoints")
