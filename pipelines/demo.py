@@ -28,11 +28,11 @@ class DemoConfig:
 
     out: Path
     """Folder of everything the demo makes."""
-    env: str = "minigrid-doorkey"
+    env: str = "minigrid-empty-random-5x5"
     """Game, as in `record`."""
-    recorded_episodes: int = 1200
+    recorded_episodes: int = 1000
     """Episodes to record."""
-    skill: tuple[float, float] = (0.3, 0.9)
+    skill: tuple[float, float] = (0.0, 0.3)
     """Range of the recorded player's skill."""
     episodes: int = 200
     """Episodes in which each player is scored."""

@@ -35,34 +35,35 @@ NANO: Preset = {
         "objective": TokenizerObjectiveConfig(lpips_fraction=0.25),
         # Many short windows: neighbouring frames teach little more than one of them.
         "batches": BatchesConfig(batch_size=16, length=4),
-        "optimizer": OptimizerConfig(name="muon", lr=2e-3, warmup_steps=50, final_lr_fraction=0.02),
-        "training": TrainingConfig(steps=1500, evaluate_every=500, save_every=250),
+        "optimizer": OptimizerConfig(name="muon", lr=3e-3, warmup_steps=50, final_lr_fraction=0.02),
+        "training": TrainingConfig(steps=900, evaluate_every=300, save_every=300),
         "fabric": FabricConfig(precision="bf16-mixed"),
     },
     "dynamics": {
-        "model": DynamicsConfig(width=96, depth=4, context_length=16, num_registers=2),
-        "objective": DynamicsObjectiveConfig(bootstrap_fraction=0.5),
+        "model": DynamicsConfig(width=64, depth=8, context_length=16, num_registers=2),
+        # Windows of short episodes are full of start frames already.
+        "objective": DynamicsObjectiveConfig(start_frame_fraction=0.1, bootstrap_fraction=0.25),
         "batches": BatchesConfig(
-            batch_size=16, length=8, long_batch_size=4, long_length=32, long_probability=0.25
+            batch_size=8, length=16, long_batch_size=4, long_length=32, long_probability=0.25
         ),
-        "optimizer": OptimizerConfig(name="muon", lr=2e-3, warmup_steps=50, final_lr_fraction=0.02),
-        "training": TrainingConfig(steps=3000, evaluate_every=500, save_every=500),
+        "optimizer": OptimizerConfig(name="muon", lr=3e-3, warmup_steps=50, final_lr_fraction=0.02),
+        "training": TrainingConfig(steps=1200, evaluate_every=300, save_every=300),
         "fabric": FabricConfig(precision="bf16-mixed"),
     },
     "clone": {
         "model": AgentConfig(head_width=128, prediction_length=4),
+        "objective": CloningObjectiveConfig(start_frame_fraction=0.1, bootstrap_fraction=0.25),
+        "batches": BatchesConfig(batch_size=16, length=16),
         "relevant_before": 64,
-        "objective": CloningObjectiveConfig(bootstrap_fraction=0.5),
-        "batches": BatchesConfig(batch_size=16, length=20),
         "optimizer": OptimizerConfig(name="muon", lr=1e-3, warmup_steps=50, final_lr_fraction=0.02),
-        "training": TrainingConfig(steps=800, evaluate_every=200, save_every=200),
+        "training": TrainingConfig(steps=400, evaluate_every=100, save_every=200),
         "fabric": FabricConfig(precision="bf16-mixed"),
     },
     "imagine": {
-        "imagination": ImaginationConfig(),
+        "imagination": ImaginationConfig(horizon=12),
         "batches": BatchesConfig(batch_size=64, length=8),
         "optimizer": OptimizerConfig(lr=1e-3, warmup_steps=10, final_lr_fraction=0.1),
-        "training": TrainingConfig(steps=200, evaluate_every=50, save_every=50, log_every=10),
+        "training": TrainingConfig(steps=150, evaluate_every=50, save_every=50, log_every=10),
         "precision": "bf16",
     },
 }

@@ -23,7 +23,7 @@ ROOMS = {"doorkey": "DoorKey", "empty": "Empty", "empty-random": "Empty-Random"}
 MAX_STEPS = {
     "doorkey": {5: 48, 6: 64, 8: 96, 16: 320},
     "empty": {5: 48, 6: 64, 8: 96, 16: 320},
-    "empty-random": {5: 16, 6: 20},
+    "empty-random": {5: 32, 6: 32},
 }
 """Room -> size -> default episode limit: at least twice what the longest planned solution needs."""
 

@@ -1,0 +1,53 @@
+"""Muon for hidden matrices, AdamW for all else: who gets which, one state, orthogonal updates."""
+
+import torch
+
+from reverie.dynamics.model import Dynamics, DynamicsConfig
+from reverie.pipelines.optimization import MuonAdamW, OptimizerConfig, make_optimizer
+from tests.batches import SPACE
+
+CONFIG = OptimizerConfig(name="muon", lr=0.1, weight_decay=0.0)
+
+
+def make():
+    torch.manual_seed(0)
+    model = Dynamics(DynamicsConfig(latent_shape=(4, 8), width=32, depth=4, context_length=4), SPACE)
+    optimizer = make_optimizer(model, CONFIG)
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+    return model, optimizer
+
+
+def test_every_parameter_belongs_to_one_group_and_is_updated():
+    model, optimizer = make()
+    assert isinstance(optimizer, MuonAdamW)
+    grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in model.parameters())
+    before = [p.clone() for p in model.parameters()]
+    optimizer.step()
+    assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    momentum = {id(p) for p, state in optimizer.state.items() if "momentum_buffer" in state}
+    adaptive = {id(p) for p, state in optimizer.state.items() if "exp_avg" in state}
+    hidden = {id(p) for p in model.transformer.layers.parameters() if p.dim() == 2}
+    assert momentum == hidden and adaptive == {id(p) for p in model.parameters()} - hidden
+
+
+def test_a_matrix_moves_by_a_nearly_orthogonal_update():
+    """Muon's point: all singular values of the update are alike, whatever the gradient's."""
+    model, optimizer = make()
+    weight = model.transformer.layers[0].mlp.out.weight
+    weight.grad = torch.outer(torch.ones(weight.shape[0]), torch.ones(weight.shape[1])) * 50 + weight.grad
+    before = weight.detach().clone()
+    optimizer.step()
+    values = torch.linalg.svdvals((weight.detach() - before).float())
+    assert values.max() / values.min() < 3 < torch.linalg.svdvals(weight.grad).max() / values.max()
+
+
+def test_learning_rates_reach_both():
+    _, optimizer = make()
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    model_before = [p.clone() for group in optimizer.param_groups for p in group["params"]]
+    optimizer.step()
+    after = [p for group in optimizer.param_groups for p in group["params"]]
+    assert all(torch.equal(a, b) for a, b in zip(model_before, after, strict=True))
