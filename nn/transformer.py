@@ -136,6 +136,7 @@ class BlockCausalTransformer(nn.Module):
         space_rope: Rope | None = None,
         segment: Tensor | None = None,
         cache: RingCache | None = None,
+        read: slice = slice(None),
     ) -> Tensor:
         """Runs all layers.
 
@@ -146,22 +147,23 @@ class BlockCausalTransformer(nn.Module):
           segment: (B, T) int64; time attention never crosses a change of it. None: one segment.
           cache: past keys and values. Either empty (then T frames are a prefill) or T is 1. The caller decides with
             `cache.advance(T)` whether these frames become past.
+          read: which of the S positions are wanted. A last layer over time runs on these alone, since it mixes no positions.
 
         Returns:
-          (B, T, S, D) normalised tokens.
+          (B, T, number read, D) normalised tokens.
         """
         first = 0 if cache is None else cache.position
         positions = torch.arange(first, first + x.shape[1], device=x.device)
         time_rope = rope_table(rope_angles(positions, self.config.width // self.config.num_heads))
         mask = self._time_mask(x.shape[1], segment, cache, x.device)
-        time_index = 0
-        for layer in self.layers:
+        for i, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
-            if layer.over_time:
-                x = layer.time(x, mask, time_rope, cache, time_index)
-                time_index += 1
-            else:
+            if not layer.over_time:
                 x = layer.space(x, groups, space_rope)
+            if i == self.config.depth - 1:
+                x = x[:, :, read]
+            if layer.over_time:
+                x = layer.time(x, mask, time_rope, cache, i // self.config.time_every)
         return rms_norm(x)
 
     def new_cache(self, batch_size: int, device: torch.device | str = "cpu") -> RingCache:

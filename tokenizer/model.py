@@ -147,8 +147,9 @@ class Tokenizer(nn.Module):
         tokens = torch.cat(
             [latents.to(patches.dtype), patches + self.patch_positions.to(patches.dtype)], dim=2
         )
-        out = self._run(self.encoder, tokens, self._encoder_groups(), segment, cache)
-        z = torch.tanh(self.latent_out(out[:, :, : self.config.bottleneck_tokens]).float())
+        read = slice(0, self.config.bottleneck_tokens)
+        out = self._run(self.encoder, tokens, self._encoder_groups(), segment, cache, read)
+        z = torch.tanh(self.latent_out(out).float())
         return rearrange(z, "b t (n k) d -> b t n (k d)", k=self.config.latents_per_token)
 
     def decode(
@@ -159,8 +160,9 @@ class Tokenizer(nn.Module):
         tokens = self.latent_in(z) + self.latent_positions
         queries = repeat(self.patch_queries, "n d -> b t n d", b=z.shape[0], t=z.shape[1])
         tokens = torch.cat([tokens, queries.to(tokens.dtype)], dim=2)
-        out = self._run(self.decoder, tokens, self._decoder_groups(), segment, cache)
-        return self.unpatchify(self.patch_out(out[:, :, self.config.bottleneck_tokens :]).float() + 0.5)
+        read = slice(self.config.bottleneck_tokens, None)
+        out = self._run(self.decoder, tokens, self._decoder_groups(), segment, cache, read)
+        return self.unpatchify(self.patch_out(out).float() + 0.5)
 
     def encoder_cache(self, batch_size: int) -> RingCache:
         """An empty cache for streaming `encode`."""
@@ -201,9 +203,10 @@ class Tokenizer(nn.Module):
         groups: list[Group],
         segment: Tensor | None,
         cache: RingCache | None,
+        read: slice = slice(None),
     ) -> Tensor:
         rope = (self.space_cos, self.space_sin)
-        out = transformer(tokens, groups, space_rope=rope, segment=segment, cache=cache)
+        out = transformer(tokens, groups, space_rope=rope, segment=segment, cache=cache, read=read)
         if cache is not None:
             cache.advance(tokens.shape[1])
         return out

@@ -99,3 +99,11 @@ def test_impossible_sizes_are_named():
         TransformerConfig(width=32, depth=4, num_heads=4, num_kv_heads=3, context_length=4)
     with pytest.raises(ValueError, match="no time layer"):
         TransformerConfig(width=32, depth=3, num_heads=4, num_kv_heads=4, context_length=4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("depth", [8, 9])
+def test_reading_some_positions_equals_reading_all(depth):
+    """Whether the last layer runs over time (8) or space (9)."""
+    model, x = make(depth=depth), torch.randn(2, 6, 5, 32)
+    torch.testing.assert_close(model(x, ALL, read=slice(1, 3)), model(x, ALL)[:, :, 1:3])
