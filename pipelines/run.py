@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from reverie.data.errors import UserError
+from reverie.data.files import PARTIAL
 from reverie.pipelines.atomic import write_json, write_text
 from reverie.pipelines.configs import differences, to_plain
 
@@ -69,7 +70,7 @@ def open_run(
       config: its resolved configuration dataclass, written to config.yaml.
       model: the model's configuration as plain values.
       inputs: what the run learns from, name -> hash (data index, parent weights).
-      main: whether this process writes; the others only check.
+      main: whether this process writes; the others compare with what it has written, if it has.
 
     Raises:
       UserError: the folder belongs to a run of another kind, model or input, or is no run folder.
@@ -79,14 +80,15 @@ def open_run(
     if run.provenance.is_file():
         known = json.loads(run.provenance.read_text())
         _refuse_other(path, known["identity"], identity)
-    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+    elif main and _is_taken(path):
         raise UserError(f"{path}: exists and is not a run folder; give --out a new or empty folder.")
     else:
         known = {"identity": identity, "seed": _seed(config), "launches": []}
     if main:
         path.mkdir(parents=True, exist_ok=True)
-        write_text(path / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
+        # First what makes it a run folder, so that dying in between does not lead to a refusal.
         write_json(run.provenance, known | {"launches": [*known["launches"], _launch()]})
+        write_text(path / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
     return run
 
 
@@ -94,6 +96,13 @@ def file_sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether `path` is a file, or a folder with anything but leftovers of an interrupted write."""
+    if not path.is_dir():
+        return path.exists()
+    return any(not item.name.startswith(PARTIAL) for item in path.iterdir())
 
 
 def _refuse_other(path: Path, known: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

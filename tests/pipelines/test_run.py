@@ -70,6 +70,14 @@ def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
+def test_dying_while_it_is_made_does_not_lead_to_a_refusal(tmp_path: Path) -> None:
+    (tmp_path / ".partial-provenance.json").write_text('{"identity"')
+    opened(tmp_path)
+    (tmp_path / "config.yaml").unlink()
+    opened(tmp_path)
+    assert (tmp_path / "config.yaml").is_file()
+
+
 def test_differences_name_missing_fields() -> None:
     assert differences({"a": {"x": 1, "y": None}}, {"a": {"x": 1, "z": 2}}) == [
         "a.y: None -> absent",
