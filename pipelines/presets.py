@@ -35,8 +35,8 @@ NANO: Preset = {
         "objective": TokenizerObjectiveConfig(lpips_fraction=0.25),
         # Many short windows: neighbouring frames teach little more than one of them.
         "batches": BatchesConfig(batch_size=16, length=4),
-        "optimizer": OptimizerConfig(name="muon", lr=3e-3, warmup_steps=50, final_lr_fraction=0.02),
-        "training": TrainingConfig(steps=900, evaluate_every=300, save_every=300),
+        "optimizer": OptimizerConfig(name="muon", lr=2e-3, warmup_steps=50, final_lr_fraction=0.02),
+        "training": TrainingConfig(steps=1400, evaluate_every=350, save_every=350),
         "fabric": FabricConfig(precision="bf16-mixed"),
     },
     "dynamics": {
@@ -53,7 +53,7 @@ NANO: Preset = {
     "clone": {
         "model": AgentConfig(head_width=128, prediction_length=4),
         "objective": CloningObjectiveConfig(start_frame_fraction=0.1, bootstrap_fraction=0.25),
-        "batches": BatchesConfig(batch_size=16, length=16),
+        "batches": BatchesConfig(batch_size=8, length=16),
         "relevant_before": 64,
         "optimizer": OptimizerConfig(name="muon", lr=1e-3, warmup_steps=50, final_lr_fraction=0.02),
         "training": TrainingConfig(steps=400, evaluate_every=100, save_every=200),
