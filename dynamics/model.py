@@ -16,6 +16,7 @@ from reverie.data.actions import ActionSpace, Binary, Categorical, Component, Co
 from reverie.nn.attention import init_linear
 from reverie.nn.cache import RingCache
 from reverie.nn.distributions import scale_continuous
+from reverie.nn.precision import at_least_float32
 from reverie.nn.transformer import BlockCausalTransformer, Group, TransformerConfig
 
 
@@ -185,8 +186,10 @@ class Dynamics(nn.Module):
             torch.cat(parts, dim=2), self._groups(agent_tokens), segment=segment, cache=cache
         )
         first = self.config.num_action_tokens + 1
-        z_hat = self.latent_out(out[:, :, first : first + self.config.latent_shape[0]]).float()
-        return z_hat, None if agent_tokens is None else out[:, :, self.config.num_world_tokens :].float()
+        z_hat = at_least_float32(self.latent_out(out[:, :, first : first + self.config.latent_shape[0]]))
+        if agent_tokens is None:
+            return z_hat, None
+        return z_hat, at_least_float32(out[:, :, self.config.num_world_tokens :])
 
     def new_cache(self, batch_size: int) -> RingCache:
         """An empty cache for `batch_size` rollouts."""

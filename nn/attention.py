@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from reverie.nn.norm import rms_norm
+from reverie.nn.precision import at_least_float32
 
 Backend = Literal["auto", "math", "sdpa", "flex"]
 
@@ -56,7 +57,7 @@ def _math_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, softca
     # All query heads of one key head in one matmul: keys and values are never repeated in memory.
     scale = q.shape[-1] ** -0.5 / (softcap or 1.0)
     q = rearrange(q * scale, "... (g r) q h -> ... g (r q) h", g=groups)
-    logits = rearrange(q @ k.transpose(-1, -2), "... (r q) k -> ... r q k", r=repeats).float()
+    logits = at_least_float32(rearrange(q @ k.transpose(-1, -2), "... (r q) k -> ... r q k", r=repeats))
     if softcap is not None:
         logits = torch.tanh(logits) * softcap
     if mask is not None:
