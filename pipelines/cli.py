@@ -103,10 +103,11 @@ def _run(name: str, arguments: Sequence[str]) -> int:
 
 
 def _parser(name: str, cls: type) -> Any:
-    from jsonargparse import ActionConfigFile, ArgumentParser
+    from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
 
     from reverie.pipelines.presets import PRESETS
 
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(prog=f"reverie {name}", description=cls.__doc__, exit_on_error=False)
     parser.add_argument(
         "--config", action=ActionConfigFile, help="YAML file of these settings; may be repeated"
