@@ -13,7 +13,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from reverie.data.actions import ActionSpace, Binary, Categorical, Component, Continuous
-from reverie.nn.attention import init_linear
+from reverie.nn.attention import Backend, init_linear
 from reverie.nn.cache import RingCache
 from reverie.nn.distributions import scale_continuous
 from reverie.nn.precision import at_least_float32
@@ -22,7 +22,7 @@ from reverie.nn.transformer import BlockCausalTransformer, Group, TransformerCon
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicsConfig:
-    """Sizes of the dynamics model. Defaults are the `nano` preset's."""
+    """Sizes of the dynamics model. Presets hold sizes that belong together."""
 
     latent_shape: tuple[int, int] = (16, 32)
     """(N_z, D_z) of the tokenizer; taken from the latent shards by the command line."""
@@ -48,6 +48,8 @@ class DynamicsConfig:
     """Signal level at which past frames enter during generation, rounded to the grid."""
     softcap: float | None = 50.0
     """Soft cap of attention logits; null for none."""
+    backend: Backend = "auto"
+    """Attention: auto (sdpa without a soft cap, else math), math, sdpa or flex (for GPUs, compiled)."""
 
     def __post_init__(self) -> None:
         if self.max_sampling_steps < 2 or self.max_sampling_steps & (self.max_sampling_steps - 1):
@@ -82,6 +84,7 @@ class DynamicsConfig:
             time_every=self.time_every,
             context_length=self.context_length,
             softcap=self.softcap,
+            backend=self.backend,
         )
 
 

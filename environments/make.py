@@ -5,7 +5,13 @@ from typing import Any
 from reverie.data.errors import UserError
 from reverie.environments.game import GameEnv
 
-NAMES = ("minigrid-doorkey[-SIZE]", "minigrid-empty[-SIZE]", "crafter", "gym:<Gymnasium id>")
+NAMES = (
+    "minigrid-doorkey[-SIZE]",
+    "minigrid-empty[-SIZE]",
+    "minigrid-empty-random[-SIZE]",
+    "crafter",
+    "gym:<Gymnasium id>",
+)
 
 
 def make_env(name: str, *, seed: int | None = None, **options: Any) -> GameEnv:

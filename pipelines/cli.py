@@ -136,9 +136,16 @@ def _chosen_preset(arguments: Sequence[str]) -> str | None:
     flags = _flag_values(arguments)
     named = [value for flag, value in flags if flag == "--preset"]
     files = [Path(value) for flag, value in flags if flag == "--config"]
-    contents = [yaml.safe_load(file.read_text()) for file in files if file.is_file()]
+    contents = [_load_yaml(file) for file in files if file.is_file()]
     named = named or [c["preset"] for c in contents if isinstance(c, dict) and "preset" in c]
     return named[-1] if named else None
+
+
+def _load_yaml(file: Path) -> Any:
+    try:
+        return yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: is not valid YAML ({_one_line(error)}).") from None
 
 
 def _flag_values(arguments: Sequence[str]) -> list[tuple[str, str]]:

@@ -75,10 +75,15 @@ def packs(samples: Sequence[Sample], frames: int) -> Iterator[list[Sample]]:
 
 
 def pick_device(name: str) -> torch.device:
-    """The named device; auto is the first CUDA device, or the CPU."""
+    """The named device; auto is the first CUDA device, or the CPU. Raises `UserError` for one that is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise UserError(f"device: {name!r} is not available here; use auto, cpu or cuda.") from None
+    return device
 
 
 @torch.no_grad()

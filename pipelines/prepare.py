@@ -93,6 +93,7 @@ def _identity(config: PrepareConfig, corpus: Corpus) -> dict[str, Any]:
         **{name: getattr(config, name) for name in fields},
         "size": None if config.size is None else list(config.size),
         "sources": fingerprint([[source.name, source.file_bytes] for source in corpus.sources]),
+        "labels": fingerprint([corpus.action_space.to_json(), list(corpus.tasks)]),
     }
 
 

@@ -4,8 +4,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from reverie.agent.model import Agent
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
@@ -13,6 +11,7 @@ from reverie.data.index import ShardIndex
 from reverie.dynamics.model import Dynamics
 from reverie.evaluation.report import Gallery
 from reverie.pipelines.checkpoints import load_agent, load_dynamics, load_tokenizer, read_card, weights_sha256
+from reverie.pipelines.encode import pick_device
 from reverie.tokenizer.model import Tokenizer
 from reverie.tokenizer.perceptual import PerceptualDistance
 
@@ -105,7 +104,7 @@ def load_models(config: EvaluateConfig, index: ShardIndex) -> Models:
     """Loads every model named in `config`. Raises `UserError` where one fits neither tokenizer nor data."""
     if index.latent_shape is not None:
         raise UserError(f"{config.data}: holds latents; give the folder of video shards that `prepare` made.")
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    device = pick_device(config.device)
     tokenizer = load_tokenizer(config.tokenizer, device)
     if tuple(tokenizer.config.frame_size) != tuple(index.frame_size):
         raise UserError(

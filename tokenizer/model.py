@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from reverie.nn.attention import axial_angles, init_linear, rope_table
+from reverie.nn.attention import Backend, axial_angles, init_linear, rope_table
 from reverie.nn.cache import RingCache
 from reverie.nn.frames import to_float
 from reverie.nn.transformer import BlockCausalTransformer, Group, TransformerConfig
@@ -20,7 +20,7 @@ from reverie.nn.transformer import BlockCausalTransformer, Group, TransformerCon
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
-    """Sizes of the tokenizer. Defaults are the `nano` preset's."""
+    """Sizes of the tokenizer. Presets hold sizes that belong together."""
 
     frame_size: tuple[int, int] = (64, 64)
     """Height and width of frames in pixels; zero-padded to multiples of `patch_size`."""
@@ -50,6 +50,8 @@ class TokenizerConfig:
     """Frames that a frame sees in time layers, itself included."""
     softcap: float | None = 50.0
     """Soft cap of attention logits; null for none."""
+    backend: Backend = "auto"
+    """Attention: auto (sdpa without a soft cap, else math), math, sdpa or flex (for GPUs, compiled)."""
 
     def __post_init__(self) -> None:
         if self.bottleneck_tokens % self.latents_per_token:
@@ -87,6 +89,7 @@ class TokenizerConfig:
             time_every=self.time_every,
             context_length=self.context_length,
             softcap=self.softcap,
+            backend=self.backend,
         )
 
 

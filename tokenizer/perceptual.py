@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from reverie.data.errors import UserError
 
 MIN_SIDE = 64
-"""Smaller frames are enlarged by whole pixels until they reach this. On 40x40 pixel art LPIPS without it sees no small shapes, and
-the tokenizer stays some 6 dB behind."""
+"""Smaller frames are enlarged by whole pixels until they reach this: the last layers of the backbones need some extent."""
 
 
 class PerceptualDistance(nn.Module):
