@@ -18,8 +18,8 @@ from reverie.nn.precision import at_least_float32
 Backend = Literal["auto", "math", "sdpa", "flex"]
 
 QK_GAIN = 2.0
-"""Initial gain of normalised queries and keys. With 1, logits start at unit variance and attention near uniform; a small tokenizer on
-MiniGrid DoorKey was then at 22.4 dB held-out after 150 steps instead of 24.2."""
+"""Initial gain of normalised queries and keys. With 1, logits start at unit variance and attention near uniform; a small
+tokenizer on MiniGrid DoorKey was at 22.4 dB held-out after 150 steps instead of 24.2."""
 
 
 def attend(
