@@ -46,7 +46,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  { echo "make: $(PYTHON) is $$($(PYTHON) -V 2>&1), needed is 3.11 or newer; run 'make PYTHON=python3.12' or similar."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo "make: this Python cannot make virtual environments; install its venv package (Debian: apt install python3-venv)."; exit 1; }
-	@test -x $(BIN)/python || { echo "Making $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "Making $(VENV) ..."; $(PYTHON) -m venv --clear $(VENV); }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.4"
 	@$(BIN)/uv pip install --python $(BIN)/python --constraints constraints.txt setuptools
 	@$(BIN)/uv pip install --python $(BIN)/python --constraints constraints.txt --editable ".[crafter,dev]"
