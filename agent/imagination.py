@@ -32,10 +32,14 @@ class ImaginationConfig:
     """PMPO's alpha: weight of the states with positive advantage."""
     prior_scale: float = 0.3
     """PMPO's beta: weight of the KL to the behavioural prior."""
+    updates_per_rollout: int = 1
+    """Updates of the heads on each batch of rollouts (paper: 1). Rollouts cost far more than updates: a few make small budgets go
+    further."""
 
     def __post_init__(self) -> None:
-        if self.horizon < 1:
-            raise ValueError(f"imagination.horizon must be at least 1, got {self.horizon}")
+        for name in ("horizon", "updates_per_rollout"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"imagination.{name} must be at least 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -110,9 +114,10 @@ class ImaginationObjective(nn.Module):
         yield from self.model.policy.parameters()
         yield from self.model.value_head.parameters()
 
-    def forward(self, context: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """PMPO loss plus two-hot value loss on one imagined rollout per context row."""
-        return self.loss(imagine(self.model, context, self.config), ~context.is_terminal[:, -1])
+    def forward(self, context: Batch, rollout: Rollout | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """PMPO loss plus two-hot value loss on one rollout per context row, imagined now unless given."""
+        rollout = imagine(self.model, context, self.config) if rollout is None else rollout
+        return self.loss(rollout, ~context.is_terminal[:, -1])
 
     def loss(self, rollout: Rollout, alive: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss on given rollouts; rows whose start is terminal (`alive` (B,) False) do not count."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from reverie.agent.imagination import ImaginationConfig, ImaginationObjective
+from reverie.agent.imagination import ImaginationConfig, ImaginationObjective, imagine
 from reverie.data.index import ShardIndex
 from reverie.pipelines.batches import BatchesConfig, Mixture, heldout_batches, training_batches
 from reverie.pipelines.checkpoints import load_agent, read_card, weights_sha256
@@ -46,7 +46,7 @@ class ImagineStage:
     batches: BatchesConfig = field(default_factory=BatchesConfig)
     """Contexts per step; length is their number of frames."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    """AdamW of the policy and value heads."""
+    """Optimiser of the policy and value heads."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """Length and intervals."""
     relevant_fraction: float = 0.0
@@ -115,11 +115,15 @@ def _fit(
         while session.running:
             step, context = session.begin_step()
             set_learning_rate(raw_optimizer, learning_rate(step, config.training.steps, config.optimizer))
-            loss, metrics = model(context.to(accelerator.device))
-            accelerator.backward(loss)
-            accelerator.clip_grad_norm_(trained, config.optimizer.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad()
+            context = context.to(accelerator.device)
+            with accelerator.autocast():
+                rollout = imagine(objective.model, context, config.imagination)
+            for _ in range(config.imagination.updates_per_rollout):
+                loss, metrics = model(context, rollout)
+                accelerator.backward(loss)
+                accelerator.clip_grad_norm_(trained, config.optimizer.clip_norm)
+                optimizer.step()
+                optimizer.zero_grad()
             session.end_step(metrics)
 
 

@@ -48,7 +48,7 @@ NANO: Preset = {
             batch_size=8, length=16, long_batch_size=4, long_length=32, long_probability=0.25
         ),
         "optimizer": OptimizerConfig(name="muon", lr=3e-3, warmup_steps=50, final_lr_fraction=0.02),
-        "training": TrainingConfig(steps=1000, evaluate_every=250, save_every=250),
+        "training": TrainingConfig(steps=3000, evaluate_every=500, save_every=250),
         "fabric": FabricConfig(precision="bf16-mixed"),
     },
     "clone": {
@@ -61,7 +61,7 @@ NANO: Preset = {
         "fabric": FabricConfig(precision="bf16-mixed"),
     },
     "imagine": {
-        "imagination": ImaginationConfig(horizon=12),
+        "imagination": ImaginationConfig(horizon=12, updates_per_rollout=8),
         "batches": BatchesConfig(batch_size=32, length=8),
         # In float32: without gradients autocast would cast the frozen weights anew for every product.
         "optimizer": OptimizerConfig(lr=1e-3, warmup_steps=10, final_lr_fraction=0.1),

@@ -124,3 +124,21 @@ def test_player_is_deterministic_given_its_seed(prior):
         return [player.act(f)["mouse"].tolist() for f in frames]
 
     assert run() == run()
+
+
+def test_a_given_rollout_is_used_as_it_is():
+    """Several updates on one rollout: the loss changes with the heads, the rollout does not."""
+    agent, batch = make(), latent_batch()
+    objective = ImaginationObjective(agent, ImaginationConfig(horizon=3, updates_per_rollout=2))
+    rollout = imagine(agent, batch, objective.config)
+    alive = torch.ones(4, dtype=torch.bool)
+    torch.testing.assert_close(objective(batch, rollout)[0], objective.loss(rollout, alive)[0])
+    optimizer = torch.optim.Adam(objective.trainable_parameters(), 1e-2)
+    losses = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss, _ = objective(batch, rollout)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
