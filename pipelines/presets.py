@@ -64,7 +64,7 @@ NANO: Preset = {
         "imagination": ImaginationConfig(horizon=12, updates_per_rollout=8),
         "batches": BatchesConfig(batch_size=32, length=8),
         # In float32: without gradients autocast would cast the frozen weights anew for every product.
-        "optimizer": OptimizerConfig(lr=1e-3, warmup_steps=10, final_lr_fraction=0.1),
+        "optimizer": OptimizerConfig(lr=2e-3, warmup_steps=10, final_lr_fraction=0.1),
         "training": TrainingConfig(steps=150, evaluate_every=50, save_every=50, log_every=10),
     },
 }
