@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from reverie.nn.transformer import Layer
+from reverie.pipelines.muon import Muon
 from reverie.pipelines.sharding import is_sharded
 
 
@@ -46,15 +47,13 @@ class OptimizerConfig:
 
 
 class MuonAdamW(Optimizer):
-    """torch's Muon for `matrices` and AdamW for the other groups, with one list of groups and one state."""
+    """Muon for `matrices` and AdamW for the other groups, with one list of groups and one state."""
 
     def __init__(
         self, matrices: list[nn.Parameter], groups: list[dict[str, Any]], config: OptimizerConfig
     ) -> None:
-        # match_rms_adamw scales updates to AdamW's usual size, so that both share one learning rate.
-        self._muon = Muon(
-            matrices, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
-        )
+        # Both scale updates to AdamW's usual size and so share one learning rate.
+        self._muon = Muon(matrices, lr=config.lr, weight_decay=config.weight_decay)
         self._adamw = AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
         super().__init__(self._muon.param_groups + self._adamw.param_groups, {})
         self._muon.state = self._adamw.state = self.state

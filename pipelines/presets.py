@@ -33,12 +33,12 @@ NANO: Preset = {
     "tokenizer": {
         "model": TokenizerConfig(width=96, bottleneck_tokens=8, bottleneck_channels=16, context_length=4),
         # A short training: with 0.9 the one tile that matters, the player's, is hidden too often to learn its direction.
-        "objective": TokenizerObjectiveConfig(max_mask_probability=0.3, lpips_fraction=0.25),
+        "objective": TokenizerObjectiveConfig(max_mask_probability=0.3, lpips_fraction=0.1),
         # Many short windows: neighbouring frames teach little more than one of them.
         "batches": BatchesConfig(batch_size=12, length=6),
         "optimizer": OptimizerConfig(name="muon", lr=4e-3, warmup_steps=50, final_lr_fraction=0.05),
         "training": TrainingConfig(steps=1300, evaluate_every=100, save_every=100),
-        "fabric": FabricConfig(precision="bf16-mixed"),
+        "fabric": FabricConfig(precision="auto"),
     },
     "dynamics": {
         "model": DynamicsConfig(width=64, depth=8, context_length=16, num_registers=2),
@@ -49,7 +49,7 @@ NANO: Preset = {
         ),
         "optimizer": OptimizerConfig(name="muon", lr=3e-3, warmup_steps=50, final_lr_fraction=0.02),
         "training": TrainingConfig(steps=3000, evaluate_every=500, save_every=250),
-        "fabric": FabricConfig(precision="bf16-mixed"),
+        "fabric": FabricConfig(precision="auto"),
     },
     "clone": {
         "model": AgentConfig(head_width=128, prediction_length=4),
@@ -58,7 +58,7 @@ NANO: Preset = {
         "relevant_before": 64,
         "optimizer": OptimizerConfig(name="muon", lr=1e-3, warmup_steps=50, final_lr_fraction=0.02),
         "training": TrainingConfig(steps=300, evaluate_every=100, save_every=100),
-        "fabric": FabricConfig(precision="bf16-mixed"),
+        "fabric": FabricConfig(precision="auto"),
     },
     "imagine": {
         "imagination": ImaginationConfig(horizon=12, updates_per_rollout=8),
@@ -83,7 +83,7 @@ SMALL: Preset = {
         "batches": BatchesConfig(batch_size=32, length=16, num_workers=4),
         "optimizer": OptimizerConfig(lr=5e-4, warmup_steps=1000),
         "training": TrainingConfig(steps=100_000, evaluate_every=2000, save_every=2000),
-        "fabric": FabricConfig(precision="bf16-mixed"),
+        "fabric": FabricConfig(precision="auto"),
     },
     "dynamics": {
         "model": DynamicsConfig(width=384, depth=12, num_heads=6, num_kv_heads=2, context_length=32),
@@ -92,14 +92,14 @@ SMALL: Preset = {
         ),
         "optimizer": OptimizerConfig(lr=5e-4, warmup_steps=1000),
         "training": TrainingConfig(steps=200_000, evaluate_every=2000, save_every=2000),
-        "fabric": FabricConfig(precision="bf16-mixed"),
+        "fabric": FabricConfig(precision="auto"),
     },
     "clone": {
         "model": AgentConfig(head_width=512),
         "batches": BatchesConfig(batch_size=16, length=64, num_workers=4),
         "optimizer": OptimizerConfig(lr=3e-4, warmup_steps=500),
         "training": TrainingConfig(steps=50_000, evaluate_every=2000, save_every=2000),
-        "fabric": FabricConfig(precision="bf16-mixed"),
+        "fabric": FabricConfig(precision="auto"),
     },
     "imagine": {
         "imagination": ImaginationConfig(),
@@ -123,7 +123,7 @@ BASE: Preset = {
         "batches": BatchesConfig(batch_size=64, length=16, num_workers=8),
         "optimizer": OptimizerConfig(lr=3e-4, warmup_steps=2000),
         "training": TrainingConfig(steps=200_000, evaluate_every=5000, save_every=5000),
-        "fabric": FabricConfig(precision="bf16-mixed"),
+        "fabric": FabricConfig(precision="auto"),
     },
     "dynamics": {
         "model": DynamicsConfig(
@@ -134,14 +134,14 @@ BASE: Preset = {
         ),
         "optimizer": OptimizerConfig(lr=3e-4, warmup_steps=2000),
         "training": TrainingConfig(steps=300_000, evaluate_every=5000, save_every=5000),
-        "fabric": FabricConfig(precision="bf16-mixed"),
+        "fabric": FabricConfig(precision="auto"),
     },
     "clone": {
         "model": AgentConfig(head_width=768),
         "batches": BatchesConfig(batch_size=16, length=128, num_workers=8),
         "optimizer": OptimizerConfig(lr=1e-4, warmup_steps=1000),
         "training": TrainingConfig(steps=50_000, evaluate_every=5000, save_every=5000),
-        "fabric": FabricConfig(precision="bf16-mixed"),
+        "fabric": FabricConfig(precision="auto"),
     },
     "imagine": {
         "imagination": ImaginationConfig(horizon=32),
@@ -172,7 +172,7 @@ PAPER: Preset = {
         ),
         "optimizer": OptimizerConfig(lr=1e-4, warmup_steps=5000),
         "training": TrainingConfig(steps=500_000, evaluate_every=10_000, save_every=5000),
-        "fabric": FabricConfig(devices=8, strategy="fsdp", precision="bf16-mixed"),
+        "fabric": FabricConfig(devices=8, strategy="fsdp", precision="auto"),
     },
     "dynamics": {
         "model": DynamicsConfig(
@@ -194,14 +194,14 @@ PAPER: Preset = {
         ),
         "optimizer": OptimizerConfig(lr=1e-4, warmup_steps=5000),
         "training": TrainingConfig(steps=500_000, evaluate_every=10_000, save_every=5000),
-        "fabric": FabricConfig(devices=8, strategy="fsdp", precision="bf16-mixed"),
+        "fabric": FabricConfig(devices=8, strategy="fsdp", precision="auto"),
     },
     "clone": {
         "model": AgentConfig(head_width=2048),
         "batches": BatchesConfig(batch_size=32, length=256, num_workers=8),
         "optimizer": OptimizerConfig(lr=3e-5, warmup_steps=1000),
         "training": TrainingConfig(steps=50_000, evaluate_every=5000, save_every=5000),
-        "fabric": FabricConfig(devices=8, strategy="fsdp", precision="bf16-mixed"),
+        "fabric": FabricConfig(devices=8, strategy="fsdp", precision="auto"),
     },
     "imagine": {
         "imagination": ImaginationConfig(horizon=64),

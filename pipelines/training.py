@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from reverie.data.batch import Batch
+from reverie.nn.precision import has_fast_bfloat16
 from reverie.pipelines.metrics import Averages
 from reverie.pipelines.optimization import OptimizerConfig, learning_rate, set_learning_rate
 from reverie.pipelines.session import Processes, Session
@@ -37,8 +38,8 @@ class FabricConfig:
     """Nodes; start the command on each by torchrun or SLURM."""
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     """ddp copies the model to every process, fsdp shards it over them; auto is ddp if there are several."""
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """Arithmetic of the forward pass; weights, batches and losses stay in 32 bits."""
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "32-true"
+    """Arithmetic of the forward pass; weights, batches and losses stay in 32 bits. auto: bf16-mixed where the device is fast at it."""
 
 
 def make_fabric(config: FabricConfig) -> "Fabric":
@@ -105,7 +106,8 @@ def forward(model: nn.Module, batch: Batch, device: torch.device, precision: str
 
     Fabric's own mixed precision would round the batch itself to bfloat16, and with it the latents and rewards that are targets.
     """
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+    mixed = precision == "bf16-mixed" or (precision == "auto" and has_fast_bfloat16(device))
+    with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
         return model(batch.to(device))
 
 
