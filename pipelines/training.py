@@ -39,7 +39,8 @@ class FabricConfig:
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     """ddp copies the model to every process, fsdp shards it over them; auto is ddp if there are several."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "32-true"
-    """Arithmetic of the forward pass; weights, batches and losses stay in 32 bits. auto: bf16-mixed where the device is fast at it."""
+    """Arithmetic of the forward pass; weights, batches and losses stay in 32 bits.
+    auto: bf16-mixed where the device is fast at it."""
 
 
 def make_fabric(config: FabricConfig) -> "Fabric":
