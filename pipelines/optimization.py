@@ -25,7 +25,7 @@ class OptimizerConfig:
     warmup_steps: int = 100
     """Steps over which the learning rate rises linearly from 0."""
     decay: Literal["constant", "linear", "cosine", "trapezoid"] = "cosine"
-    """How the learning rate falls from its peak to `final_lr_fraction` at the last step; trapezoid: linearly in the last fifth."""
+    """How the learning rate falls from its peak to `final_lr_fraction` at the last step; trapezoid: in the last fifth."""
     final_lr_fraction: float = 0.1
     """Learning rate at the end over the peak."""
     weight_decay: float = 0.01
