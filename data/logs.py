@@ -18,7 +18,7 @@ from reverie.data.steps import Steps
 
 LOG_SUFFIXES = (".npz", ".jsonl", ".csv", ".parquet")
 _FIELDS = ("reward", "events", "is_terminal", "action_mask", "reward_mask")
-
+_MOST_BYTES = 1 << 32
 _LARGEST = float(np.finfo(np.float32).max)
 
 Table = dict[str, list[Any]]
@@ -27,8 +27,7 @@ Table = dict[str, list[Any]]
 
 def find_log(video: Path) -> Path | None:
     """The log beside `video`. Raises `UserError` when there are two."""
-    paths = [video.with_suffix(suffix) for suffix in LOG_SUFFIXES]
-    found = [path for path in paths if path.is_file()]
+    found = [path for suffix in LOG_SUFFIXES if (path := video.with_suffix(suffix)).is_file()]
     if len(found) > 1:
         raise UserError(f"{video}: has two logs, {found[0].name} and {found[1].name}; keep one of them.")
     return found[0] if found else None
@@ -50,12 +49,12 @@ def read_log(path: Path) -> dict[str, np.ndarray]:
         raise
     except Exception as error:  # damage raises anything: zlib.error, struct.error, tokenize.TokenError, ...
         reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if "pickle" in reason:  # numpy says so of any garbage, and advises to trust it
+            reason = "it is no archive of plain arrays"
         raise UserError(f"{path}: is no readable log ({reason}); write it again or delete it.") from None
     if not fields:
-        raise UserError(
-            f"{path}: is no readable log (it has no column action/<component>, reward, event/<task> or is_terminal); "
-            f"name its columns so or move it away."
-        )
+        wanted = "action/<component>, reward, event/<task> or is_terminal"
+        raise UserError(f"{path}: has no column {wanted}; name its columns so or move it away.")
     return fields
 
 
@@ -88,7 +87,7 @@ def has_events(fields: Mapping[str, np.ndarray]) -> bool:
 
 
 def is_terminal(fields: Mapping[str, np.ndarray], path: Path) -> bool:
-    """Whether the last frame ended the episode for good: `is_terminal`, or its last row. False if not logged."""
+    """Whether the last frame ended the episode for good: the last row says so. False if not logged."""
     value = np.atleast_1d(fields.get("is_terminal", np.False_))
     if value.ndim != 1 or not value.size or value.dtype.kind not in "biuf":
         raise UserError(f"{path}: is_terminal is not true or false; give 0 or 1, the last row counts.")
@@ -98,6 +97,10 @@ def is_terminal(fields: Mapping[str, np.ndarray], path: Path) -> bool:
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     # Given a path, numpy leaves the file open when it finds no archive in it.
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        if sum(member.file_size for member in archive.zip.infolist()) > _MOST_BYTES:
+            raise UserError(
+                f"{path}: unpacks to more than {_MOST_BYTES:,} bytes; that is no log of one video."
+            )
         return {name: np.asarray(archive[name]) for name in archive.files if _is_field(name)}
 
 
@@ -119,8 +122,7 @@ def _read_csv(path: Path) -> Table:
     rows = [row for row in rows if row]
     if len(set(header)) < len(header) or any(len(row) != len(header) for row in rows):
         raise UserError(
-            f"{path}: is no readable log (a column name is there twice, or rows have different lengths); "
-            f"write one value a column."
+            f"{path}: has a column twice, or rows of different lengths; write one value a column."
         )
     return {name: [_cell(row[i]) for row in rows] for i, name in enumerate(header) if _is_field(name)}
 
@@ -142,9 +144,8 @@ def _read_parquet(path: Path) -> Table:
     try:
         from pyarrow import parquet
     except ImportError:
-        raise UserError(
-            f"{path}: reading parquet needs pyarrow; install it with: pip install 'reverie[parquet]'"
-        ) from None
+        fix = "install it with: pip install 'reverie[parquet]'"
+        raise UserError(f"{path}: reading parquet needs pyarrow; {fix}") from None
     with path.open("rb") as file, parquet.ParquetFile(file) as source:
         names = [name for name in source.schema_arrow.names if _is_field(name)]
         table = source.read(columns=names, use_threads=False)
@@ -225,12 +226,12 @@ def _actions(
     logged = {name[7:]: value for name, value in fields.items() if name.startswith("action/")}
     if not logged:
         return space.null_numpy(n), np.zeros(n, np.bool_)
+    shaped = {name: _shaped(value, name, fields, space, path) for name, value in logged.items()}
+    shapes = {name: (n, *component.shape) for name, component in space.components.items()}
+    if {name: value.shape for name, value in shaped.items()} != shapes:
+        space.check(shaped, n, str(path))  # says what is wrong, of all rows
     mask = _mask(fields, "action_mask", n, path)
     mask[-1:] = False  # the last row is the null action: nothing was taken there
-    shaped = {name: _shaped(value, name, fields, space, path) for name, value in logged.items()}
-    if any(value.shape[:1] != (n,) for value in shaped.values()):
-        space.check(shaped, n, str(path))
-        raise UserError(f"{path}: has another number of rows than its video, {n}; give one row a frame.")
     checked = space.check({name: value[mask] for name, value in shaped.items()}, int(mask.sum()), str(path))
     actions = space.null_numpy(n)
     for name, value in checked.items():

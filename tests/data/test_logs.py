@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -110,9 +112,7 @@ def test_every_kind_comes_back_exactly(suffix: str, tmp_path: Path) -> None:
     for episode in range(3):
         write_video(folder / f"{episode}.mp4", 30, episode)
         write_table(folder / f"{episode}{suffix}", good_table(episode, 30))
-    write_declaration(folder) if suffix != ".npz" else (folder / "actions.json").write_text(
-        json.dumps({"action_space": SPACE.to_json(), "tasks": list(TASKS)})
-    )
+    write_declaration(folder)
     index = run(folder, tmp_path / "out")
     assert not index.content["skipped"] and index.action_space == SPACE
     assert check_loader(index) > 50
@@ -240,11 +240,36 @@ def test_links_and_two_logs_are_listed(tmp_path: Path) -> None:
     assert all("is a link that leads out of the folder" in reason for reason in skipped.values())
 
 
+@pytest.mark.skipif(os.name != "posix", reason="names are text elsewhere")
+def test_a_name_that_is_no_text_is_listed(tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    video = write_video(folder / "good.mp4", 10)
+    os.rename(write_video(folder / "bad.mp4", 10), os.fsencode(folder) + b"/\xff.mp4")
+    index = run(folder, tmp_path / "out")
+    assert index.content["sources"] == [video.name]
+    assert [entry["reason"] for entry in index.content["skipped"]] == [
+        "\ufffd.mp4: its name is not valid UTF-8; rename it."
+    ]
+
+
 def test_missing_pyarrow_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"needs pyarrow; install it with: pip install 'reverie\[parquet\]'"):
         read_log(tmp_path / "a.parquet")
+
+
+def test_a_small_archive_of_endless_zeros_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reverie.data.logs._MOST_BYTES", 1 << 20)
+    np.savez_compressed(tmp_path / "a.npz", reward=np.zeros(1 << 20))
+    with pytest.raises(UserError, match=r"a\.npz: unpacks to more than 1,048,576 bytes"):
+        read_log(tmp_path / "a.npz")
+
+
+def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", reward=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(UserError, match=r"no readable log \(it is no archive of plain arrays\)"):
+        read_log(tmp_path / "a.npz")
 
 
 JUNK = [None, "text", float("nan"), float("inf"), -1, 10**9, 1e300, 2**63, [], [1, 2, 3, 4, 5], "", True, 0.5]
