@@ -49,7 +49,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "Making $(VENV) ..."; $(PYTHON) -m venv --clear $(VENV); }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.4"
 	@$(BIN)/uv pip install --python $(BIN)/python --constraints constraints.txt setuptools
-	@$(BIN)/uv pip install --python $(BIN)/python --constraints constraints.txt --editable ".[crafter,dev]"
+	@$(BIN)/uv pip install --python $(BIN)/python --constraints constraints.txt --editable ".[crafter,parquet,dev]"
 	@touch $@
 
 $(WEIGHTS): $(INSTALLED)

@@ -60,6 +60,8 @@ class Continuous:
 
 Component = Categorical | Binary | Continuous
 _KINDS: dict[str, type[Component]] = {"categorical": Categorical, "binary": Binary, "continuous": Continuous}
+_MOST = 1 << 20
+_HUGE = 1e30
 _NUMPY = {torch.int64: np.int64, torch.bool: np.bool_, torch.float32: np.float32}
 
 
@@ -82,6 +84,8 @@ class ActionSpace:
     @classmethod
     def from_json(cls, data: Mapping[str, Any], place: str = "action_space") -> "ActionSpace":
         """Inverse of `to_json`. Raises `UserError` naming `place`, the component and the allowed kinds or fields."""
+        if not isinstance(data, Mapping) or not all(isinstance(spec, Mapping) for spec in data.values()):
+            raise UserError(f"{place}: the action space should map each name to its kind and n.")
         return cls({name: _component(name, dict(spec), place) for name, spec in data.items()})
 
     def null(self, *leading: int) -> dict[str, Tensor]:
@@ -113,17 +117,36 @@ class ActionSpace:
 
 def _component(name: str, spec: dict[str, Any], place: str) -> Component:
     kind = spec.pop("kind", None)
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise UserError(f"{place}: component {name!r} has kind {kind!r}; use one of {', '.join(_KINDS)}.")
-    if "names" in spec:
-        spec["names"] = tuple(spec["names"])
     try:
+        if "names" in spec:
+            spec["names"] = tuple(spec["names"])
         component = _KINDS[kind](**spec)
     except TypeError as error:
         raise UserError(f"{place}: component {name!r} of kind {kind!r} has wrong fields ({error}).") from None
-    if not isinstance(component.n, int) or component.n < 1:
+    if not _is_int(component.n) or not 1 <= component.n <= _MOST:
         raise UserError(f"{place}: component {name!r} needs a whole number n >= 1, got {component.n!r}.")
+    _check_fields(component, name, place)
     return component
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_fields(component: Component, name: str, place: str) -> None:
+    """A space may be written by hand; whatever is wrong would otherwise surface in the middle of a model."""
+    if not all(isinstance(label, str) for label in component.names):
+        raise UserError(f"{place}: component {name!r} has names that are not text; put quotes around them.")
+    if isinstance(component, Categorical) and not (
+        _is_int(component.null) and 0 <= component.null < component.n
+    ):
+        raise UserError(f"{place}: component {name!r} needs null from 0 to n - 1, got {component.null!r}.")
+    if isinstance(component, Continuous):
+        bounds = (component.low, component.high)
+        if not all(isinstance(b, (int, float)) and abs(b) < _HUGE for b in bounds) or bounds[0] >= bounds[1]:
+            raise UserError(f"{place}: component {name!r} needs finite numbers low < high, got {bounds}.")
 
 
 def _null_value(component: Component) -> float | int | bool:
@@ -146,6 +169,8 @@ def _check_component(value: np.ndarray, name: str, component: Component, rows: i
         raise UserError(
             f"{place}: action {name!r} holds values that are not finite numbers; mask or repair those rows."
         )
+    if not isinstance(component, Continuous) and (value != np.floor(value)).any():
+        raise UserError(f"{place}: action {name!r} holds fractions, but its kind has whole numbers only.")
     low, high = _bounds(component)
     if value.size and (value.min() < low or value.max() > high):
         raise UserError(

@@ -1,22 +1,21 @@
 """What a folder offers for import: recorded episodes, or videos of any kind with or without logs.
 
 A folder with `recording.json` holds recorded episodes (`data.episodes`). Any other folder is searched for videos at
-any depth. A video may have a log of the same schema beside it, `<stem>.npz`; then `actions.json` in the folder
-declares `{"action_space": {...}, "tasks": [...]}`. All fields of such a log are optional.
+any depth. A video may have a log beside it (`data.logs`); what the logs hold is declared or inferred
+(`data.declaration`).
 """
 
-import json
-import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from reverie.data.actions import ActionSpace
+from reverie.data.declaration import declare
 from reverie.data.decoders import open_video
 from reverie.data.episodes import Recording
 from reverie.data.errors import UserError
+from reverie.data.logs import find_log, has_events, is_terminal, log_steps, read_log
 from reverie.data.steps import Steps
 from reverie.data.video_source import VideoInfo
 
@@ -28,16 +27,23 @@ VIDEO_SUFFIXES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One video of a corpus. `name` is its path relative to the folder, with forward slashes."""
+    """One video of a corpus.
+
+    name         its path relative to the folder, with forward slashes
+    keep_suffix  another video differs in the suffix alone
+    problem      why it cannot be used, one sentence; empty if nothing is wrong so far
+    """
 
     name: str
     video: Path
     log: Path | None
+    keep_suffix: bool = False
+    problem: str = ""
 
     @property
     def episode(self) -> str:
-        """The name without its suffix."""
-        return self.name.rpartition(".")[0]
+        """The name, without its suffix unless that is needed to tell videos apart."""
+        return self.name if self.keep_suffix else self.name.rpartition(".")[0]
 
     @property
     def file_bytes(self) -> list[int]:
@@ -47,7 +53,10 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """A folder of sources. `frame_size` and `fps` are given for recorded episodes only."""
+    """A folder of sources. `frame_size` and `fps` are given for recorded episodes only.
+
+    `inferred` is the text of an `actions.yaml` that declares what the logs told; empty where it was declared.
+    """
 
     folder: Path
     action_space: ActionSpace
@@ -55,6 +64,7 @@ class Corpus:
     sources: tuple[Source, ...]
     frame_size: tuple[int, int] | None = None
     fps: float | None = None
+    inferred: str = ""
 
     @property
     def recorded(self) -> bool:
@@ -93,6 +103,8 @@ def inspect(source: Source, corpus: Corpus) -> Inspected:
 
     Raises `UserError` naming the file when the video cannot be opened or the log does not fit.
     """
+    if source.problem:
+        raise UserError(source.problem)
     info = open_video(source.video).probe()
     if source.log is None:
         return Inspected(info=info, steps=Steps.unknown(len(info), corpus.action_space, len(corpus.tasks)))
@@ -100,12 +112,12 @@ def inspect(source: Source, corpus: Corpus) -> Inspected:
         raise UserError(
             f"{source.video}: has no log {source.log.name}; delete it or record this episode again."
         )
-    arrays = _load(source.log)
+    fields = read_log(source.log)
     return Inspected(
         info=info,
-        steps=_steps(arrays, len(info), corpus, source.log),
-        has_events=bool(corpus.tasks) and "events" in arrays,
-        is_terminal=bool(arrays.get("is_terminal", False)),
+        steps=log_steps(fields, len(info), corpus.action_space, corpus.tasks, source.log),
+        has_events=bool(corpus.tasks) and has_events(fields),
+        is_terminal=is_terminal(fields, source.log),
     )
 
 
@@ -125,82 +137,54 @@ def _recorded(folder: Path) -> Corpus:
 
 
 def _videos(folder: Path) -> Corpus:
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() and not path.name.startswith(".")
-    )
-    space, tasks = _declared(folder / "actions.json")
+    sources = [source for path in sorted(folder.rglob("*")) if (source := _source(path, folder)) is not None]
+    names = {source.name for source in sources}
+    stems = Counter(source.episode for source in sources)
+    declared = declare(folder, [source.log for source in sources if source.log is not None])
     return Corpus(
         folder=folder,
-        action_space=space,
-        tasks=tasks,
+        action_space=declared.action_space,
+        tasks=declared.tasks,
         sources=tuple(
-            Source(name=path.relative_to(folder).as_posix(), video=path, log=_sidecar(path)) for path in paths
+            replace(source, keep_suffix=stems[source.episode] > 1 or source.episode in names)
+            for source in sources
         ),
+        inferred=declared.to_yaml() if declared.inferred_from else "",
     )
 
 
-def _sidecar(video: Path) -> Path | None:
-    log = video.with_suffix(".npz")
-    return log if log.is_file() else None
-
-
-def _declared(path: Path) -> tuple[ActionSpace, tuple[str, ...]]:
-    if not path.is_file():
-        return ActionSpace(), ()
-    try:
-        content = json.loads(path.read_text())
-        return ActionSpace.from_json(content["action_space"], str(path)), tuple(content.get("tasks", ()))
-    except UserError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise UserError(
-            f'{path}: cannot be read ({error}); it should be {{"action_space": {{name: {{"kind", "n"}}}}, '
-            f'"tasks": [names]}}.'
-        ) from None
-
-
-def _load(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise UserError(f"{path}: is no readable log ({error}); write it with numpy.savez.") from None
-
-
-def _steps(arrays: Mapping[str, np.ndarray], n: int, corpus: Corpus, path: Path) -> Steps:
-    """The log of all `n` frames; what it does not hold is marked unknown."""
-    unknown = Steps.unknown(n, corpus.action_space, len(corpus.tasks))
-    logged = {name[7:]: value for name, value in arrays.items() if name.startswith("action/")}
-    if logged and not corpus.action_space.components:
-        raise UserError(
-            f"{path}: holds actions but nothing declares their kinds; write {corpus.folder / 'actions.json'} with "
-            f'{{"action_space": {{"{next(iter(logged))}": {{"kind": "categorical", "n": ...}}}}}}.'
-        )
-    mask = np.full(n, bool(logged))
-    mask[-1:] = False  # the last row is the null action: nothing was taken there
-    reward = _rows(arrays, "reward", (n,), path)
-    events = _rows(arrays, "events", (n, len(corpus.tasks)), path)
-    return Steps(
-        actions=corpus.action_space.check(logged, n, str(path)) if logged else unknown.actions,
-        action_mask=mask,
-        action_before=unknown.action_before,
-        action_mask_before=unknown.action_mask_before,
-        reward=unknown.reward if reward is None else reward.astype(np.float32),
-        reward_mask=np.full(n, reward is not None),
-        events=unknown.events if events is None else (events != 0).astype(np.uint8),
-    )
-
-
-def _rows(
-    arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], path: Path
-) -> np.ndarray | None:
-    if name not in arrays:
+def _source(path: Path, folder: Path) -> Source | None:
+    """What lies at `path`, if it is a video, or a link that may lead to videos elsewhere."""
+    outside = _leads_out(path, folder)
+    if path.name.startswith(".") or not (
+        path.suffix.lower() in VIDEO_SUFFIXES or (outside and path.is_dir())
+    ):
         return None
-    value = arrays[name]
-    if value.shape != shape:
-        raise UserError(f"{path}: {name} has shape {value.shape}, expected {shape}; give one row a frame.")
-    if value.dtype.kind not in "biuf" or not np.isfinite(value).all():
-        raise UserError(f"{path}: {name} holds values that are not finite numbers; repair those rows.")
-    return value
+    if not (outside or path.is_file()):
+        return None
+    # A name that is no valid text can be neither printed nor stored.
+    name = os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "replace")
+    if outside:
+        problem = f"{folder / name}: is a link that leads out of the folder; copy the videos into it instead."
+        return Source(name=name, video=path, log=None, problem=problem)
+    if name != path.relative_to(folder).as_posix():
+        problem = f"{folder / name}: its name is not valid UTF-8; rename it."
+        return Source(name=name, video=path, log=None, problem=problem)
+    try:
+        log = find_log(path)
+    except UserError as error:
+        return Source(name=name, video=path, log=None, problem=str(error))
+    if log is not None and _leads_out(log, folder):
+        problem = f"{log}: is a link that leads out of the folder; copy the log into it instead."
+        return Source(name=name, video=path, log=None, problem=problem)
+    return Source(name=name, video=path, log=log)
+
+
+def _leads_out(path: Path, folder: Path) -> bool:
+    """Whether `path` is a link to something outside of `folder`, or to nothing that can be found."""
+    if not path.is_symlink():
+        return False
+    try:
+        return not path.resolve(strict=True).is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # RuntimeError: a circle of links, before Python 3.13
+        return True

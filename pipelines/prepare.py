@@ -75,6 +75,9 @@ def prepare(config: PrepareConfig) -> None:
     from something else, or when the disk is full.
     """
     corpus = find_corpus(config.source)
+    if corpus.inferred:
+        print(f"# inferred from the logs; save as actions.yaml in {corpus.folder} to declare it")
+        print(corpus.inferred)
     with ShardSet(config.out, _identity(config, corpus), max_bytes=round(config.shard_mb * 1e6)) as shards:
         if shards.index is None:
             with explain_full_disk(config.out):
