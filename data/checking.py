@@ -6,6 +6,7 @@ Nothing is changed here; `data.rebuild` makes an index from shards.
 import hashlib
 import io
 import json
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -26,7 +27,20 @@ from reverie.data.steps import Steps
 LAGS = (-1, 0, 1)
 _NOT_IN_META = ("split", "shard", "key", "members")
 _HASH_BYTES = 1 << 22
-_UNREADABLE = (ValueError, KeyError, TypeError, OSError, EOFError, NotImplementedError, zlib.error)
+_UNREADABLE = (
+    *(
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        OSError,
+        EOFError,
+        NotImplementedError,
+    ),
+    *(zlib.error, struct.error, zipfile.BadZipFile, av.FFmpegError),
+)
+"""What the readers of mp4, npz, npy and json raise on damaged bytes."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +133,7 @@ def check_clip(reader: ShardReader, sample: Sample) -> tuple[np.ndarray, Steps]:
         if index.latent_shape is not None:
             return _whole_latents(reader, sample, index.latent_shape), steps
         return strict_frames(reader.member(sample, "clip.mp4"), sample.n, index.frame_size), steps
-    except (*_UNREADABLE, zipfile.BadZipFile, av.FFmpegError) as error:
+    except _UNREADABLE as error:
         raise UserError(f"{place}: {_reason(error)}") from None
 
 

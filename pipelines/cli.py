@@ -139,17 +139,20 @@ def _parser(name: str, cls: type) -> Any:
 
 
 def _spelled_out(cls: type, arguments: Sequence[str]) -> list[str]:
-    """`arguments` with --path before a leading word, where `cls` has a path, and =true behind lone switches."""
+    """`arguments` with --path before a first or last lone word, if `cls` has a path, and =true behind switches."""
     hints = get_type_hints(cls)
     switches = {f"--{name}" for name, kind in hints.items() if kind is bool}
-    full = list(arguments)
-    if full and not full[0].startswith("-") and "path" in hints:
-        full.insert(0, "--path")
-    following = [*full, ""][1:]
-    lone = [
-        a in switches and b.lower() not in ("true", "false") for a, b in zip(full, following, strict=True)
-    ]
-    return [f"{a}=true" if alone else a for a, alone in zip(full, lone, strict=True)]
+    full: list[str] = []
+    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
+        lone = argument in switches and following.lower() not in ("true", "false")
+        full.append(f"{argument}=true" if lone else argument)
+    if "path" not in hints or not full:
+        return full
+    if not full[0].startswith("-"):
+        return ["--path", *full]
+    ends_in_word = len(full) > 1 and not full[-1].startswith("-")
+    belongs_to_flag = ends_in_word and full[-2].startswith("-") and "=" not in full[-2]
+    return [*full[:-1], "--path", full[-1]] if ends_in_word and not belongs_to_flag else full
 
 
 def _preset_defaults(name: str, arguments: Sequence[str]) -> dict[str, Any]:

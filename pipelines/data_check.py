@@ -9,7 +9,7 @@ import numpy as np
 
 from reverie.data.checking import LAGS, Alignment, Problem, all_samples, check_clip, check_shard
 from reverie.data.errors import UserError
-from reverie.data.index import Sample, ShardIndex
+from reverie.data.index import INDEX, Sample, ShardIndex
 from reverie.data.reader import ShardReader
 from reverie.data.rebuild import BACKUP, completed, declared_header, gather, old_header, replace_index
 from reverie.pipelines.progress import meter
@@ -27,14 +27,17 @@ class CheckConfig:
     """With --repair, where index.json and its copy are gone: the source's actions.json or recording.json."""
 
 
+_RECORD = ("name", "bytes", "sha256", "frames")
+
+
 def check(config: CheckConfig) -> None:
     """Prints what is wrong, and how actions fit the pictures. Raises `UserError` when something is wrong."""
     if config.repair:
         _repair(config)
         return
     index = ShardIndex.load(config.path)
+    alignment, samples = Alignment(), _planned(index)
     problems = _check_shards(index)
-    alignment, samples = Alignment(), all_samples(index)
     intact = _intact(index, samples, problems, alignment)
     print(f"{len(intact)} of {len(samples)} clips are intact, in {len(index.content['shards'])} shards")
     print("\n".join(alignment_lines(alignment)))
@@ -57,6 +60,20 @@ def alignment_lines(alignment: Alignment) -> list[str]:
 
 
 _READING = "The difference should be largest at lag +0; largest at +1: the source logs actions one frame late, at -1: one early."
+
+
+def _planned(index: ShardIndex) -> list[Sample]:
+    """The clips of an index that has all its fields."""
+    try:
+        for name in ("action_space", "tasks", "fps", "frame_size"):
+            getattr(index, name)
+        for record in index.content["shards"]:
+            _ = [record[name] for name in _RECORD]
+        return all_samples(index)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"{index.folder / INDEX}: lacks fields or has wrong ones ({error}); --repair makes it anew."
+        ) from None
 
 
 def _check_shards(index: ShardIndex) -> list[Problem]:
