@@ -24,7 +24,7 @@ class CheckConfig:
     repair: bool = False
     """Make index.json anew from the shards, without damaged clips; the old one becomes index.json.bak."""
     actions: Path | None = None
-    """With --repair, where index.json and its copy are gone: the source's actions.json or recording.json."""
+    """The source's actions.json or recording.json, for repair where index.json and its copy are gone."""
 
 
 _RECORD = ("name", "bytes", "sha256", "frames")
