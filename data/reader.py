@@ -4,6 +4,7 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from math import prod
@@ -21,6 +22,17 @@ from reverie.data.video import read_frames
 _MAX_OPEN_SHARDS = 64
 _CACHED_STEPS = 4096
 _NPY_HEADER_LIMIT = 1024
+_UNREADABLE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    OSError,
+    EOFError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What numpy and zipfile raise on damaged archives."""
 
 
 class BrokenSample(UserError):
@@ -128,7 +140,7 @@ class ShardReader:
     def _parse_steps(self, sample: Sample) -> Steps:
         try:
             return Steps.from_npz(self.member(sample, "steps.npz"))
-        except (ValueError, KeyError, TypeError, zipfile.BadZipFile, OSError) as error:
+        except _UNREADABLE as error:
             raise self._broken(sample, error) from None
 
     def _read(self, shard: str, offset: int, size: int) -> bytes:

@@ -48,12 +48,12 @@ def rollout_video(truth: np.ndarray, predicted: Mapping[str, np.ndarray], contex
 
     Grey frames were given to the model, orange ones are predictions.
     """
-    return _mp4(_rollout_frames(truth, predicted, context), fps)
+    return mp4(_rollout_frames(truth, predicted, context), fps)
 
 
 def episode_video(episode: Episode, space: ActionSpace, fps: float) -> bytes:
     """A played episode as an mp4, with the step, the action taken there and the tasks accomplished so far."""
-    return _mp4(_episode_frames(episode, space), fps)
+    return mp4(_episode_frames(episode, space), fps)
 
 
 def action_text(space: ActionSpace, action: Mapping[str, np.ndarray]) -> str:
@@ -104,7 +104,8 @@ def _episode_frames(episode: Episode, space: ActionSpace) -> Iterator[np.ndarray
         yield above([picture, label(text, width), label(", ".join(done) or "no task yet", width)], gap=0)
 
 
-def _mp4(frames: Iterator[np.ndarray], fps: float) -> bytes:
+def mp4(frames: Iterator[np.ndarray], fps: float) -> bytes:
+    """Frames (H, W, 3) uint8 as an mp4 that browsers play, at most at `MAX_FPS`."""
     images = [_padded(frame) for frame in frames]
     buffer = io.BytesIO()
     encode_video(buffer, images + images[-1:] * HOLD, min(fps, MAX_FPS), quality="high")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 
@@ -46,6 +46,9 @@ COMMANDS = {
     ),
     "demo": Command("demo", "DemoConfig", "demo", "all of the above on a small game"),
     "info": Command("info", "InfoConfig", "info", "print parameter counts, or what a folder holds"),
+    "data info": Command("data_info", "DataInfoConfig", "data_info", "count what shards hold"),
+    "data show": Command("data_show", "ShowConfig", "show", "a page with pictures and films of the clips"),
+    "data check": Command("data_check", "CheckConfig", "check", "check every byte and clip of shards"),
     "fetch-weights": Command("fetch", "FetchConfig", "fetch", "download the weights of LPIPS once"),
 }
 
@@ -59,9 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[0] == "--version":
         print(f"reverie {__version__}")
         return 0
-    if given[0] not in COMMANDS:
-        return _fail(f"unknown command {given[0]!r}; use one of {', '.join(COMMANDS)}.", USAGE_ERROR)
-    return _run(given[0], given[1:])
+    if given[0] in COMMANDS:
+        return _run(given[0], given[1:])
+    if any(name.startswith(f"{given[0]} ") for name in COMMANDS):
+        return _run_member(given[0], given[1:])
+    return _fail(f"unknown command {given[0]!r}; use one of {', '.join(COMMANDS)}.", USAGE_ERROR)
 
 
 def parse(name: str, arguments: Sequence[str]) -> Any:
@@ -71,11 +76,26 @@ def parse(name: str, arguments: Sequence[str]) -> Any:
     parser = _parser(name, cls)
     try:
         parser.set_defaults(_preset_defaults(name, arguments))
-        settings = parser.parse_args(arguments)
+        settings = parser.parse_args(_spelled_out(cls, arguments))
         values = parser.instantiate(settings)
         return cls(**{field.name: getattr(values, field.name) for field in fields(cls)})
     except (ArgumentError, ValueError, TypeError) as error:
         raise UserError(f"{_one_line(error)}; see `reverie {name} --help`.") from None
+
+
+def _run_member(group: str, arguments: Sequence[str]) -> int:
+    """Runs a command of two words, of which `group` is the first."""
+    members = [name.split(" ")[1] for name in COMMANDS if name.startswith(f"{group} ")]
+    if not arguments:
+        return _fail(
+            f"{group}: needs one of {', '.join(members)}; see `reverie {group} --help`.", USAGE_ERROR
+        )
+    if arguments[0] in ("-h", "--help", "help"):
+        print(_usage(f"{group} "))
+        return 0
+    if arguments[0] not in members:
+        return _fail(f"{group}: unknown {arguments[0]!r}; use one of {', '.join(members)}.", USAGE_ERROR)
+    return _run(f"{group} {arguments[0]}", arguments[1:])
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:
@@ -118,6 +138,23 @@ def _parser(name: str, cls: type) -> Any:
     return parser
 
 
+def _spelled_out(cls: type, arguments: Sequence[str]) -> list[str]:
+    """`arguments` with --path before a first or last lone word, if `cls` has a path, and =true behind switches."""
+    hints = get_type_hints(cls)
+    switches = {f"--{name}" for name, kind in hints.items() if kind is bool}
+    full: list[str] = []
+    for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
+        lone = argument in switches and following.lower() not in ("true", "false")
+        full.append(f"{argument}=true" if lone else argument)
+    if "path" not in hints or not full:
+        return full
+    if not full[0].startswith("-"):
+        return ["--path", *full]
+    ends_in_word = len(full) > 1 and not full[-1].startswith("-")
+    belongs_to_flag = ends_in_word and full[-2].startswith("-") and "=" not in full[-2]
+    return [*full[:-1], "--path", full[-1]] if ends_in_word and not belongs_to_flag else full
+
+
 def _preset_defaults(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     """The chosen preset's settings for command `name`, with dotted keys."""
     from reverie.pipelines.configs import flatten, to_plain
@@ -157,10 +194,14 @@ def _flag_values(arguments: Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _usage() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items()]
-    return "\n".join(["usage: reverie <command> [--help] [--config FILE] [--field VALUE ...]", "", *lines])
+def _usage(group: str = "") -> str:
+    """The commands, or those that begin with `group`."""
+    shown = {name: command for name, command in COMMANDS.items() if name.startswith(group)}
+    width = max(map(len, shown))
+    lines = [f"  {name:{width}}  {command.summary}" for name, command in shown.items()]
+    return "\n".join(
+        [f"usage: reverie {group}<command> [--help] [--config FILE] [--field VALUE ...]", "", *lines]
+    )
 
 
 def _one_line(error: Exception) -> str:

@@ -1,9 +1,14 @@
-"""A tiny corpus, recorded and prepared by the real stages."""
+"""A tiny corpus, recorded and prepared by the real stages, and shards whose pictures show their actions."""
+
+import shutil
+from pathlib import Path
 
 import pytest
 
+from reverie.data.video import encode_video
 from reverie.pipelines.prepare import PrepareConfig, prepare
 from reverie.pipelines.record import RecordConfig, record
+from tests.data.corpus import EVENTS, LENGTHS, draw, taken_actions, write_recording
 from tests.pipelines.stages import Corpus
 
 
@@ -13,3 +18,30 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     record(RecordConfig(out=root / "episodes", env="minigrid-doorkey", episodes=8, seed=1, skill=(0.9, 1.0)))
     prepare(PrepareConfig(source=root / "episodes", out=root / "shards", workers=1))
     return Corpus(root)
+
+
+@pytest.fixture(scope="session")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_recording(tmp_path_factory.mktemp("recording"), LENGTHS, EVENTS)
+
+
+@pytest.fixture(scope="session")
+def whole(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole")
+    prepare(PrepareConfig(source=recording, out=out, clip_length=32, shard_mb=0.04, validation_fraction=0.2))
+    return out
+
+
+@pytest.fixture
+def shards(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "shards"))
+
+
+@pytest.fixture(scope="session")
+def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source, out = tmp_path_factory.mktemp("videos"), tmp_path_factory.mktemp("unlabelled")
+    for episode in range(2):
+        frames = draw(episode, taken_actions(episode, 30), 30)
+        encode_video(source / f"{episode}.mp4", frames, 10, quality="lossless")
+    prepare(PrepareConfig(source=source, out=out, clip_length=16, workers=1))
+    return out

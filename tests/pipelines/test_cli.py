@@ -26,6 +26,9 @@ NEEDED = {
     "evaluate": [*PATHS, "--tokenizer", "t"],
     "demo": ["--out", "o"],
     "info": [],
+    "data info": ["d"],
+    "data show": ["d"],
+    "data check": ["--path", "d"],
     "fetch-weights": [],
 }
 FILES = sorted((ROOT / "configs").rglob("*.yaml"))
@@ -106,6 +109,9 @@ def test_later_sources_win(tmp_path: Path) -> None:
         (["dynamics", "--out", "o"], "data"),
         (["dynamics", *PATHS, "--config", "missing.yaml"], "missing.yaml"),
         (["dynamcs"], "unknown command 'dynamcs'"),
+        (["data"], "data: needs one of info, show, check"),
+        (["data", "inof"], "data: unknown 'inof'; use one of info, show, check"),
+        (["data", "check"], "path"),
     ],
 )
 def test_usage_mistakes_are_one_line(

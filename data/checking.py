@@ -1,0 +1,214 @@
+"""Do shards hold what their index says? Every byte, every clip, and whether actions fit the pictures.
+
+Nothing is changed here; `data.rebuild` makes an index from shards.
+"""
+
+import hashlib
+import io
+import json
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from reverie.data.actions import ActionSpace
+from reverie.data.errors import UserError
+from reverie.data.index import Sample, ShardIndex
+from reverie.data.members import Listing, is_plain, list_members
+from reverie.data.reader import ShardReader
+from reverie.data.steps import Steps
+
+LAGS = (-1, 0, 1)
+_NOT_IN_META = ("split", "shard", "key", "members")
+_HASH_BYTES = 1 << 22
+_UNREADABLE = (
+    *(
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        OSError,
+        EOFError,
+        NotImplementedError,
+    ),
+    *(zlib.error, struct.error, zipfile.BadZipFile, av.FFmpegError),
+)
+"""What the readers of mp4, npz, npy and json raise on damaged bytes."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong: the shard or clip, and what is wrong with it."""
+
+    place: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.text}"
+
+
+@dataclass
+class Alignment:
+    """How much frames change after an action and after none, with the actions moved by `LAGS` frames.
+
+    sums, counts  (len(LAGS), 2): of the mean absolute change into a frame; column 1: an action led to it, 0: null did
+    """
+
+    sums: np.ndarray = field(default_factory=lambda: np.zeros((len(LAGS), 2)))
+    counts: np.ndarray = field(default_factory=lambda: np.zeros((len(LAGS), 2), np.int64))
+
+    def add(self, frames: np.ndarray, steps: Steps, space: ActionSpace) -> None:
+        """Takes one clip: frames (n, ...) and their log."""
+        if len(frames) < 2 or not space.components:
+            return
+        change = np.array([_difference(a, b) for a, b in zip(frames, frames[1:], strict=False)])
+        actions, known = steps.actions_into(0, len(frames))
+        acting = is_acting(actions, space)
+        for row, lag in enumerate(LAGS):
+            into = np.arange(1, len(frames)) + lag
+            inside = (into >= 0) & (into < len(frames))
+            use = inside & known[into.clip(0, len(frames) - 1)]
+            for column in (0, 1):
+                chosen = use & (acting[into.clip(0, len(frames) - 1)] == column)
+                self.sums[row, column] += change[chosen].sum()
+                self.counts[row, column] += chosen.sum()
+
+    def means(self) -> np.ndarray:
+        """(len(LAGS), 2) mean change after null and after an action; nan where there is none."""
+        return np.where(self.counts > 0, self.sums / np.maximum(self.counts, 1), np.nan)
+
+
+def is_acting(actions: dict[str, np.ndarray], space: ActionSpace) -> np.ndarray:
+    """(n,) bool: some component differs from its null action. Actions: component -> (n, ...)."""
+    null = space.null_numpy()
+    differs = [(actions[name] != null[name]).reshape(len(actions[name]), -1).any(1) for name in null]
+    return np.logical_or.reduce(differs)
+
+
+def check_shard(folder: Path, record: dict[str, Any], samples: list[Sample]) -> Iterator[Problem]:
+    """Size, checksum and members of one shard against its record in the index and its samples there."""
+    name = record["name"]
+    path = folder / name
+    if not is_plain(name) or not path.is_file():
+        yield Problem(name, "is missing" if is_plain(name) else "is no plain file name")
+        return
+    size, digest = path.stat().st_size, file_sha256(path)
+    if size != record["bytes"]:
+        yield Problem(name, f"has {size:,} bytes, the index says {record['bytes']:,}")
+    if digest != record["sha256"]:
+        yield Problem(name, f"has sha256 {digest[:12]}..., the index says {record['sha256'][:12]}...")
+    listing = list_members(path)
+    yield from foreign_members(name, listing)
+    yield from _check_places(name, listing, samples)
+
+
+def foreign_members(shard: str, listing: Listing) -> Iterator[Problem]:
+    """Members whose names could write outside a folder, or that are no regular files."""
+    for name in listing.foreign:
+        yield Problem(
+            shard, f"holds {name!r}, which is no plain file; do not unpack it, prepare the data again"
+        )
+
+
+def check_clip(reader: ShardReader, sample: Sample) -> tuple[np.ndarray, Steps]:
+    """Frames (n, H, W, 3), or latents (n, N_z, D_z), and log of a clip that is as the index says.
+
+    Raises `UserError` saying what is wrong with it.
+    """
+    index = reader.index
+    place = f"{sample.shard}: {sample.key}"
+    if not is_plain(sample.shard):
+        raise UserError(f"{place}: its shard is no plain file name")
+    try:
+        _check_meta(reader, sample)
+        steps = Steps.from_npz(reader.member(sample, "steps.npz"))
+        _check_steps(steps, index, sample.n)
+        if index.latent_shape is not None:
+            return _whole_latents(reader, sample, index.latent_shape), steps
+        return strict_frames(reader.member(sample, "clip.mp4"), sample.n, index.frame_size), steps
+    except _UNREADABLE as error:
+        raise UserError(f"{place}: {_reason(error)}") from None
+
+
+def strict_frames(content: bytes, n: int, size: tuple[int, int]) -> np.ndarray:
+    """(n, H, W, 3) uint8 of an mp4; raises on damage that players, and the loader, would smooth over."""
+    with av.open(io.BytesIO(content)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.options = {"err_detect": "explode"}
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    if len(frames) != n:
+        raise UserError(f"its video has {len(frames)} frames, not {n}")
+    if frames[0].shape[0] < size[0] or frames[0].shape[1] < size[1]:
+        raise UserError(f"its video has frames of {frames[0].shape[:2]}, smaller than {size}")
+    return np.stack([frame[: size[0], : size[1]] for frame in frames])
+
+
+def all_samples(index: ShardIndex) -> list[Sample]:
+    """The clips of all splits."""
+    return [sample for split in index.splits for sample in index.samples(split)]
+
+
+def file_sha256(path: Path) -> str:
+    """Checksum of a file of any size."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(_HASH_BYTES):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _check_places(shard: str, listing: Listing, samples: list[Sample]) -> Iterator[Problem]:
+    there = listing.places()
+    for sample in samples:
+        for extension, place in sample.members.items():
+            found = there.get(f"{sample.key}.{extension}")
+            if found is None:
+                yield Problem(f"{shard}: {sample.key}", f"the tar holds no whole {extension}")
+            elif found != place:
+                yield Problem(
+                    f"{shard}: {sample.key}", f"{extension} lies at {found}, the index says {place}"
+                )
+
+
+def _check_meta(reader: ShardReader, sample: Sample) -> None:
+    index, meta = reader.index, json.loads(reader.member(sample, "meta.json"))
+    said = {name: value for name, value in sample.to_json().items() if name not in _NOT_IN_META}
+    said |= {"fps": index.fps, "size": list(index.frame_size)}
+    for name in sorted(said.keys() | meta.keys()):
+        if said.get(name) != meta.get(name):
+            raise UserError(f"meta.json has {name} = {meta.get(name)}, the index says {said.get(name)}")
+
+
+def _check_steps(steps: Steps, index: ShardIndex, n: int) -> None:
+    rows = {"action_mask": steps.action_mask, "reward": steps.reward, "reward_mask": steps.reward_mask}
+    for name, value in rows.items():
+        if value.shape != (n,):
+            raise UserError(f"steps.npz: {name} has shape {value.shape}, expected {(n,)}")
+    if steps.events.shape != (n, len(index.tasks)):
+        raise UserError(f"steps.npz: events has shape {steps.events.shape}, expected {(n, len(index.tasks))}")
+    index.action_space.check(steps.actions, n, "steps.npz")
+
+
+def _whole_latents(reader: ShardReader, sample: Sample, shape: tuple[int, int]) -> np.ndarray:
+    latents = np.load(io.BytesIO(reader.member(sample, "latents.npy")), allow_pickle=False)
+    if latents.shape != (sample.n, *shape) or latents.dtype != np.float16:
+        raise UserError(f"latents.npy is {latents.dtype} {latents.shape}, not float16 {(sample.n, *shape)}")
+    if not np.isfinite(latents).all():
+        raise UserError("latents.npy holds values that are not finite")
+    return latents
+
+
+def _difference(before: np.ndarray, after: np.ndarray) -> float:
+    return float(np.abs(after.astype(np.float32) - before.astype(np.float32)).mean())
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split()).rstrip(".")
+    return text if isinstance(error, UserError) else f"cannot be read ({text or type(error).__name__})"

@@ -1,0 +1,146 @@
+"""`reverie data check`: every byte, clip and log of shards against their index, and repair of the index."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from reverie.data.checking import LAGS, Alignment, Problem, all_samples, check_clip, check_shard
+from reverie.data.errors import UserError
+from reverie.data.index import INDEX, Sample, ShardIndex
+from reverie.data.reader import ShardReader
+from reverie.data.rebuild import BACKUP, completed, declared_header, gather, old_header, replace_index
+from reverie.pipelines.progress import meter
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig:
+    """Checks every byte and every clip of shards; exit code 1 when something is wrong."""
+
+    path: Path
+    """Folder of video or latent shards; may stand without --path."""
+    repair: bool = False
+    """Make index.json anew from the shards, without damaged clips; the old one becomes index.json.bak."""
+    actions: Path | None = None
+    """The source's actions.json or recording.json, for repair where index.json and its copy are gone."""
+
+
+_RECORD = ("name", "bytes", "sha256", "frames")
+
+
+def check(config: CheckConfig) -> None:
+    """Prints what is wrong, and how actions fit the pictures. Raises `UserError` when something is wrong."""
+    if config.repair:
+        _repair(config)
+        return
+    index = ShardIndex.load(config.path)
+    alignment, samples = Alignment(), _planned(index)
+    problems = _check_shards(index)
+    intact = _intact(index, samples, problems, alignment)
+    print(f"{len(intact)} of {len(samples)} clips are intact, in {len(index.content['shards'])} shards")
+    print("\n".join(alignment_lines(alignment)))
+    if problems:
+        _list(problems)
+        raise UserError(
+            f"{config.path}: {_count(problems)}; `reverie data check --repair` makes an index without damaged clips."
+        )
+
+
+def alignment_lines(alignment: Alignment) -> list[str]:
+    """The statistics as a small table, and how to read it."""
+    if not (alignment.counts.min(axis=1) > 0).any():
+        return ["alignment: not measurable, it needs frames after known actions and after known null actions"]
+    lines = ["alignment: mean absolute change into a frame, by the action that led to it", ""]
+    lines.append(f"{'lag':>5}{'after an action':>18}{'after null':>13}{'difference':>13}")
+    for lag, (null, acting) in zip(LAGS, alignment.means(), strict=True):
+        lines.append(f"{lag:>+5}{acting:>18.3f}{null:>13.3f}{acting - null:>+13.3f}")
+    return [*lines, "", _READING]
+
+
+_READING = "The difference should be largest at lag +0; largest at +1: the source logs actions one frame late, at -1: one early."
+
+
+def _planned(index: ShardIndex) -> list[Sample]:
+    """The clips of an index that has all its fields."""
+    try:
+        for name in ("action_space", "tasks", "fps", "frame_size"):
+            getattr(index, name)
+        for record in index.content["shards"]:
+            _ = [record[name] for name in _RECORD]
+        return all_samples(index)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"{index.folder / INDEX}: lacks fields or has wrong ones ({error}); --repair makes it anew."
+        ) from None
+
+
+def _check_shards(index: ShardIndex) -> list[Problem]:
+    problems: list[Problem] = []
+    samples: dict[str, list[Sample]] = defaultdict(list)
+    for sample in all_samples(index):
+        samples[sample.shard].append(sample)
+    with meter("shards", len(index.content["shards"])) as shown:
+        for record in index.content["shards"]:
+            problems += check_shard(index.folder, record, samples[record["name"]])
+            shown.update()
+    return problems
+
+
+def _intact(
+    index: ShardIndex, samples: Sequence[Sample], problems: list[Problem], alignment: Alignment
+) -> list[Sample]:
+    """The clips that are as the index says; the others go to `problems`."""
+    reader, intact = ShardReader(index), []
+    try:
+        with meter("clips", len(samples)) as shown:
+            for sample in samples:
+                try:
+                    alignment.add(*check_clip(reader, sample), index.action_space)
+                    intact.append(sample)
+                except UserError as error:
+                    problems.append(Problem(*_place_and_text(sample, error)))
+                shown.update()
+    finally:
+        reader.close()
+    return intact
+
+
+def _place_and_text(sample: Sample, error: UserError) -> tuple[str, str]:
+    place = f"{sample.shard}: {sample.key}"
+    return place, str(error).removeprefix(f"{place}: ")
+
+
+def _repair(config: CheckConfig) -> None:
+    problems: list[Problem] = []
+    gathered = gather(config.path, problems)
+    header = old_header(config.path) or declared_header(gathered, config.actions)
+    samples = [Sample.from_json(entry) for entry in gathered.content["samples"]]
+    candidate = ShardIndex(
+        config.path, {**header, "shards": gathered.content["shards"], "splits": [], "samples": []}
+    )
+    problems_before = len(problems)
+    intact = _intact(candidate, samples, problems, Alignment())
+    if not intact:
+        raise UserError(
+            f"{config.path}: no clip is intact ({problems[problems_before]}); index.json is untouched."
+        )
+    changed = replace_index(completed(config.path, header, intact))
+    if problems:
+        _list(problems)
+    frames = int(np.sum([sample.n for sample in intact]))
+    print(
+        f"index of {len(intact)} clips, {frames} frames: "
+        + ("rebuilt" if changed else "was right, unchanged")
+    )
+    if changed and (config.path / BACKUP).is_file():
+        print(f"the old index is {config.path / BACKUP}")
+
+
+def _list(problems: Sequence[Problem]) -> None:
+    print("\n".join(f"wrong: {problem}" for problem in problems))
+
+
+def _count(problems: Sequence[Problem]) -> str:
+    return "1 problem" if len(problems) == 1 else f"{len(problems)} problems"

@@ -1,0 +1,135 @@
+"""`reverie data info`: what shards hold, from their index and logs alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from reverie.data.actions import Binary, Categorical
+from reverie.data.checking import all_samples
+from reverie.data.index import Sample, ShardIndex
+from reverie.data.reader import ShardReader
+from reverie.data.steps import Steps
+from reverie.data.summary import ComponentTally, SplitSummary, Summary, summarize
+from reverie.pipelines.progress import meter
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataInfoConfig:
+    """Counts hours, episodes, actions, tasks and what was skipped; decodes no video."""
+
+    path: Path
+    """Folder of video or latent shards; may stand without --path."""
+
+
+def data_info(config: DataInfoConfig) -> None:
+    """Prints tables. Raises `UserError` when the index or a log cannot be read."""
+    index = ShardIndex.load(config.path)
+    summary = summarize(_clips(index), index.action_space, len(index.tasks))
+    console = Console(highlight=False)
+    console.print(escape(_headline(index)))
+    tables = {"": split_table(index, summary), **action_tables(summary), **task_table(index, summary)}
+    for title, table in tables.items():
+        console.print(escape(title))
+        console.print(table)
+    skipped = index.content.get("skipped", [])
+    console.print(f"sources: {len(index.content.get('sources', []))} used, {len(skipped)} skipped")
+    for entry in skipped:
+        console.print(escape(f"  {entry['source']}: {entry['reason']}"))
+
+
+def split_table(index: ShardIndex, summary: Summary) -> Table:
+    """A row per split, and one for all."""
+    table = _table(["split", "hours", "frames", "clips", "episodes", "with actions", "frames labelled"])
+    for name, split in summary.splits.items():
+        table.add_row(name, *_split_cells(index, [split]))
+    table.add_row("all", *_split_cells(index, list(summary.splits.values())))
+    return table
+
+
+def action_tables(summary: Summary) -> dict[str, Table]:
+    """Title -> how often each class was chosen and each key was down; mean and range of each number."""
+    return {
+        f"action {name}, {tally.rows:,} known": _action_table(tally)
+        for name, tally in summary.actions.items()
+    }
+
+
+def task_table(index: ShardIndex, summary: Summary) -> dict[str, Table]:
+    """Title -> events of each task and episodes with at least one; empty without tasks."""
+    if not index.tasks:
+        return {}
+    table = _table(["task", "events", "episodes with one"])
+    for i, task in enumerate(index.tasks):
+        splits = summary.splits.values()
+        events = sum(int(split.events[i]) for split in splits)
+        episodes = sum(len(split.accomplished_in[i]) for split in splits)
+        table.add_row(escape(task), f"{events:,}", f"{episodes:,}")
+    return {"tasks": table}
+
+
+def _clips(index: ShardIndex) -> Iterator[tuple[Sample, Steps]]:
+    samples, reader = all_samples(index), ShardReader(index)
+    try:
+        with meter("read logs", len(samples)) as shown:
+            for sample in samples:
+                yield sample, reader.steps(sample)
+                shown.update()
+    finally:
+        reader.close()
+
+
+def _headline(index: ShardIndex) -> str:
+    height, width = index.frame_size
+    kind = "video" if index.latent_shape is None else f"latents {index.latent_shape} of frames"
+    return f"{kind} {height} x {width}, {index.fps:g} fps, stored {_quality(index)}: {index.folder}"
+
+
+def _quality(index: ShardIndex) -> str:
+    if "storage_mse" not in index.content:
+        return "with unknown loss"
+    psnr = index.storage_psnr
+    return "bit-exact" if psnr == inf else f"at PSNR {psnr:.1f} dB"
+
+
+def _split_cells(index: ShardIndex, splits: list[SplitSummary]) -> list[str]:
+    frames = sum(split.frames for split in splits)
+    known = sum(split.known for split in splits)
+    return [
+        f"{frames / index.fps / 3600:.3f}",
+        f"{frames:,}",
+        f"{sum(split.clips for split in splits):,}",
+        f"{sum(len(split.episodes) for split in splits):,}",
+        f"{sum(len(split.labelled) for split in splits):,}",
+        f"{known / frames:.1%}" if frames else "-",
+    ]
+
+
+def _action_table(tally: ComponentTally) -> Table:
+    rows = max(tally.rows, 1)
+    match tally.component:
+        case Categorical():
+            table = _table(["class", "count", "share"])
+            for label, count in zip(tally.names(), tally.totals, strict=True):
+                table.add_row(escape(label), f"{int(count):,}", f"{count / rows:.1%}")
+        case Binary():
+            table = _table(["key", "down", "rate"])
+            for label, count in zip(tally.names(), tally.totals, strict=True):
+                table.add_row(escape(label), f"{int(count):,}", f"{count / rows:.1%}")
+        case _:
+            table = _table(["number", "mean", "min", "max"])
+            values = zip(tally.names(), tally.totals / rows, tally.low, tally.high, strict=True)
+            for label, *numbers in values:
+                table.add_row(escape(label), *(f"{x:+.3f}" if tally.rows else "-" for x in numbers))
+    return table
+
+
+def _table(columns: list[str]) -> Table:
+    table = Table()
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left", overflow="fold")
+    return table
