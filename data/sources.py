@@ -2,7 +2,8 @@
 
 A folder with `recording.json` holds recorded episodes (`data.episodes`). Any other folder is searched for videos at
 any depth. A video may have a log of the same schema beside it, `<stem>.npz`; then `actions.json` in the folder
-declares `{"action_space": {...}, "tasks": [...]}`. All fields of such a log are optional.
+declares `{"action_space": {...}, "tasks": [...]}`. All fields of such a log are optional. If a video has a VPT log
+beside it, the folder holds VPT recordings (`data.vpt`).
 """
 
 import json
@@ -17,8 +18,11 @@ from reverie.data.actions import ActionSpace
 from reverie.data.decoders import open_video
 from reverie.data.episodes import Recording
 from reverie.data.errors import UserError
+from reverie.data.minecraft import SPACE as MINECRAFT
+from reverie.data.minecraft_tasks import TASKS as MINECRAFT_TASKS
 from reverie.data.steps import Steps
 from reverie.data.video_source import VideoInfo
+from reverie.data.vpt import VPTOptions, is_vpt_log, read_log, read_steps, session
 
 VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
@@ -28,11 +32,16 @@ VIDEO_SUFFIXES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One video of a corpus. `name` is its path relative to the folder, with forward slashes."""
+    """One video of a corpus.
+
+    name     path relative to the folder, with forward slashes
+    session  sources of one session are never divided into train and validation; None: a session of its own
+    """
 
     name: str
     video: Path
     log: Path | None
+    session: str | None = None
 
     @property
     def episode(self) -> str:
@@ -47,7 +56,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """A folder of sources. `frame_size` and `fps` are given for recorded episodes only."""
+    """A folder of sources. `frame_size` and `fps` are given for recorded episodes only, `vpt` for VPT recordings."""
 
     folder: Path
     action_space: ActionSpace
@@ -55,6 +64,7 @@ class Corpus:
     sources: tuple[Source, ...]
     frame_size: tuple[int, int] | None = None
     fps: float | None = None
+    vpt: VPTOptions | None = None
 
     @property
     def recorded(self) -> bool:
@@ -70,19 +80,26 @@ class Inspected:
     steps        the log of all its frames; unknown where there is none
     has_events   the log says when tasks were accomplished
     is_terminal  the last frame ended the episode for good
+    cursor       where to draw a mouse cursor, see `data.vpt.draw_cursors`
     """
 
     info: VideoInfo
     steps: Steps
     has_events: bool = False
     is_terminal: bool = False
+    cursor: np.ndarray | None = None
 
 
-def find_corpus(folder: Path) -> Corpus:
-    """Lists the videos of `folder`. Raises `UserError` when it is missing, holds none, or has a damaged header."""
+def find_corpus(folder: Path, vpt: VPTOptions | None = None) -> Corpus:
+    """Lists the videos of `folder`; `vpt`: how to read VPT recordings.
+
+    Raises `UserError` when it is missing, holds none, or has a damaged header.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give a folder of videos or of recorded episodes.")
-    corpus = _recorded(folder) if (folder / "recording.json").is_file() else _videos(folder)
+    corpus = (
+        _recorded(folder) if (folder / "recording.json").is_file() else _videos(folder, vpt or VPTOptions())
+    )
     if not corpus.sources:
         raise UserError(f"{folder}: holds no videos; put some there (mp4, mkv, webm, avi, mov, ...).")
     return corpus
@@ -94,6 +111,8 @@ def inspect(source: Source, corpus: Corpus) -> Inspected:
     Raises `UserError` naming the file when the video cannot be opened or the log does not fit.
     """
     info = open_video(source.video).probe()
+    if source.log is not None and corpus.vpt is not None:
+        return _inspect_vpt(source.log, info, corpus.vpt)
     if source.log is None:
         return Inspected(info=info, steps=Steps.unknown(len(info), corpus.action_space, len(corpus.tasks)))
     if not source.log.is_file():
@@ -106,6 +125,19 @@ def inspect(source: Source, corpus: Corpus) -> Inspected:
         steps=_steps(arrays, len(info), corpus, source.log),
         has_events=bool(corpus.tasks) and "events" in arrays,
         is_terminal=bool(arrays.get("is_terminal", False)),
+    )
+
+
+def _inspect_vpt(path: Path, info: VideoInfo, options: VPTOptions) -> Inspected:
+    log = read_log(path, options)
+    cursor = np.full((len(info), 2), -1, np.int64)
+    steps = read_steps(log, path, len(info), info.fps, options)
+    cursor[: len(log)] = log.cursor
+    return Inspected(
+        info=info,
+        steps=steps,
+        has_events=log.has_events,
+        cursor=cursor if options.draw_cursor else None,
     )
 
 
@@ -124,12 +156,14 @@ def _recorded(folder: Path) -> Corpus:
     )
 
 
-def _videos(folder: Path) -> Corpus:
+def _videos(folder: Path, vpt: VPTOptions) -> Corpus:
     paths = sorted(
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file() and not path.name.startswith(".")
     )
+    if any(is_vpt_log(path.with_suffix(".jsonl")) for path in paths if path.suffix.lower() == ".mp4"):
+        return _vpt(folder, paths, vpt)
     space, tasks = _declared(folder / "actions.json")
     return Corpus(
         folder=folder,
@@ -141,8 +175,26 @@ def _videos(folder: Path) -> Corpus:
     )
 
 
-def _sidecar(video: Path) -> Path | None:
-    log = video.with_suffix(".npz")
+def _vpt(folder: Path, paths: list[Path], options: VPTOptions) -> Corpus:
+    return Corpus(
+        folder=folder,
+        action_space=MINECRAFT,
+        tasks=MINECRAFT_TASKS,
+        sources=tuple(
+            Source(
+                name=path.relative_to(folder).as_posix(),
+                video=path,
+                log=_sidecar(path, ".jsonl"),
+                session=session(path.stem),
+            )
+            for path in paths
+        ),
+        vpt=options,
+    )
+
+
+def _sidecar(video: Path, suffix: str = ".npz") -> Path | None:
+    log = video.with_suffix(suffix)
     return log if log.is_file() else None
 
 
