@@ -31,7 +31,7 @@ _SEGMENT = re.compile(r"(.+)-\d{8}-\d{6}")
 
 @dataclass(frozen=True, kw_only=True)
 class VPTOptions:
-    """How the quirks of VPT recordings are read; other values repeat what OpenAI's public code does."""
+    """How the quirks of VPT recordings, and of the public code that reads them, are treated."""
 
     release_stuck_attack: bool = True
     """1. An attack that is new at the first line is stuck: ignore it until attack is pressed again."""

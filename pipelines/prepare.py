@@ -29,7 +29,7 @@ _SAME_RATE = 0.005
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
-    """Turns recorded episodes, or a folder of videos with or without logs, into shards."""
+    """Turns recorded episodes, VPT recordings, or a folder of videos with or without logs, into shards."""
 
     source: Path
     """Folder of recorded episodes (`reverie record`), or of videos of any kind, searched at any depth."""
@@ -44,7 +44,7 @@ class PrepareConfig:
     clip_length: int = 256
     """Frames in a clip, the unit of storage. Windows for training may span the clips of an episode."""
     validation_fraction: float = 0.1
-    """Share of the episodes held out, at least one of two or more; a lone video is split by time."""
+    """Share of the episodes (of VPT: sessions) held out, at least one of two or more; a lone video is split by time."""
     seed: int = 0
     """Decides which episodes are held out."""
     quality: Quality | Literal["auto"] = "auto"
