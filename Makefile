@@ -48,8 +48,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  { echo "make: this Python cannot make virtual environments; install its venv package (Debian: apt install python3-venv)."; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "Making $(VENV) ..."; $(PYTHON) -m venv --clear $(VENV); }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.4"
-	@$(BIN)/uv pip install --python $(BIN)/python --constraints constraints.txt setuptools
-	@$(BIN)/uv pip install --python $(BIN)/python --constraints constraints.txt --editable ".[crafter,parquet,dev]"
+	@$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --constraints constraints.txt setuptools
+	@$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --constraints constraints.txt --editable ".[crafter,parquet,dev]"
 	@touch $@
 
 $(WEIGHTS): $(INSTALLED)

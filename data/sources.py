@@ -2,7 +2,7 @@
 
 A folder with `recording.json` holds recorded episodes (`data.episodes`). Any other folder is searched for videos at
 any depth. A video may have a log beside it (`data.logs`); what the logs hold is declared or inferred
-(`data.declaration`).
+(`data.declaration`). If one of the logs is VPT's, the folder holds VPT recordings (`data.vpt`).
 """
 
 import os
@@ -10,12 +10,17 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from reverie.data import vpt
 from reverie.data.actions import ActionSpace
 from reverie.data.declaration import declare
 from reverie.data.decoders import open_video
 from reverie.data.episodes import Recording
 from reverie.data.errors import UserError
 from reverie.data.logs import find_log, has_events, is_terminal, log_steps, read_log
+from reverie.data.minecraft import SPACE as MINECRAFT
+from reverie.data.minecraft_tasks import TASKS as MINECRAFT_TASKS
 from reverie.data.steps import Steps
 from reverie.data.video_source import VideoInfo
 
@@ -32,6 +37,7 @@ class Source:
     name         its path relative to the folder, with forward slashes
     keep_suffix  another video differs in the suffix alone
     problem      why it cannot be used, one sentence; empty if nothing is wrong so far
+    session      sources of one session are never divided into train and validation; None: a session of its own
     """
 
     name: str
@@ -39,6 +45,7 @@ class Source:
     log: Path | None
     keep_suffix: bool = False
     problem: str = ""
+    session: str | None = None
 
     @property
     def episode(self) -> str:
@@ -53,7 +60,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """A folder of sources. `frame_size` and `fps` are given for recorded episodes only.
+    """A folder of sources. `frame_size` and `fps` are given for recorded episodes only, `vpt` for VPT recordings.
 
     `inferred` is the text of an `actions.yaml` that declares what the logs told; empty where it was declared.
     """
@@ -65,6 +72,7 @@ class Corpus:
     frame_size: tuple[int, int] | None = None
     fps: float | None = None
     inferred: str = ""
+    vpt: vpt.VPTOptions | None = None
 
     @property
     def recorded(self) -> bool:
@@ -80,19 +88,25 @@ class Inspected:
     steps        the log of all its frames; unknown where there is none
     has_events   the log says when tasks were accomplished
     is_terminal  the last frame ended the episode for good
+    cursor       where to draw a mouse cursor, see `data.vpt.draw_cursors`
     """
 
     info: VideoInfo
     steps: Steps
     has_events: bool = False
     is_terminal: bool = False
+    cursor: np.ndarray | None = None
 
 
-def find_corpus(folder: Path) -> Corpus:
-    """Lists the videos of `folder`. Raises `UserError` when it is missing, holds none, or has a damaged header."""
+def find_corpus(folder: Path, options: vpt.VPTOptions | None = None) -> Corpus:
+    """Lists the videos of `folder`; `options`: how to read VPT recordings.
+
+    Raises `UserError` when it is missing, holds none, or has a damaged header.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give a folder of videos or of recorded episodes.")
-    corpus = _recorded(folder) if (folder / "recording.json").is_file() else _videos(folder)
+    recorded = (folder / "recording.json").is_file()
+    corpus = _recorded(folder) if recorded else _videos(folder, options or vpt.VPTOptions())
     if not corpus.sources:
         raise UserError(f"{folder}: holds no videos; put some there (mp4, mkv, webm, avi, mov, ...).")
     return corpus
@@ -106,6 +120,8 @@ def inspect(source: Source, corpus: Corpus) -> Inspected:
     if source.problem:
         raise UserError(source.problem)
     info = open_video(source.video).probe()
+    if source.log is not None and corpus.vpt is not None:
+        return _inspect_vpt(source.log, info, corpus.vpt)
     if source.log is None:
         return Inspected(info=info, steps=Steps.unknown(len(info), corpus.action_space, len(corpus.tasks)))
     if not source.log.is_file():
@@ -118,6 +134,19 @@ def inspect(source: Source, corpus: Corpus) -> Inspected:
         steps=log_steps(fields, len(info), corpus.action_space, corpus.tasks, source.log),
         has_events=bool(corpus.tasks) and has_events(fields),
         is_terminal=is_terminal(fields, source.log),
+    )
+
+
+def _inspect_vpt(path: Path, info: VideoInfo, options: vpt.VPTOptions) -> Inspected:
+    log = vpt.read_log(path, options)
+    cursor = np.full((len(info), 2), -1, np.int64)
+    steps = vpt.read_steps(log, path, len(info), info.fps, options)
+    cursor[: len(log)] = log.cursor
+    return Inspected(
+        info=info,
+        steps=steps,
+        has_events=log.has_events,
+        cursor=cursor if options.draw_cursor else None,
     )
 
 
@@ -136,20 +165,40 @@ def _recorded(folder: Path) -> Corpus:
     )
 
 
-def _videos(folder: Path) -> Corpus:
-    sources = [source for path in sorted(folder.rglob("*")) if (source := _source(path, folder)) is not None]
-    names = {source.name for source in sources}
-    stems = Counter(source.episode for source in sources)
-    declared = declare(folder, [source.log for source in sources if source.log is not None])
+def _videos(folder: Path, options: vpt.VPTOptions) -> Corpus:
+    found = [source for path in sorted(folder.rglob("*")) if (source := _source(path, folder)) is not None]
+    names, stems = {source.name for source in found}, Counter(source.episode for source in found)
+    sources = tuple(
+        replace(source, keep_suffix=stems[source.episode] > 1 or source.episode in names) for source in found
+    )
+    logs = [source.log for source in sources if source.log is not None]
+    if any(log.suffix == ".jsonl" and vpt.is_vpt_log(log) for log in logs):
+        return _vpt(folder, sources, options)
+    declared = declare(folder, logs)
     return Corpus(
         folder=folder,
         action_space=declared.action_space,
         tasks=declared.tasks,
+        sources=sources,
+        inferred=declared.to_yaml() if declared.inferred_from else "",
+    )
+
+
+def _vpt(folder: Path, sources: tuple[Source, ...], options: vpt.VPTOptions) -> Corpus:
+    """Recordings of the contractors; a video without their kind of log is plain video."""
+    return Corpus(
+        folder=folder,
+        action_space=MINECRAFT,
+        tasks=MINECRAFT_TASKS,
         sources=tuple(
-            replace(source, keep_suffix=stems[source.episode] > 1 or source.episode in names)
+            replace(
+                source,
+                log=source.log if source.log is not None and source.log.suffix == ".jsonl" else None,
+                session=vpt.session(source.video.stem),
+            )
             for source in sources
         ),
-        inferred=declared.to_yaml() if declared.inferred_from else "",
+        vpt=options,
     )
 
 

@@ -25,6 +25,7 @@ from reverie.data.sources import Corpus, Inspected, Source, inspect
 from reverie.data.steps import Steps
 from reverie.data.video import GOP, Quality, encode_video, read_frames
 from reverie.data.video_source import VideoInfo
+from reverie.data.vpt import draw_cursors
 
 _READ_BYTES = 192_000_000
 """Decoded frames held at once by one worker."""
@@ -130,7 +131,7 @@ def _write_source(
     else:
         _require_rate(source.log, found.info.fps, storage.fps)
         indices = np.arange(len(found.info))
-    frames = _read(source, found.info, indices, corpus.frame_size, storage)
+    frames = _read(source, found, indices, corpus.frame_size, storage)
     cut_frame = (
         None if cut is None or len(indices) < 2 else min(max(round(cut * len(indices)), 1), len(indices) - 1)
     )
@@ -162,14 +163,17 @@ def _require_rate(log: Path, fps: float, wanted: float) -> None:
 
 
 def _read(
-    source: Source, info: VideoInfo, indices: np.ndarray, crop: tuple[int, int] | None, storage: Storage
+    source: Source, found: Inspected, indices: np.ndarray, crop: tuple[int, int] | None, storage: Storage
 ) -> Iterator[np.ndarray]:
     """The chosen frames, fitted to the stored size, decoded a bounded number at a time."""
-    count = max(1, _READ_BYTES // (info.height * info.width * 3))
+    count = max(1, _READ_BYTES // (found.info.height * found.info.width * 3))
     decoder = open_video(source.video, storage.decoder)
     try:
         for start in range(0, len(indices), count):
-            frames = decoder.read(indices[start : start + count].tolist())
+            chosen = indices[start : start + count]
+            frames = decoder.read(chosen.tolist())
+            if found.cursor is not None:
+                frames = draw_cursors(frames, found.cursor[chosen])
             if crop is not None:
                 frames = frames[:, : crop[0], : crop[1]]
             yield from fit(frames, storage.size, storage.mode)

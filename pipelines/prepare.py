@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from math import inf
 from pathlib import Path
@@ -20,6 +20,7 @@ from reverie.data.shards import ShardSet
 from reverie.data.sources import Corpus, Inspected, Source, find_corpus, inspect
 from reverie.data.staging import Storage, delete_staged_clip, key_prefix, stage, staged_clip
 from reverie.data.video import Quality, storage_quality
+from reverie.data.vpt import VPTOptions
 from reverie.pipelines.progress import Meter, meter, progress
 
 STAGING = ".staging"
@@ -28,7 +29,7 @@ _SAME_RATE = 0.005
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
-    """Turns recorded episodes, or a folder of videos with or without logs, into shards."""
+    """Turns recorded episodes, VPT recordings, or a folder of videos with or without logs, into shards."""
 
     source: Path
     """Folder of recorded episodes (`reverie record`), or of videos of any kind, searched at any depth."""
@@ -43,7 +44,7 @@ class PrepareConfig:
     clip_length: int = 256
     """Frames in a clip, the unit of storage. Windows for training may span the clips of an episode."""
     validation_fraction: float = 0.1
-    """Share of the episodes held out, at least one of two or more; a lone video is split by time."""
+    """Share of the episodes (of VPT: sessions) held out, at least one of two or more; a lone video is split by time."""
     seed: int = 0
     """Decides which episodes are held out."""
     quality: Quality | Literal["auto"] = "auto"
@@ -54,6 +55,8 @@ class PrepareConfig:
     """Library that reads the videos: decord, pyav, or auto (decord, and PyAV where that fails)."""
     workers: int = 0
     """Videos converted at a time; 0: one per CPU core, four at most."""
+    vpt: VPTOptions = field(default_factory=VPTOptions)
+    """How the quirks of VPT recordings are read."""
 
     def __post_init__(self) -> None:
         if self.size is not None and min(self.size) < 2:
@@ -74,7 +77,7 @@ def prepare(config: PrepareConfig) -> None:
     Raises `UserError` when no source can be used, when sizes or rates differ and none is chosen, when `out` was made
     from something else, or when the disk is full.
     """
-    corpus = find_corpus(config.source)
+    corpus = find_corpus(config.source, config.vpt)
     if corpus.inferred:
         print(f"# inferred from the logs; save as actions.yaml in {corpus.folder} to declare it")
         print(corpus.inferred)
@@ -97,6 +100,7 @@ def _identity(config: PrepareConfig, corpus: Corpus) -> dict[str, Any]:
         "size": None if config.size is None else list(config.size),
         "sources": fingerprint([[source.name, source.file_bytes] for source in corpus.sources]),
         "labels": fingerprint([corpus.action_space.to_json(), list(corpus.tasks)]),
+        **({} if corpus.vpt is None else {"vpt": asdict(corpus.vpt)}),
     }
 
 
@@ -241,19 +245,27 @@ def _num_workers(config: PrepareConfig) -> int:
 
 def _pieces(staged: dict[Source, dict[str, Any]], config: PrepareConfig) -> list[dict[str, Any]]:
     """Which clips go to which split, in an order shuffled by source."""
-    ordered = sorted(staged, key=lambda s: sha256(f"{config.seed}:{s.name}".encode()).digest())
-    held_out = 0
-    if config.validation_fraction > 0 and len(ordered) > 1:
-        held_out = min(max(round(config.validation_fraction * len(ordered)), 1), len(ordered) - 1)
+    sessions = sorted(
+        {_session(source) for source in staged},
+        key=lambda name: sha256(f"{config.seed}:{name}".encode()).digest(),
+    )
+    count = 0
+    if config.validation_fraction > 0 and len(sessions) > 1:
+        count = min(max(round(config.validation_fraction * len(sessions)), 1), len(sessions) - 1)
+    held_out, place = set(sessions[:count]), {name: number for number, name in enumerate(sessions)}
     pieces = []
-    for number, source in enumerate(ordered):
-        summary, split = staged[source], "validation" if number < held_out else "train"
+    for source in sorted(staged, key=lambda s: (place[_session(s)], s.name)):
+        summary, split = staged[source], "validation" if _session(source) in held_out else "train"
         cut = summary["cut"] or summary["frames"]
         clips = summary["clips"]
         pieces.append({"folder": key_prefix(source), "split": split, "clips": [c for c in clips if c < cut]})
         if tail := [c for c in clips if c >= cut]:
             pieces.append({"folder": key_prefix(source), "split": "validation", "clips": tail})
     return pieces
+
+
+def _session(source: Source) -> str:
+    return source.session or source.name
 
 
 def _fill(shards: ShardSet, plan: dict[str, Any], staging: Path) -> None:
