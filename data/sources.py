@@ -23,6 +23,7 @@ from reverie.data.minecraft import SPACE as MINECRAFT
 from reverie.data.minecraft_tasks import TASKS as MINECRAFT_TASKS
 from reverie.data.steps import Steps
 from reverie.data.video_source import VideoInfo
+from reverie.data.vpt import VPTOptions
 
 VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
@@ -72,7 +73,7 @@ class Corpus:
     frame_size: tuple[int, int] | None = None
     fps: float | None = None
     inferred: str = ""
-    vpt: vpt.VPTOptions | None = None
+    vpt: VPTOptions | None = None
 
     @property
     def recorded(self) -> bool:
@@ -98,7 +99,7 @@ class Inspected:
     cursor: np.ndarray | None = None
 
 
-def find_corpus(folder: Path, options: vpt.VPTOptions | None = None) -> Corpus:
+def find_corpus(folder: Path, options: VPTOptions | None = None) -> Corpus:
     """Lists the videos of `folder`; `options`: how to read VPT recordings.
 
     Raises `UserError` when it is missing, holds none, or has a damaged header.
@@ -106,7 +107,7 @@ def find_corpus(folder: Path, options: vpt.VPTOptions | None = None) -> Corpus:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give a folder of videos or of recorded episodes.")
     recorded = (folder / "recording.json").is_file()
-    corpus = _recorded(folder) if recorded else _videos(folder, options or vpt.VPTOptions())
+    corpus = _recorded(folder) if recorded else _videos(folder, options or VPTOptions())
     if not corpus.sources:
         raise UserError(f"{folder}: holds no videos; put some there (mp4, mkv, webm, avi, mov, ...).")
     return corpus
@@ -137,7 +138,7 @@ def inspect(source: Source, corpus: Corpus) -> Inspected:
     )
 
 
-def _inspect_vpt(path: Path, info: VideoInfo, options: vpt.VPTOptions) -> Inspected:
+def _inspect_vpt(path: Path, info: VideoInfo, options: VPTOptions) -> Inspected:
     log = vpt.read_log(path, options)
     cursor = np.full((len(info), 2), -1, np.int64)
     steps = vpt.read_steps(log, path, len(info), info.fps, options)
@@ -165,7 +166,7 @@ def _recorded(folder: Path) -> Corpus:
     )
 
 
-def _videos(folder: Path, options: vpt.VPTOptions) -> Corpus:
+def _videos(folder: Path, options: VPTOptions) -> Corpus:
     found = [source for path in sorted(folder.rglob("*")) if (source := _source(path, folder)) is not None]
     names, stems = {source.name for source in found}, Counter(source.episode for source in found)
     sources = tuple(
@@ -184,7 +185,7 @@ def _videos(folder: Path, options: vpt.VPTOptions) -> Corpus:
     )
 
 
-def _vpt(folder: Path, sources: tuple[Source, ...], options: vpt.VPTOptions) -> Corpus:
+def _vpt(folder: Path, sources: tuple[Source, ...], options: VPTOptions) -> Corpus:
     """Recordings of the contractors; a video without their kind of log is plain video."""
     return Corpus(
         folder=folder,
