@@ -24,8 +24,8 @@ class OptimizerConfig:
     """Peak learning rate."""
     warmup_steps: int = 100
     """Steps over which the learning rate rises linearly from 0."""
-    decay: Literal["constant", "linear", "cosine", "trapezoid"] = "cosine"
-    """How the learning rate falls from its peak to `final_lr_fraction` at the last step; trapezoid: in the last fifth."""
+    decay: Literal["constant", "linear", "cosine"] = "cosine"
+    """How the learning rate falls from its peak to `final_lr_fraction` at the last step."""
     final_lr_fraction: float = 0.1
     """Learning rate at the end over the peak."""
     weight_decay: float = 0.01
@@ -96,12 +96,7 @@ def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
     """The rate of step number `step` (from 0) out of `steps`: a pure function, so that nothing has to be saved."""
     warm = min(1.0, (step + 1) / max(config.warmup_steps, 1))
     done = min(max((step - config.warmup_steps) / max(steps - config.warmup_steps, 1), 0.0), 1.0)
-    shape = {
-        "constant": 1.0,
-        "linear": 1 - done,
-        "cosine": (1 + math.cos(math.pi * done)) / 2,
-        "trapezoid": min(1.0, 5 * (1 - done)),
-    }[config.decay]
+    shape = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[config.decay]
     return config.lr * warm * (config.final_lr_fraction + (1 - config.final_lr_fraction) * shape)
 
 

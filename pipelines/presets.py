@@ -36,11 +36,8 @@ NANO: Preset = {
         "objective": TokenizerObjectiveConfig(max_mask_probability=0.3, lpips_fraction=0.1),
         # Many short windows: neighbouring frames teach little more than one of them.
         "batches": BatchesConfig(batch_size=12, length=6),
-        # The player's direction is learned late, and only at a high rate.
-        "optimizer": OptimizerConfig(
-            name="muon", lr=4e-3, warmup_steps=50, decay="trapezoid", final_lr_fraction=0.02
-        ),
-        "training": TrainingConfig(steps=1900, evaluate_every=100, save_every=100),
+        "optimizer": OptimizerConfig(name="muon", lr=4e-3, warmup_steps=50, final_lr_fraction=0.05),
+        "training": TrainingConfig(steps=1300, evaluate_every=100, save_every=100),
         "fabric": FabricConfig(precision="auto"),
     },
     "dynamics": {
