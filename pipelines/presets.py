@@ -33,11 +33,13 @@ NANO: Preset = {
     "tokenizer": {
         "model": TokenizerConfig(width=96, bottleneck_tokens=8, bottleneck_channels=16, context_length=4),
         # A short training: with 0.9 the one tile that matters, the player's, is hidden too often to learn its direction.
-        "objective": TokenizerObjectiveConfig(max_mask_probability=0.3, lpips_fraction=0.1),
-        # Many short windows: neighbouring frames teach little more than one of them.
-        "batches": BatchesConfig(batch_size=12, length=6),
-        "optimizer": OptimizerConfig(name="muon", lr=4e-3, warmup_steps=50, final_lr_fraction=0.05),
-        "training": TrainingConfig(steps=1300, evaluate_every=100, save_every=100),
+        "objective": TokenizerObjectiveConfig(max_mask_probability=0.1, lpips_fraction=0.1),
+        # Few frames a step: updates are what is short here, and the details come while the rate falls.
+        "batches": BatchesConfig(batch_size=10, length=4),
+        "optimizer": OptimizerConfig(
+            name="muon", lr=2e-3, warmup_steps=50, decay="linear", final_lr_fraction=0.02
+        ),
+        "training": TrainingConfig(steps=1600, evaluate_every=200, save_every=200),
         "fabric": FabricConfig(precision="auto"),
     },
     "dynamics": {
@@ -45,10 +47,12 @@ NANO: Preset = {
         # Windows of short episodes are full of start frames already.
         "objective": DynamicsObjectiveConfig(start_frame_fraction=0.1, bootstrap_fraction=0.25),
         "batches": BatchesConfig(
-            batch_size=8, length=16, long_batch_size=4, long_length=32, long_probability=0.25
+            batch_size=4, length=16, long_batch_size=2, long_length=32, long_probability=0.25
         ),
-        "optimizer": OptimizerConfig(name="muon", lr=3e-3, warmup_steps=50, final_lr_fraction=0.02),
-        "training": TrainingConfig(steps=3000, evaluate_every=500, save_every=250),
+        "optimizer": OptimizerConfig(
+            name="muon", lr=3e-3, warmup_steps=50, decay="linear", final_lr_fraction=0.02
+        ),
+        "training": TrainingConfig(steps=5000, evaluate_every=1000, save_every=500),
         "fabric": FabricConfig(precision="auto"),
     },
     "clone": {

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from reverie.nn.attention import Backend, axial_angles, init_linear, rope_table
 from reverie.nn.cache import RingCache
 from reverie.nn.frames import to_float
+from reverie.nn.norm import rms_norm
 from reverie.nn.transformer import BlockCausalTransformer, Group, TransformerConfig
 
 
@@ -141,7 +142,8 @@ class Tokenizer(nn.Module):
         Raises:
           ValueError: frames of another size than the configuration's.
         """
-        patches = self.patch_in(self.patchify(to_float(frames)) - 0.5)
+        # About unit variance: at the size of raw pixels a patch's content drowns in its position embedding.
+        patches = self.patch_in((self.patchify(to_float(frames)) - 0.5) * 4)
         if mask_probability is not None:
             hidden = torch.rand(patches.shape[:-1], device=patches.device) < mask_probability[..., None]
             patches = torch.where(hidden[..., None], self.mask_token.to(patches.dtype), patches)
@@ -152,7 +154,8 @@ class Tokenizer(nn.Module):
         )
         read = slice(0, self.config.bottleneck_tokens)
         out = self._run(self.encoder, tokens, self._encoder_groups(), segment, cache, read)
-        z = torch.tanh(self.latent_out(out).float())
+        # Normalised, or tanh saturates early in training, most channels die as constants and no gradient revives them.
+        z = torch.tanh(rms_norm(self.latent_out(out).float()))
         return rearrange(z, "b t (n k) d -> b t n (k d)", k=self.config.latents_per_token)
 
     def decode(
