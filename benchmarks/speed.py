@@ -15,7 +15,7 @@ import torch
 
 from reverie.data.actions import ActionSpace, Categorical
 from reverie.data.batch import Batch
-from reverie.dynamics.generation import Step, commit, denoise
+from reverie.dynamics.generation import Finished, Step, commit, denoise
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.dynamics.objective import DynamicsObjective, DynamicsObjectiveConfig
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
@@ -71,16 +71,19 @@ def training_step(objective: torch.nn.Module, batch: Batch, bf16: bool) -> Calla
 
 
 def frame_step(past: int, bf16: bool) -> Callable[[], None]:
-    """One generated frame, K = 4, committed and decoded, after `past` frames."""
+    """One generated and decoded frame, K = 4, which becomes past with the next, after `past` frames."""
     dynamics, tokenizer = Dynamics(DYNAMICS, SPACE).eval(), Tokenizer(TOKENIZER).eval()
     cache, decoder = dynamics.new_cache(1), tokenizer.decoder_cache(1)
     step = Step({"action": torch.zeros(1, 1, dtype=torch.int64)}, torch.ones(1, 1, dtype=torch.bool))
 
+    before: Finished | None = None
+
     @torch.no_grad()
     def generate() -> None:
+        nonlocal before
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            z = denoise(dynamics, cache, step, torch.randn(1, 1, 16, 32), 4)
-            commit(dynamics, cache, z, step, torch.randn_like(z))
+            z = denoise(dynamics, cache, step, torch.randn(1, 1, 16, 32), 4, before=before)
+            before = Finished(z, step, torch.randn_like(z))
             tokenizer.decode(z, cache=decoder)
 
     with torch.no_grad():

@@ -24,12 +24,16 @@ class RingCache:
         self._layers: list[tuple[Tensor, Tensor] | None] = [None] * num_layers
 
     def expect(self, steps: int, segment: Tensor | None) -> None:
-        """Announces a forward pass over `steps` new frames; with several, the last segment of each row is what stays visible."""
-        if steps > 1 and self.position > 0:
+        """Announces a forward pass over `steps` new frames.
+
+        Into an empty cache any number, of which the last segment of each row stays visible; later one, or two: a finished frame
+        and the one being made after it.
+        """
+        if steps > 2 and self.position > 0:
             raise ValueError(
-                f"a cache that holds {self.position} frames takes one new frame at a time, got {steps}"
+                f"a cache that holds {self.position} frames takes at most two new frames at a time, got {steps}"
             )
-        if steps > 1 and segment is not None:
+        if steps > 1 and self.position == 0 and segment is not None:
             self.start = (segment != segment[:, -1:]).sum(1)
             self._latest_start = int(self.start.max())
 
@@ -40,17 +44,25 @@ class RingCache:
         """
         buffers = self._buffers(layer, k)
         steps = k.shape[-2]
-        kept = torch.arange(max(0, steps - self.window), steps, device=k.device)
+        follows = steps == 2 and self.position > 0
+        # The second of two frames has no slot yet: the one it will take still belongs to what the first frame sees.
+        kept = torch.arange(max(0, steps - self.window), 1 if follows else steps, device=k.device)
         slots = (self.position + kept) % self.window
         for buffer, new in zip(buffers, (k, v), strict=True):
             buffer[..., slots, :] = new[..., kept, :].to(buffer.dtype)
-        if steps > 1:
+        if steps > 1 and not follows:
             return k, v  # a prefill attends within itself, under the transformer's mask
         filled = min(self.position + 1, self.window)
-        return buffers[0][..., :filled, :], buffers[1][..., :filled, :]
+        seen_k, seen_v = (buffer[..., :filled, :] for buffer in buffers)
+        if follows:
+            seen_k = torch.cat([seen_k, k[..., 1:, :].to(seen_k.dtype)], -2)
+            seen_v = torch.cat([seen_v, v[..., 1:, :].to(seen_v.dtype)], -2)
+        return seen_k, seen_v
 
     def advance(self, steps: int = 1) -> None:
-        """Makes the frames of the last forward pass part of the past."""
+        """Makes the first `steps` frames of the last forward pass part of the past: all of a prefill, else one."""
+        if steps > 1 and self.position > 0:
+            raise ValueError(f"after the first pass frames become past one by one, not {steps} at a time")
         self.position += steps
 
     def reset(self, rows: Tensor) -> None:
@@ -59,15 +71,18 @@ class RingCache:
             self.start = torch.where(rows.to(self.start.device), self.position, self.start)
             self._latest_start = self.position
 
-    def visible(self) -> Tensor | None:
-        """(B, filled) bool: which slots each row may see when one frame is added, or None if all."""
+    def visible(self, steps: int = 1) -> Tensor | None:
+        """Which keys each of `steps` (1 or 2) new frames may see, as (B, steps, keys) bool, or None if all."""
         filled = min(self.position + 1, self.window)
-        oldest = self.position + 1 - filled
-        if self._latest_start <= oldest:
+        if steps == 1 and self._latest_start <= self.position + 1 - filled:
             return None
         slots = torch.arange(filled, device=self.start.device)
-        frame = self.position - (self.position - slots) % self.window
-        return frame[None, :] >= self.start[:, None]
+        keys = self.position - (self.position - slots) % self.window
+        if steps == 2:
+            keys = torch.cat([keys, keys.new_tensor([self.position + 1])])
+        frame = self.position + torch.arange(steps, device=keys.device)[:, None]
+        seen = (keys <= frame) & (keys > frame - self.window)
+        return seen & (keys >= self.start[:, None, None])
 
     def _buffers(self, layer: int, k: Tensor) -> tuple[Tensor, Tensor]:
         existing = self._layers[layer]

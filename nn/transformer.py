@@ -145,8 +145,8 @@ class BlockCausalTransformer(nn.Module):
           groups: (query slice, key slice) pairs covering the S positions in order.
           space_rope: (cos, sin), each (S, head_dim / 2), or None.
           segment: (B, T) int64; time attention never crosses a change of it. None: one segment.
-          cache: past keys and values. Either empty (then T frames are a prefill) or T is 1. The caller decides with
-            `cache.advance(T)` whether these frames become past.
+          cache: past keys and values. Either empty (then T frames are a prefill), or T is 1, or 2: a finished frame and one
+            that follows it. The caller decides with `cache.advance` how many of these frames become past.
           read: which of the S positions are wanted. A last layer over time runs on these alone, since it mixes no positions.
 
         Returns:
@@ -175,9 +175,9 @@ class BlockCausalTransformer(nn.Module):
     ) -> Tensor | None:
         if cache is not None:
             cache.expect(steps, segment)
-            if steps == 1 and cache.position > 0:
-                visible = cache.visible()
-                return None if visible is None else rearrange(visible, "b k -> b 1 1 1 1 k")
+            if cache.position > 0:
+                visible = cache.visible(steps)
+                return None if visible is None else rearrange(visible, "b q k -> b 1 1 1 q k")
         return window_mask(steps, self.config.context_length, segment, device)
 
 

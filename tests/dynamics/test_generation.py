@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reverie.dynamics.generation import Step, commit, denoise, generate
+from reverie.dynamics.generation import Finished, Step, commit, denoise, generate
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.dynamics.objective import corrupt
 from tests.batches import SPACE, latent_batch, random_actions
@@ -41,7 +41,8 @@ def uncached(dynamics, latents, actions, mask, horizon, noises, context_noises, 
 @torch.no_grad()
 @pytest.mark.parametrize("context", [0, 1, 6])
 @pytest.mark.parametrize("sampling_steps", [1, 4])
-def test_cached_equals_uncached_beyond_several_windows(context, sampling_steps):
+@pytest.mark.parametrize("fused", [False, True])
+def test_cached_equals_uncached_beyond_several_windows(context, sampling_steps, fused):
     """In float64: an untrained model fed with its own frames is chaotic, a change of 1e-6 grows to 1 within ten frames."""
     dynamics, horizon = make().double(), 14
     torch.manual_seed(1)
@@ -50,7 +51,7 @@ def test_cached_equals_uncached_beyond_several_windows(context, sampling_steps):
     actions["arm"] = actions["arm"].double()
     noises = torch.randn(2, horizon, 4, 8).double()
     context_noises = torch.randn(2, context + horizon, 4, 8).double()
-    cache, frames = dynamics.new_cache(2), []
+    cache, frames, before = dynamics.new_cache(2), [], None
 
     def step(a, b):
         return Step({name: x[:, a:b] for name, x in actions.items()}, mask[:, a:b])
@@ -59,8 +60,12 @@ def test_cached_equals_uncached_beyond_several_windows(context, sampling_steps):
         commit(dynamics, cache, latents, step(0, context), context_noises[:, :context])
     for h in range(horizon):
         now = step(context + h, context + h + 1)
-        frames.append(denoise(dynamics, cache, now, noises[:, h : h + 1], sampling_steps))
-        commit(dynamics, cache, frames[-1], now, context_noises[:, context + h : context + h + 1])
+        frames.append(denoise(dynamics, cache, now, noises[:, h : h + 1], sampling_steps, before=before))
+        context_noise = context_noises[:, context + h : context + h + 1]
+        if fused:
+            before = Finished(frames[-1], now, context_noise)
+        else:
+            commit(dynamics, cache, frames[-1], now, context_noise)
     expected = uncached(dynamics, latents, actions, mask, horizon, noises, context_noises, sampling_steps)
     torch.testing.assert_close(torch.cat(frames, 1), expected, atol=1e-5, rtol=1e-5)
 

@@ -84,13 +84,36 @@ def test_prefill_with_segments_continues_the_last_one():
     torch.testing.assert_close(following, model(x[:, 3:7], ALL)[:, -1:], atol=2e-5, rtol=2e-5)
 
 
+def test_two_frames_in_one_pass_equal_one_after_the_other():
+    """The first becomes past, the second does not; one row restarts in between."""
+    model, x = make(), torch.randn(2, 12, 5, 32)
+    one, two = model.new_cache(2), model.new_cache(2)
+    with torch.no_grad():
+        for cache in (one, two):
+            model(x[:, :1], ALL, cache=cache)
+            cache.advance()
+        for t in range(1, 11):
+            restarts = torch.tensor([t == 6, False])
+            one.reset(restarts)
+            two.reset(restarts)
+            first = model(x[:, t : t + 1], ALL, cache=one)
+            one.advance()
+            second = model(x[:, t + 1 : t + 2], ALL, cache=one)
+            both = model(x[:, t : t + 2], ALL, cache=two)
+            two.advance()
+            torch.testing.assert_close(both, torch.cat([first, second], 1), atol=1e-5, rtol=1e-4)
+        model(x[:, :2], ALL, cache=two)
+        with pytest.raises(ValueError, match="one by one"):
+            two.advance(2)
+
+
 def test_several_frames_after_a_filled_cache_are_refused():
     model, x = make(), torch.randn(1, 3, 5, 32)
     cache = model.new_cache(1)
     with torch.no_grad():
         model(x, ALL, cache=cache)
         cache.advance(3)
-        with pytest.raises(ValueError, match="one new frame at a time"):
+        with pytest.raises(ValueError, match="two new frames at a time"):
             model(x, ALL, cache=cache)
 
 
