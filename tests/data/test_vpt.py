@@ -17,36 +17,13 @@ from reverie.data.sources import find_corpus
 from reverie.data.video import encode_video
 from reverie.data.vpt import VPTLog, VPTOptions, draw_cursors, read_log, read_steps
 from reverie.pipelines.prepare import PrepareConfig, prepare
+from tests.data.vpt_corpus import tick, write_log, write_recording
 
 NAME = "alice-f153ac423f61-20210806-122446"
 
 
-def tick(
-    *names: str,
-    dx: float = 0,
-    dy: float = 0,
-    buttons: tuple[int, ...] = (),
-    new: tuple[int, ...] = (),
-    **more: Any,
-) -> dict[str, Any]:
-    mouse = {"x": 640.0, "y": 360.0, "dx": dx, "dy": dy, "buttons": list(buttons), "newButtons": list(new)}
-    held = [f"key.keyboard.{name}" for name in names]
-    return {
-        "mouse": mouse,
-        "keyboard": {"keys": held, "newKeys": [], "chars": ""},
-        "isGuiOpen": False,
-        **more,
-    }
-
-
 def log(folder: Path, *lines: dict[str, Any] | str, **options: Any) -> VPTLog:
     return read_log(write_log(folder / f"{NAME}.jsonl", *lines), VPTOptions(**options))
-
-
-def write_log(path: Path, *lines: dict[str, Any] | str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + "\n")
-    return path
 
 
 def pressed(there: VPTLog) -> list[list[str]]:
@@ -182,19 +159,6 @@ def test_tasks(statistic: str, task: str) -> None:
     assert np.argwhere(events).tolist() == [[row, TASKS.index(task)] for row in (2, 4, 6)]
     assert np.argwhere(task_events([{}, {key: 1}])).tolist() == [[1, TASKS.index(task)]]
     assert len(TASKS) == 20
-
-
-def write_recording(folder: Path, name: str, n: int, missing: int = 0) -> list[int]:
-    """Frame i shows i; the action taken there presses a hotbar key, (7 * i) % 9 + 1. Logs are played at 20 Hz."""
-    slots = [(7 * i) % 9 + 1 for i in range(n)]
-    lines = [
-        tick(str(slot), stats={"minecraft.mine_block:minecraft.oak_log": i // 5})
-        for i, slot in enumerate(slots)
-    ]
-    write_log(folder / f"{name}.jsonl", *lines[: n - missing])
-    frames = np.stack([np.full((32, 64, 3), i, np.uint8) for i in range(n)])
-    encode_video(folder / f"{name}.mp4", frames, 20, quality="lossless")
-    return slots
 
 
 def test_alignment_through_prepare_and_loader(tmp_path: Path) -> None:
