@@ -141,7 +141,7 @@ def inspect(source: Source, corpus: Corpus) -> Inspected:
 def _inspect_vpt(path: Path, info: VideoInfo, options: VPTOptions) -> Inspected:
     log = vpt.read_log(path, options)
     cursor = np.full((len(info), 2), -1, np.int64)
-    steps = vpt.read_steps(log, path, len(info), info.fps, options)
+    steps = vpt.read_steps(log, path, len(info), info.fps)
     cursor[: len(log)] = log.cursor
     return Inspected(
         info=info,

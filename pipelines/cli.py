@@ -50,7 +50,10 @@ COMMANDS = {
     "data show": Command("data_show", "ShowConfig", "show", "a page with pictures and films of the clips"),
     "data check": Command("data_check", "CheckConfig", "check", "check every byte and clip of shards"),
     "data download": Command(
-        "data_download", "DownloadConfig", "data_download", "download VPT recordings, continuing where it stopped"
+        "data_download",
+        "DownloadConfig",
+        "data_download",
+        "download VPT recordings, continuing where it stopped",
     ),
     "fetch-weights": Command("fetch", "FetchConfig", "fetch", "download the weights of LPIPS once"),
 }

@@ -167,18 +167,14 @@ def _missing_by_member(
 
 
 def _bytes_there(recording: RemoteRecording, config: DownloadConfig) -> int:
-    return sum(
-        path.stat().st_size for _, path, _ in member_files(recording, config) if path.is_file()
-    )
+    return sum(path.stat().st_size for _, path, _ in member_files(recording, config) if path.is_file())
 
 
 def _is_complete(recording: RemoteRecording, config: DownloadConfig) -> bool:
     return all(path.exists() for _, path, _ in member_files(recording, config))
 
 
-def _download_all(
-    chosen: tuple[RemoteRecording, ...], config: DownloadConfig, http: Http
-) -> list[Failure]:
+def _download_all(chosen: tuple[RemoteRecording, ...], config: DownloadConfig, http: Http) -> list[Failure]:
     """Downloads what is missing; returns what could not be had."""
     todo = [recording for recording in chosen if not _is_complete(recording, config)]
     total, traffic = sum(_bytes_there(recording, config) for recording in chosen), _Traffic()

@@ -65,7 +65,9 @@ def print_estimate(
             f"{len(asked.sizes):,} asked, {asked.missing:,} of them not on the server{unanswered}"
         )
     low, value, high = total_bytes(list(samples.values()))
-    free = shutil.disk_usage(next(folder for folder in (out, *out.absolute().parents) if folder.exists())).free
+    free = shutil.disk_usage(
+        next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    ).free
     interval = f"[{format_bytes(low)}, {format_bytes(high)}]"
     print(f"to download: {format_bytes(value)}, {CONFIDENCE:.0%} interval {interval}")
     verdict = "enough" if high < free else "not enough" if low > free else "perhaps not enough"
@@ -90,9 +92,7 @@ def format_bytes(count: float) -> str:
     return f"{count:,.3g} {_UNITS[-1]}"
 
 
-def _ask(
-    kind: str, missing: Sequence[tuple[Path, str]], http: Http, sample: int, workers: int
-) -> SizeSample:
+def _ask(kind: str, missing: Sequence[tuple[Path, str]], http: Http, sample: int, workers: int) -> SizeSample:
     # Chosen by a hash of the address: the same in every call, and no kind of recording is preferred.
     chosen = sorted((url for _, url in missing), key=lambda url: sha256(url.encode()).digest())[:sample]
     answers, pool = [], ThreadPoolExecutor(workers)

@@ -48,37 +48,29 @@ def test_1_stuck_attack(tmp_path: Path) -> None:
     assert kept == [["attack"], ["attack", "use"], ["attack"], ["attack"]]
 
 
-def test_2_and_3_hotbar_scroll(tmp_path: Path) -> None:
+def test_2_hotbar_scroll(tmp_path: Path) -> None:
     lines = [tick(hotbar=3), tick(hotbar=3), tick(hotbar=5), tick()]
     there = log(tmp_path, *lines)
     assert pressed(there) == [[], [], ["hotbar.6"], []]
-    assert there.is_null.tolist() == [True, True, False, True]
     assert pressed(log(tmp_path, *lines, hotbar_from_zero=True))[0] == ["hotbar.4"]
-    assert log(tmp_path, *lines, null_before_hotbar=True).is_null.all()
-    assert pressed(log(tmp_path, *lines, null_before_hotbar=True))[2] == ["hotbar.6"]
 
 
 @pytest.mark.parametrize(
     ("pixels", "true", "legacy"),
     [(1, 5, 5), (2, 6, 5), (6, 6, 5), (7, 6, 6), (8, 7, 6), (14, 7, 7), (16, 8, 7), (30, 9, 8), (54, 10, 10)],
 )
-def test_4_int_camera(tmp_path: Path, pixels: int, true: int, legacy: int) -> None:
+def test_3_int_camera(tmp_path: Path, pixels: int, true: int, legacy: int) -> None:
     assert log(tmp_path, tick(dx=pixels)).mouse.tolist() == [55 + true]
     assert log(tmp_path, tick(dx=pixels), legacy_int_camera=True).mouse.tolist() == [55 + legacy]
 
 
-def test_5_null_check(tmp_path: Path) -> None:
-    assert log(tmp_path, tick()).is_null.tolist() == [True]
-    assert log(tmp_path, tick(), legacy_null_check=True).is_null.tolist() == [False]
-
-
 @pytest.mark.parametrize("clip", [True, False])
-def test_6_large_turns(tmp_path: Path, clip: bool) -> None:
+def test_4_large_turns(tmp_path: Path, clip: bool) -> None:
     mouse = log(tmp_path, tick(dx=5000, dy=-5000), clip_turns=clip).mouse
     np.testing.assert_allclose(decode_camera(mouse), [[-10, 10]])
 
 
-def test_7_cursor(tmp_path: Path) -> None:
+def test_5_cursor(tmp_path: Path) -> None:
     gui = tick(isGuiOpen=True)
     gui["mouse"].update(x=274.0, y=338.0)
     there = log(tmp_path, tick(), gui)
@@ -90,24 +82,23 @@ def test_7_cursor(tmp_path: Path) -> None:
     assert not draw_cursors(np.zeros((1, 36, 64, 3), np.uint8), np.array([[9999, 9999]])).any()
 
 
-def test_8_gui_scale(tmp_path: Path) -> None:
+def test_6_gui_scale(tmp_path: Path) -> None:
     lines = [tick(dx=4), tick(dx=4, isGuiOpen=True)]
     assert log(tmp_path / "6.9", *lines).mouse.tolist() == [61, 62]
     assert log(tmp_path / "6.9", *lines, gui_mouse_scale=False).mouse.tolist() == [61, 61]
     assert log(tmp_path / "7.1", *lines).mouse.tolist() == [61, 61]
 
 
-def test_9_escape(tmp_path: Path) -> None:
+def test_7_escape(tmp_path: Path) -> None:
     lines = [tick("escape"), tick("escape", isGuiOpen=True)]
     assert pressed(log(tmp_path, *lines)) == [["ESC"], ["ESC"]]
     assert pressed(log(tmp_path, *lines, escape_as_inventory=True)) == [["ESC"], ["inventory"]]
 
 
-def test_10_null_actions_keep_their_frames(tmp_path: Path) -> None:
-    there = log(tmp_path, tick("w"), tick(), tick("w"), tick("w"))
-    for mask_null, expected in ((False, [1, 1, 1, 0]), (True, [1, 0, 1, 0])):
-        steps = read_steps(there, tmp_path / "a", 4, 20, VPTOptions(mask_null_actions=mask_null))
-        assert steps.action_mask.tolist() == expected
+def test_null_actions_are_known(tmp_path: Path) -> None:
+    """A world model must learn what happens when nothing is done; cloning may leave them out by itself."""
+    steps = read_steps(log(tmp_path, tick("w"), tick(), tick("w"), tick("w")), tmp_path / "a", 4, 20)
+    assert steps.action_mask.tolist() == [1, 1, 1, 0]
 
 
 BAD_LINES = [
@@ -119,11 +110,11 @@ BAD_LINES = [
 
 
 @pytest.mark.parametrize("bad", BAD_LINES, ids=range(len(BAD_LINES)))
-def test_11_damaged_lines(tmp_path: Path, bad: str) -> None:
+def test_8_damaged_lines(tmp_path: Path, bad: str) -> None:
     there = log(tmp_path, tick("w"), bad, tick("s"))
     assert there.known.tolist() == [True, False, True]
     assert pressed(there) == [["forward"], [], ["back"]] and there.mouse[1] == NULL_MOUSE
-    steps = read_steps(there, tmp_path / "a", 4, 20, VPTOptions())
+    steps = read_steps(there, tmp_path / "a", 4, 20)
     assert steps.action_mask.tolist() == [True, False, True, False]
     with pytest.raises(UserError, match=rf"{NAME}\.jsonl: line 2 is damaged"):
         log(tmp_path, tick("w"), bad, tick("s"), tolerate_damage=False)
@@ -131,13 +122,13 @@ def test_11_damaged_lines(tmp_path: Path, bad: str) -> None:
 
 def test_counts_and_rate(tmp_path: Path) -> None:
     there, path = log(tmp_path, *[tick("w")] * 5), tmp_path / "a.jsonl"
-    assert read_steps(there, path, 5, 20, VPTOptions()).action_mask.tolist() == [1, 1, 1, 1, 0]
-    assert read_steps(there, path, 6, 20, VPTOptions()).action_mask.tolist() == [1, 1, 1, 1, 1, 0]
+    assert read_steps(there, path, 5, 20).action_mask.tolist() == [1, 1, 1, 1, 0]
+    assert read_steps(there, path, 6, 20).action_mask.tolist() == [1, 1, 1, 1, 1, 0]
     for n in (4, 7):
         with pytest.raises(UserError, match=rf"a\.jsonl: has 5 lines for {n} frames"):
-            read_steps(there, path, n, 20, VPTOptions())
+            read_steps(there, path, n, 20)
     with pytest.raises(UserError, match=r"a\.jsonl: belongs to a video of 30 Hz, not 20"):
-        read_steps(there, path, 5, 30, VPTOptions())
+        read_steps(there, path, 5, 30)
     with pytest.raises(UserError, match="holds no readable line"):
         log(tmp_path, "", "{")
 

@@ -10,7 +10,10 @@ from reverie.data.errors import UserError
 from reverie.data.vpt_index import VPTIndex, join_indexes, parse_index
 
 BASE = "https://example.org/minecraft-rl/"
-NAMES = [f"6.{v}/p{p}-s{p}-20210806-12{t}000" for v, p, t in [(9, 0, 0), (9, 0, 1), (9, 1, 0), (8, 2, 0), (9, 1, 1)]]
+NAMES = [
+    f"6.{v}/p{p}-s{p}-20210806-12{t}000"
+    for v, p, t in [(9, 0, 0), (9, 0, 1), (9, 1, 0), (8, 2, 0), (9, 1, 1)]
+]
 
 
 def index(relpaths: list[object], basedir: object = BASE) -> VPTIndex:
@@ -60,13 +63,25 @@ def test_relpaths_stay_in_the_folder(relpath: object) -> None:
     assert reason.startswith("i.json: its relpath ") and (entry + reason).isprintable() and len(entry) < 110
 
 
-@pytest.mark.parametrize("basedir", [None, 3, "", "file:///etc/", "ftp://a/", "example.org/", "http://", "http://a b/"])
+@pytest.mark.parametrize(
+    "basedir", [None, 3, "", "file:///etc/", "ftp://a/", "example.org/", "http://", "http://a b/"]
+)
 def test_basedir_is_a_web_address(basedir: object) -> None:
     with pytest.raises(UserError, match="its basedir .* is no http or https address"):
         index(NAMES[:1], basedir)
 
 
-DAMAGED = [b"", b"{", b"[]", b"null", b"\xff\xfe", b"3", b'{"basedir": "http://a/"}', b"[" * 100_000, b"9" * 5000]
+DAMAGED = [
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b"\xff\xfe",
+    b"3",
+    b'{"basedir": "http://a/"}',
+    b"[" * 100_000,
+    b"9" * 5000,
+]
 
 
 @pytest.mark.parametrize("content", DAMAGED, ids=range(len(DAMAGED)))
@@ -90,7 +105,9 @@ def test_200_damaged_indexes(tmp_path: Path) -> None:
                 case 1:
                     del content[at : at + rng.randint(1, 40)]
                 case 2:
-                    content[at:at] = rng.choice([b"../", b"/", b"\\u0000", b'", "', b"}", b"\\ud800", b"%2e%2e/"])
+                    content[at:at] = rng.choice(
+                        [b"../", b"/", b"\\u0000", b'", "', b"}", b"\\ud800", b"%2e%2e/"]
+                    )
                 case 3:
                     content[at:at] = content[at : at + rng.randint(1, 200)]
         try:

@@ -24,6 +24,13 @@ from tests.data.web_site import Answer, Site, serve
 
 ROOT = Path(__file__).parents[2]
 NAMES = [f"6.{8 + p % 2}/p{p}-s{p}-20210806-12{t}000" for p in range(3) for t in range(2)]
+# A test runner in the background ignores SIGINT, and so would its children.
+COMMAND = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from reverie.pipelines.cli import main
+sys.exit(main())
+"""
 QUICK = ["--attempts", "2", "--wait", "0.001", "--timeout", "5"]
 
 
@@ -49,7 +56,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def served(site: Site, names: list[str], *endings: str) -> dict[str, bytes]:
-    return {f"{name}{e}": site.files[f"/data/{name}{e}"] for name in names for e in endings or (".jsonl", ".mp4")}
+    return {
+        f"{name}{e}": site.files[f"/data/{name}{e}"] for name in names for e in endings or (".jsonl", ".mp4")
+    }
 
 
 def test_what_was_downloaded_can_be_prepared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,14 +82,24 @@ def test_what_was_downloaded_can_be_prepared(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_again_nothing_is_asked(site: Site, tmp_path: Path) -> None:
-    command = ["data", "download", "--index", write_index(tmp_path, site, NAMES), "--out", str(tmp_path / "out")]
+    command = [
+        "data",
+        "download",
+        "--index",
+        write_index(tmp_path, site, NAMES),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert main(command) == 0 and contents(tmp_path / "out") == served(site, NAMES)
     asked = len(site.requests)
     assert asked == 2 * len(NAMES) and main(command) == 0 and len(site.requests) == asked
 
 
 def test_members_limits_and_several_indexes(site: Site, tmp_path: Path) -> None:
-    indexes = [write_index(tmp_path, site, NAMES[:3], "a.json"), write_index(tmp_path, site, NAMES[2:], "b.json")]
+    indexes = [
+        write_index(tmp_path, site, NAMES[:3], "a.json"),
+        write_index(tmp_path, site, NAMES[2:], "b.json"),
+    ]
     command = ["data", "download", "--index", json.dumps(indexes), "--out", str(tmp_path / "out")]
     assert main([*command, "--members", "[mp4]", "--limit", "2"]) == 0
     there = {name.removesuffix(".mp4") for name in contents(tmp_path / "out")}
@@ -117,9 +136,7 @@ def test_failures_are_listed_and_tried_again(
     assert json.loads((tmp_path / "deep" / "out" / "download.json").read_text())["failed"] == []
 
 
-def test_a_server_that_is_gone_stops_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_server_that_is_gone_stops_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with serve() as site:
         index = write_index(tmp_path, site, [f"6.9/p-s{i}-20210806-122446" for i in range(1000)])
     command = ["data", "download", "--index", index, "--out", str(tmp_path / "out"), *QUICK]
@@ -135,7 +152,7 @@ def test_killed_and_continued(site: Site, tmp_path: Path, kill: int) -> None:
     out = tmp_path / "out"
     arguments = ["data", "download", "--index", write_index(tmp_path, site, NAMES), "--out", str(out), *QUICK]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    process = subprocess.Popen([sys.executable, "-m", "reverie.pipelines.cli", *arguments], env=environment)
+    process = subprocess.Popen([sys.executable, "-c", COMMAND, *arguments], env=environment)
     part, deadline = out / f"{NAMES[0]}.mp4.part", time.monotonic() + 60
     while not (part.exists() and part.stat().st_size > 100_000):
         assert time.monotonic() < deadline and process.poll() is None
@@ -148,11 +165,16 @@ def test_killed_and_continued(site: Site, tmp_path: Path, kill: int) -> None:
     assert contents(out) == served(site, NAMES) and site.ranges(big) == [None, f"bytes={had}-"]
 
 
-def test_a_full_disk_is_one_sentence(
-    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_full_disk_is_one_sentence(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     site.files[f"/data/{NAMES[3]}.mp4"] = random.Random(9).randbytes(300_000)
-    command = ["data", "download", "--index", write_index(tmp_path, site, NAMES), "--out", str(tmp_path / "out")]
+    command = [
+        "data",
+        "download",
+        "--index",
+        write_index(tmp_path, site, NAMES),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     with largest_file(100_000):
         assert main(command) == 1
     lines = capsys.readouterr().err.splitlines()
@@ -194,7 +216,10 @@ def test_the_interval_of_the_estimate_holds_the_truth() -> None:
     inside = 0
     for seed in range(200):
         rng = random.Random(seed)
-        kinds = [[rng.randint(0, 30_000_000) for _ in range(2000)], [rng.randint(0, 6_000_000) for _ in range(1500)]]
+        kinds = [
+            [rng.randint(0, 30_000_000) for _ in range(2000)],
+            [rng.randint(0, 6_000_000) for _ in range(1500)],
+        ]
         samples = [SizeSample(len(sizes), rng.sample(sizes, 100)) for sizes in kinds]
         low, value, high = total_bytes(samples)
         inside += low <= sum(map(sum, kinds)) <= high
