@@ -14,8 +14,10 @@ import numpy as np
 
 from reverie.data.errors import UserError
 from reverie.data.minecraft import KEYBOARD, KEYS, MOUSE_BUTTONS, SPACE, encode_camera
-from reverie.data.minecraft_tasks import TASKS, task_events
+from reverie.data.minecraft_dimensions import dimension_group
+from reverie.data.minecraft_tasks import TASKS, risen, task_events
 from reverie.data.steps import Steps
+from reverie.data.vpt_segments import Edges, Tick
 
 FPS = 20
 DEGREES_PER_PIXEL = 360 / 2400
@@ -47,6 +49,8 @@ class VPTOptions:
     """6. While a GUI is open, scale mouse movements by recorder version, the name of the recording's folder."""
     escape_as_inventory: bool = False
     """7. Read ESC as the inventory key while a GUI is open, as the original training did."""
+    join_segments: bool = True
+    """Make one episode of the segments of a session that follow each other without a gap, see `data.vpt_segments`."""
     tolerate_damage: bool = True
     """8. Treat the actions of damaged lines and null entries as unknown; otherwise refuse the recording."""
 
@@ -59,6 +63,8 @@ class VPTLog:
     known    (n,) bool, the line could be read
     cursor   (n, 2) int64, x and y on a 720 pixels high screen; -1 without an open GUI
     stats    the game's statistics a line, None where missing
+    rose     the names of those that rose, see `data.minecraft_tasks.risen`
+    ends     the first and the last line
     """
 
     keys: np.ndarray
@@ -66,6 +72,8 @@ class VPTLog:
     known: np.ndarray
     cursor: np.ndarray
     stats: list[dict[str, Any] | None]
+    rose: list[frozenset[str]]
+    ends: tuple[Tick, Tick]
 
     def __len__(self) -> int:
         return len(self.known)
@@ -74,6 +82,17 @@ class VPTLog:
     def has_events(self) -> bool:
         """The log holds statistics; some releases are stripped of them."""
         return any(counts is not None for counts in self.stats)
+
+    @property
+    def group(self) -> str | None:
+        """`overworld` or `nether_end`, None without statistics."""
+        return dimension_group(self.rose) if self.has_events else None
+
+    def edges(self, n: int) -> Edges:
+        """Both ends, as the log of a video with `n` frames."""
+        action = {"keys": self.keys[-1].tolist(), "mouse": int(self.mouse[-1])}
+        is_known = len(self) == n and bool(self.known[-1])
+        return Edges(first=self.ends[0], last=self.ends[1], action=action if is_known else None)
 
 
 def is_vpt_log(path: Path) -> bool:
@@ -108,12 +127,15 @@ def read_log(path: Path, options: VPTOptions) -> VPTLog:
             f"download it again or set --vpt.tolerate_damage true."
         )
     scale = GUI_SCALE.get(path.parent.name, 1.0) if options.gui_mouse_scale else 1.0
+    stats = [line["stats"] if isinstance(line.get("stats"), dict) else None for line in lines]
     return VPTLog(
         keys=_keys(lines, known, options),
         mouse=encode_camera(_degrees(lines, known, scale, options)),
         known=known,
         cursor=np.array([_cursor(line, ok) for line, ok in zip(lines, known)], np.int64).reshape(-1, 2),
-        stats=[line["stats"] if isinstance(line.get("stats"), dict) else None for line in lines],
+        stats=stats,
+        rose=risen(stats),
+        ends=(Tick.of(lines[0]), Tick.of(lines[-1])),
     )
 
 
@@ -137,7 +159,7 @@ def read_steps(log: VPTLog, path: Path, n: int, fps: float) -> Steps:
     for name, value in (("keys", log.keys), ("mouse", log.mouse)):
         unknown.actions[name][mask] = value[mask[: len(log)]]
     unknown.action_mask[:] = mask
-    unknown.events[: len(log)] = task_events(log.stats)
+    unknown.events[: len(log)] = task_events(log.rose)
     unknown.reward[:] = unknown.events.sum(axis=1)
     unknown.reward_mask[: len(log)] = [counts is not None for counts in log.stats]
     return unknown

@@ -67,7 +67,8 @@ def evaluate(config: EvaluateConfig) -> Path:
 
 def _select_windows(scoring: Scoring) -> Selection:
     config = scoring.config
-    return select(scoring.index, config.context + config.horizon, config.clips, config.seed, SPLIT)
+    index = scoring.index.of_group(config.group)
+    return select(index, config.context + config.horizon, config.clips, config.seed, SPLIT)
 
 
 def _load_lpips(scoring: Scoring) -> PerceptualDistance | None:
@@ -82,7 +83,7 @@ def _load_lpips(scoring: Scoring) -> PerceptualDistance | None:
 
 def _reconstruct(scoring: Scoring) -> Reconstruction:
     config = scoring.config
-    clips = choose_clips(scoring.index, config.clips, config.seed, SPLIT)
+    clips = choose_clips(scoring.index.of_group(config.group), config.clips, config.seed, SPLIT)
     with meter("reconstruct", len(clips)) as shown:
         tokenizer = scoring.models.tokenizer
         found = reconstruct(tokenizer, scoring.index, clips, lpips=scoring.lpips, finished=shown.update)

@@ -103,7 +103,7 @@ def test_no_task_has_an_embedding_of_its_own():
 
 def test_null_actions_may_be_left_out_of_the_policy_loss_only():
     objective, batch = make(length=1), latent_batch(b=4, t=8)
-    batch.relevant[:2], batch.action_mask[:] = True, True
+    batch.action_mask[:] = True
     for name, null in SPACE.null(4).items():
         batch.actions[name][:, 3] = null
         batch.actions[name][:, 6] = null

@@ -11,7 +11,7 @@ from reverie.data.errors import UserError
 from reverie.data.index import ShardIndex
 from reverie.data.loader import Loader, LoaderConfig
 from reverie.data.minecraft import KEYS, NULL_MOUSE, decode_camera
-from reverie.data.minecraft_tasks import TASKS, task_events
+from reverie.data.minecraft_tasks import TASKS, risen, task_events
 from reverie.data.reader import read_clip
 from reverie.data.sources import find_corpus
 from reverie.data.video import encode_video
@@ -146,9 +146,9 @@ def test_counts_and_rate(tmp_path: Path) -> None:
 def test_tasks(statistic: str, task: str) -> None:
     key = "minecraft." + statistic.replace(":", ":minecraft.")
     counts = [5, 5, 6, None, 8, 2, 3]
-    events = task_events([None if count is None else {key: count} for count in counts])
+    events = task_events(risen(None if count is None else {key: count} for count in counts))
     assert np.argwhere(events).tolist() == [[row, TASKS.index(task)] for row in (2, 4, 6)]
-    assert np.argwhere(task_events([{}, {key: 1}])).tolist() == [[1, TASKS.index(task)]]
+    assert np.argwhere(task_events(risen([{}, {key: 1}]))).tolist() == [[1, TASKS.index(task)]]
     assert len(TASKS) == 20
 
 
