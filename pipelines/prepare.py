@@ -21,8 +21,8 @@ from reverie.data.sources import Corpus, Inspected, Source, find_corpus, inspect
 from reverie.data.staging import Storage, delete_staged_clip, key_prefix, stage, staged_clip
 from reverie.data.video import Quality, storage_quality
 from reverie.data.vpt import VPTOptions
-from reverie.data.vpt_segments import Edges, Join, Segment, joined_clip
-from reverie.data.vpt_segments import join as join_segments
+from reverie.data.vpt_segments import Join, joined_clip
+from reverie.pipelines.joining import find_joins
 from reverie.pipelines.progress import Meter, meter, progress
 
 STAGING = ".staging"
@@ -255,7 +255,7 @@ def _pieces(staged: dict[Source, dict[str, Any]], config: PrepareConfig) -> list
     if config.validation_fraction > 0 and len(sessions) > 1:
         count = min(max(round(config.validation_fraction * len(sessions)), 1), len(sessions) - 1)
     held_out, place = set(sessions[:count]), {name: number for number, name in enumerate(sessions)}
-    pieces, joins = [], _joins(staged) if config.vpt.join_segments else {}
+    pieces, joins = [], find_joins(staged) if config.vpt.join_segments else {}
     for source in sorted(staged, key=lambda s: (place[_session(s)], s.name)):
         summary, split = staged[source], "validation" if _session(source) in held_out else "train"
         cut = summary["cut"] or summary["frames"]
@@ -266,28 +266,6 @@ def _pieces(staged: dict[Source, dict[str, Any]], config: PrepareConfig) -> list
         if tail := [c for c in clips if c >= cut]:
             pieces.append({**piece, "split": "validation", "clips": tail})
     return pieces
-
-
-def _joins(staged: dict[Source, dict[str, Any]]) -> dict[Source, Join]:
-    """What to change in segments of VPT sessions that are parts of one episode."""
-    sessions: dict[str, list[Source]] = {}
-    for source in sorted(staged, key=lambda s: (s.video.stem, s.name)):  # a session's stems end in date and time
-        if source.session is not None and staged[source]["edges"] is not None:
-            sessions.setdefault(source.session, []).append(source)
-    joins: dict[Source, Join] = {}
-    for sources in sessions.values():
-        changes = join_segments([_segment(source, staged[source]) for source in sources])
-        joins |= {source: change for source, change in zip(sources, changes) if change is not None}
-    return joins
-
-
-def _segment(source: Source, summary: dict[str, Any]) -> Segment:
-    return Segment(
-        episode=source.episode,
-        frames=summary["frames"],
-        group=summary["group"],
-        edges=Edges.from_json(summary["edges"]),
-    )
 
 
 def _session(source: Source) -> str:

@@ -44,3 +44,27 @@ def write_recording(folder: Path, name: str, n: int, missing: int = 0) -> list[i
     frames = np.stack([np.full((32, 64, 3), i, np.uint8) for i in range(n)])
     encode_video(folder / f"{name}.mp4", frames, 20, quality="lossless")
     return slots
+
+
+def session_tick(t: int) -> dict[str, Any]:
+    """Tick t of an endless session: the game's clocks go on, slots change, logs are mined at every fifth tick."""
+    return tick(
+        str((7 * t) % 9 + 1),
+        dx=t % 40,
+        buttons=(1,) if t % 4 == 0 else (),
+        hotbar=(t // 3) % 9,
+        tick=t,
+        milli=1_628_250_000_000 + 50 * t,
+        serverTick=700 + t,
+        serverTickDurationMs=12.5,
+        stats={"minecraft.mine_block:minecraft.oak_log": t // 5, "minecraft.custom:minecraft.jump": t},
+    )
+
+
+def write_segment(folder: Path, session: str, start: int, stop: int, missing: int = 0) -> Path:
+    """Ticks start..stop-1 as one file; the log lacks the last `missing` lines. Frame i shows t = start + i."""
+    path = folder / f"{session}-20210806-{start:06d}.mp4"
+    write_log(path.with_suffix(".jsonl"), *[session_tick(t) for t in range(start, stop - missing)])
+    frames = np.stack([np.full((32, 64, 3), t, np.uint8) for t in range(start, stop)])
+    encode_video(path, frames, 20, quality="lossless")
+    return path
