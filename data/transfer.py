@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from threading import Event
@@ -251,7 +251,7 @@ class _Part:
         assert self._version is not None
         size, wanted = self.path.stat().st_size, self._version.size
         if wanted is None:  # chunked, which ends with a mark of its own
-            self._set(_Version(**{**asdict(self._version), "size": size}))
+            self._set(replace(self._version, size=size))
         elif size > wanted:
             self.discard()
             raise _Temporary(f"{size:,} bytes arrived instead of {wanted:,}")

@@ -17,6 +17,7 @@ from reverie.data.loader import Loader, LoaderConfig
 from reverie.data.minecraft_tasks import TASKS
 from reverie.data.reader import ShardReader
 from reverie.data.steps import Steps
+from reverie.data.video import encode_video
 from reverie.data.vpt import VPTOptions
 from reverie.data.vpt_segments import Edges, Tick, continues
 from reverie.pipelines.cli import main
@@ -124,11 +125,15 @@ def test_a_missing_segment_splits_the_episode(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["video", "log"])
 def test_a_damaged_segment_splits_the_episode(tmp_path: Path, damage: str) -> None:
     paths = [write_segment(tmp_path / "raw", "p-s", start, start + 20) for start in range(0, 100, 20)]
-    bad = paths[2] if damage == "video" else paths[2].with_suffix(".jsonl")
-    content = bytearray(bad.read_bytes())
-    if damage == "video":
-        content[len(content) // 3 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 3)
-    bad.write_bytes(content if damage == "video" else content[: len(content) // 2])
+    if damage == "video":  # opens well, cannot be decoded to its end
+        noise = np.random.default_rng(0).integers(0, 256, (20, 32, 64, 3), dtype=np.uint8)
+        encode_video(paths[2], noise, 20, quality="lossless")
+        content = bytearray(paths[2].read_bytes())
+        content[len(content) // 2 : len(content) * 3 // 4] = bytes(len(content) * 3 // 4 - len(content) // 2)
+        paths[2].write_bytes(content)
+    else:
+        log = paths[2].with_suffix(".jsonl")
+        log.write_bytes(log.read_bytes()[: log.stat().st_size // 2])
     index = run(tmp_path / "raw", tmp_path / "out")
     assert [entry["source"] for entry in index.content["skipped"]] == ["p-s-20210806-000040.mp4"]
     found = episodes(index)
