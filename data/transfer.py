@@ -62,7 +62,7 @@ class Http:
         Raises `TransferError`; what has arrived stays for the next call. Raises `OSError` when it cannot be written.
         """
         part = _Part(target, url)
-        if not target.exists():
+        if not target.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
             self._retry(lambda: self._complete(part, received), lambda: part.size)
         part.forget()

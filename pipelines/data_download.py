@@ -161,7 +161,7 @@ def _missing_by_member(
     missing: dict[Member, list[tuple[Path, str]]] = {m: [] for m in ENDINGS if m in config.members}
     for recording in chosen:
         for member, path, url in member_files(recording, config):
-            if not path.exists():
+            if not path.is_file():
                 missing[member].append((path, url))
     return missing
 
@@ -171,7 +171,7 @@ def _bytes_there(recording: RemoteRecording, config: DownloadConfig) -> int:
 
 
 def _is_complete(recording: RemoteRecording, config: DownloadConfig) -> bool:
-    return all(path.exists() for _, path, _ in member_files(recording, config))
+    return all(path.is_file() for _, path, _ in member_files(recording, config))
 
 
 def _download_all(chosen: tuple[RemoteRecording, ...], config: DownloadConfig, http: Http) -> list[Failure]:
@@ -262,6 +262,6 @@ def _report(chosen: tuple[RemoteRecording, ...], failures: list[Failure], config
         print(f"failed {failure.file}: {failure.reason}")
     if failures:
         raise UserError(
-            f"{config.out}: {len(failures):,} files could not be downloaded, listed in {MANIFEST}; "
+            f"{config.out}: {len(failures):,} files are missing, listed with the reasons in {MANIFEST}; "
             f"the same command tries them again."
         )

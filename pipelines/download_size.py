@@ -101,8 +101,11 @@ def _ask(kind: str, missing: Sequence[tuple[Path, str]], http: Http, sample: int
             for answer in pool.map(partial(_size, http), chosen):
                 answers.append(answer)
                 shown.update()
+    except KeyboardInterrupt:
+        http.stopped.set()
+        raise
     finally:
-        pool.shutdown(cancel_futures=True)  # after an interruption, ask no more
+        pool.shutdown(cancel_futures=True)
     known = [answer for answer in answers if not isinstance(answer, TransferError)]
     if answers and not known:
         raise UserError(f"{chosen[0]}: its size cannot be learnt ({answers[0]}); check the network.")
