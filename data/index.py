@@ -145,7 +145,9 @@ class ShardIndex:
         kept = [entry for entry in self.content["samples"] if entry.get("group") == group]
         if not kept:
             known = sorted({str(entry["group"]) for entry in self.content["samples"] if entry.get("group")})
-            raise UserError(f"{self.folder}: has no group {group!r}; its groups are: {', '.join(known) or 'none'}.")
+            raise UserError(
+                f"{self.folder}: has no group {group!r}; its groups are: {', '.join(known) or 'none'}."
+            )
         splits = [split for split in self.splits if any(entry["split"] == split for entry in kept)]
         return ShardIndex(self.folder, {**self.content, "samples": kept, "splits": splits})
 

@@ -140,8 +140,8 @@ class Http:
         return bytes(content)
 
     def _open(self, url: str, headers: dict[str, str], method: str = "GET") -> HTTPResponse:
-        asked = request.Request(url, headers=_HEADERS | headers, method=method)
         try:
+            asked = request.Request(url, headers=_HEADERS | headers, method=method)
             response: HTTPResponse = _OPENER.open(asked, timeout=self.timeout)
         except HTTPError as error:
             error.close()

@@ -10,7 +10,9 @@ from reverie.data.vpt_segments import Edges, Join, Segment, join
 def find_joins(staged: Mapping[Source, Mapping[str, Any]]) -> dict[Source, Join]:
     """What to change in the clips of VPT segments that continue each other; `staged`: source -> summary of `stage`."""
     sessions: dict[str, list[Source]] = {}
-    for source in sorted(staged, key=lambda s: (s.video.stem, s.name)):  # a session's stems end in date and time
+    for source in sorted(
+        staged, key=lambda s: (s.video.stem, s.name)
+    ):  # a session's stems end in date and time
         if source.session is not None and staged[source]["edges"] is not None:
             sessions.setdefault(source.session, []).append(source)
     found: dict[Source, Join] = {}

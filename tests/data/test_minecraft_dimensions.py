@@ -49,7 +49,11 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> ShardIndex:
         if number == 7:
             lines = [{name: value for name, value in line.items() if name != "stats"} for line in lines]
         write_log(path.with_suffix(".jsonl"), *lines)
-    prepare(PrepareConfig(source=folder / "raw", out=folder / "out", validation_fraction=0.4, clip_length=16))
+    prepare(
+        PrepareConfig(
+            source=folder / "raw", out=folder / "out", validation_fraction=0.4, clip_length=16, seed=2
+        )
+    )
     return ShardIndex.load(folder / "out")
 
 
@@ -61,7 +65,9 @@ def test_recordings_are_marked(index: ShardIndex) -> None:
     expected: dict[str, str | None] = {f"p{number}": "overworld" for number in range(7)}
     expected |= {"p1": "nether_end", "p4": "nether_end", "p6": "nether_end", "p7": None}
     assert groups(index) == expected
-    assert all(s.labelled for split in index.splits for s in index.samples(split)), "nothing is hidden on disk"
+    assert all(s.labelled for split in index.splits for s in index.samples(split)), (
+        "nothing is hidden on disk"
+    )
 
 
 def test_actions_of_one_group_are_shown(index: ShardIndex) -> None:
@@ -81,9 +87,13 @@ def test_actions_of_one_group_are_shown(index: ShardIndex) -> None:
 
 
 def test_a_share_of_one_group(index: ShardIndex) -> None:
-    loader = Loader(index, LoaderConfig(**{**CONFIG.__dict__, "labelled_group": "overworld", "labelled_fraction": 0.0}))
+    loader = Loader(
+        index, LoaderConfig(**{**CONFIG.__dict__, "labelled_group": "overworld", "labelled_fraction": 0.0})
+    )
     assert not next(iter(loader)).action_mask.any()
-    with pytest.raises(UserError, match=r"split 'train' has no episode of group 'end' with actions; it has such of: "):
+    with pytest.raises(
+        UserError, match=r"split 'train' has no episode of group 'end' with actions; it has such of: "
+    ):
         Loader(index, LoaderConfig(**{**CONFIG.__dict__, "labelled_group": "end"}))
 
 
