@@ -192,7 +192,7 @@ class _Version:
         if not length.isdecimal() and (is_part or headers.get("Transfer-Encoding", "").lower() != "chunked"):
             raise TransferError("the server does not say how long it is")
         # Azure repeats the whole file's checksum under its own name, also in parts.
-        md5 = headers.get("x-ms-blob-content-md5") or ("" if is_part else headers.get("Content-MD5", ""))
+        md5 = headers.get("x-ms-blob-content-md5", "" if is_part else headers.get("Content-MD5", ""))
         return cls(
             url=url,
             size=int(length) if length.isdecimal() else None,

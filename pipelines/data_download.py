@@ -157,8 +157,8 @@ def _read_file(path: Path) -> bytes:
 
 def _missing_by_member(
     chosen: tuple[RemoteRecording, ...], config: DownloadConfig
-) -> dict[Member, list[tuple[Path, str]]]:
-    missing: dict[Member, list[tuple[Path, str]]] = {m: [] for m in ENDINGS if m in config.members}
+) -> dict[str, list[tuple[Path, str]]]:
+    missing: dict[str, list[tuple[Path, str]]] = {m: [] for m in ENDINGS if m in config.members}
     for recording in chosen:
         for member, path, url in member_files(recording, config):
             if not path.is_file():
