@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from reverie.data.errors import UserError
 from reverie.data.index import ShardIndex
 from reverie.pipelines.cli import main
+from reverie.pipelines.data_download import DownloadConfig, data_download
 from reverie.pipelines.download_size import SizeSample, format_bytes, total_bytes
 from reverie.pipelines.prepare import PrepareConfig, prepare
 from tests.data.vpt_corpus import tick, write_log, write_recording
@@ -180,6 +182,50 @@ def test_a_full_disk_is_one_sentence(site: Site, tmp_path: Path, capsys: pytest.
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and "out: the disk is full; what is finished is kept" in lines[0]
     assert main(command) == 0 and contents(tmp_path / "out") == served(site, NAMES)
+
+
+def test_200_damaged_indexes(site: Site, tmp_path: Path) -> None:
+    """Whatever is wrong with one: an error of one sentence, and no file outside of the folder."""
+    head = f'{{"basedir": "{site.url}/data/", '.encode()
+    tail = json.dumps({"relpaths": NAMES})[1:].encode()
+    ended = {"whole": 0, "failed": 0}
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    for seed in range(200):
+        rng, content = random.Random(seed), bytearray(tail)
+        for _ in range(rng.randint(1, 4)):
+            at = rng.randrange(len(content))
+            content[at : at + rng.choice((0, 1, 1, 5))] = rng.choice(
+                [
+                    b"../",
+                    b"/",
+                    b"\\u0000",
+                    b'", "',
+                    b"}",
+                    b"%2e%2e/",
+                    b"\xff",
+                    b"?",
+                    b"#",
+                    b" ",
+                    b"",
+                    b"\\",
+                    b"9",
+                ]
+            )
+        (tmp_path / "deep" / "index.json").write_bytes(head + content)
+        config = DownloadConfig(
+            index=str(tmp_path / "deep" / "index.json"), out=tmp_path / "deep" / "er", attempts=1, workers=2
+        )
+        try:
+            data_download(config)
+            ended["whole"] += 1
+        except UserError as error:
+            assert "\n" not in str(error)
+            ended["failed"] += 1
+    assert min(ended.values()) > 0
+    assert {path.name for path in tmp_path.iterdir()} == {"deep"}
+    assert {path.name for path in (tmp_path / "deep").iterdir()} == {"er", "index.json"}
+    good = served(site, NAMES)
+    assert all(good[name] == content for name, content in contents(tmp_path / "deep" / "er").items())
 
 
 def test_one_name_in_the_way(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
