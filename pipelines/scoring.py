@@ -101,6 +101,11 @@ class Scoring:
     notes: list[str] = field(default_factory=list)
     gallery: Gallery = field(default_factory=Gallery)
 
+    @property
+    def chosen(self) -> ShardIndex:
+        """The recordings of the group to score. Raises `UserError` when there is none."""
+        return self.index.of_group(self.config.group)
+
 
 def load_models(config: EvaluateConfig, index: ShardIndex) -> Models:
     """Loads every model named in `config`. Raises `UserError` where one fits neither tokenizer nor data."""
