@@ -30,6 +30,9 @@ class CloningObjectiveConfig:
     context_level_fraction: float = 0.5
     """Share of rows whose frames enter the heads' pass at the context signal level, as when acting; the others are noised as in
     pretraining (paper: 0, all noised)."""
+    mask_null_actions: bool = False
+    """Leave null actions (no key, no movement, class null) out of the policy loss, as OpenAI's VPT does; their frames and
+    all other losses stay."""
     rms_decay: float = 0.99
     """Decay of the running RMS of each loss."""
 
@@ -81,8 +84,12 @@ class CloningObjective(nn.Module):
         known = _same_segment(batch, distance) & batch.action_mask[:, distance:] & batch.relevant[:, None]
         if known.shape[1] == 0:
             return
-        policy = ActionDistribution(self.model.dynamics.action_space, parameters[:, : known.shape[1]])
-        total.add(-policy.log_prob({name: x[:, distance:] for name, x in batch.actions.items()}), known)
+        space = self.model.dynamics.action_space
+        targets = {name: x[:, distance:] for name, x in batch.actions.items()}
+        if self.config.mask_null_actions:
+            known = known & ~space.is_null(targets)
+        policy = ActionDistribution(space, parameters[:, : known.shape[1]])
+        total.add(-policy.log_prob(targets), known)
 
     def _agent_states(self, batch: Batch) -> Tensor:
         """h_t (B, T, D), read from noised inputs; see `context_level_fraction`."""

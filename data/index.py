@@ -29,6 +29,7 @@ class Sample:
     is_terminal         the last frame of the clip ended the episode for good
     labelled            at least one action is known
     events              (frame within the clip, task) of every accomplished task; None: not logged
+    group               which kind of recording, the same for a whole episode; None: not told apart
     """
 
     split: str
@@ -44,6 +45,7 @@ class Sample:
     is_terminal: bool
     labelled: bool
     events: tuple[tuple[int, int], ...] | None
+    group: str | None = None
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Sample":
@@ -76,6 +78,11 @@ class Episode:
     def labelled(self) -> bool:
         """At least one action is known."""
         return any(sample.labelled for sample in self.samples)
+
+    @property
+    def group(self) -> str | None:
+        """Which kind of recording; None where that is not told apart."""
+        return self.samples[0].group
 
 
 @dataclass(frozen=True)
@@ -130,6 +137,19 @@ class ShardIndex:
         for sample in self.samples(split):
             groups.setdefault(sample.episode, []).append(sample)
         return [Episode(name, tuple(sorted(group, key=_start))) for name, group in groups.items()]
+
+    def of_group(self, group: str | None) -> "ShardIndex":
+        """The index with the clips of one group alone; None keeps all. Raises `UserError` when it has no such clip."""
+        if group is None:
+            return self
+        kept = [entry for entry in self.content["samples"] if entry.get("group") == group]
+        if not kept:
+            known = sorted({str(entry["group"]) for entry in self.content["samples"] if entry.get("group")})
+            raise UserError(
+                f"{self.folder}: has no group {group!r}; its groups are: {', '.join(known) or 'none'}."
+            )
+        splits = [split for split in self.splits if any(entry["split"] == split for entry in kept)]
+        return ShardIndex(self.folder, {**self.content, "samples": kept, "splits": splits})
 
     @cached_property
     def action_space(self) -> ActionSpace:

@@ -49,6 +49,8 @@ class LoaderConfig:
     """Worker processes; 0 reads in this one. The order is the same for any number."""
     labelled_fraction: float = 1.0
     """Share of the labelled episodes whose actions and rewards are shown; the others count as plain video."""
+    labelled_group: str | None = None
+    """Group of the episodes whose actions and rewards are shown; the others count as plain video. None: all groups."""
     task: str | None = None
     """Name of the one task of all rows; None draws a task per episode."""
 
@@ -148,7 +150,8 @@ class _Batches(Dataset[tuple[Batch, list[str]]]):
         self._num_relevant = round(config.relevant_fraction * config.batch_size)
         self._num_uniform = config.batch_size - self._num_relevant
         episodes = index.episodes(config.split)
-        hidden = _hidden_episodes(episodes, config.labelled_fraction)
+        _require_group(index, config, episodes)
+        hidden = _hidden_episodes(episodes, config.labelled_fraction, config.labelled_group)
         self._uniform, self._relevant = _streams(index, config, episodes, hidden, self._num_relevant > 0)
         cache_bytes = _CACHE_BYTES // max(1, config.num_workers)
         self._reader = RowReader(ShardReader(index, cache_bytes=cache_bytes), episodes, hidden)
@@ -225,14 +228,30 @@ def _task_number(index: ShardIndex, name: str | None) -> int | None:
     return index.tasks.index(name)
 
 
-def _hidden_episodes(episodes: Sequence[Episode], labelled_fraction: float) -> frozenset[int]:
-    """Numbers of the labelled episodes to treat as plain video: chosen by name, so the same in every run."""
+def _require_group(index: ShardIndex, config: LoaderConfig, episodes: Sequence[Episode]) -> None:
+    group = config.labelled_group
+    if group is not None and not any(episode.labelled and episode.group == group for episode in episodes):
+        known = sorted({episode.group for episode in episodes if episode.labelled and episode.group})
+        raise UserError(
+            f"{index.folder}: split {config.split!r} has no episode of group {group!r} with actions; "
+            f"it has such of: {', '.join(known) or 'no group'}."
+        )
+
+
+def _hidden_episodes(
+    episodes: Sequence[Episode], labelled_fraction: float, group: str | None
+) -> frozenset[int]:
+    """Numbers of the labelled episodes to treat as plain video.
+
+    They are those of other groups, and of the rest all but a share, chosen by name, so the same in every run.
+    """
     labelled = [number for number, episode in enumerate(episodes) if episode.labelled]
-    shown = round(labelled_fraction * len(labelled))
-    if labelled_fraction > 0 and labelled:
+    eligible = [number for number in labelled if group in (None, episodes[number].group)]
+    shown = round(labelled_fraction * len(eligible))
+    if labelled_fraction > 0 and eligible:
         shown = max(1, shown)
-    labelled.sort(key=lambda number: sha256(episodes[number].name.encode()).digest())
-    return frozenset(labelled[shown:])
+    eligible.sort(key=lambda number: sha256(episodes[number].name.encode()).digest())
+    return frozenset(labelled) - frozenset(eligible[:shown])
 
 
 def _collate(rows: Sequence[Row], keys: list[str], relevant: Tensor) -> Batch:

@@ -4,7 +4,7 @@ A task is accomplished where one of its statistics rises from one tick to the ne
 counts per world, so the first tick of a recording accomplishes nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,20 +45,35 @@ STATISTICS: dict[str, tuple[str, ...]] = {
 TASKS = tuple(STATISTICS)
 
 
-def task_events(stats: Sequence[Mapping[str, Any] | None]) -> np.ndarray:
-    """(n, 20) uint8: 1 where a task's statistics rose since the last tick that has any; `stats`: one a tick, or None."""
-    events = np.zeros((len(stats), len(TASKS)), np.uint8)
-    before: dict[str, float] | None = None
-    for row, counts in enumerate(stats):
-        if counts is None:
-            continue
-        now = {
-            key.replace("minecraft.", ""): value
-            for key, value in counts.items()
-            if isinstance(value, int | float)
-        }
-        if before is not None:
-            for column, names in enumerate(STATISTICS.values()):
-                events[row, column] = any(now.get(name, 0) > before.get(name, 0) for name in names)
-        before = now
+def risen(stats: Iterable[Mapping[str, Any] | None]) -> list[frozenset[str]]:
+    """For each tick the statistics, as `kind:item`, that rose since the last tick that has any.
+
+    Args:
+        stats: the counts of each tick, `minecraft.kind:minecraft.item` -> number; None where they are missing.
+    """
+    rose: list[frozenset[str]] = []
+    before: Mapping[str, Any] | None = None
+    for counts in stats:
+        new = {} if counts is None or before is None or counts == before else counts
+        rose.append(frozenset(_plain(name) for name in new if _count(new, name) > _count(before, name)))
+        before = before if counts is None else counts
+    return rose
+
+
+def task_events(rose: Sequence[frozenset[str]]) -> np.ndarray:
+    """(n, 20) uint8: 1 where one of a task's statistics rose; `rose`: n ticks, see `risen`."""
+    events = np.zeros((len(rose), len(TASKS)), np.uint8)
+    for row, names in enumerate(rose):
+        if names:
+            events[row] = [not names.isdisjoint(statistics) for statistics in STATISTICS.values()]
     return events
+
+
+def _plain(name: str) -> str:
+    return name.replace("minecraft.", "")
+
+
+def _count(counts: Mapping[str, Any] | None, name: str) -> float:
+    """0 where the statistic is missing, or no number."""
+    value = (counts or {}).get(name, 0)
+    return value if isinstance(value, int | float) else 0

@@ -24,6 +24,7 @@ from reverie.data.minecraft_tasks import TASKS as MINECRAFT_TASKS
 from reverie.data.steps import Steps
 from reverie.data.video_source import VideoInfo
 from reverie.data.vpt import VPTOptions
+from reverie.data.vpt_segments import Edges
 
 VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
@@ -89,6 +90,8 @@ class Inspected:
     steps        the log of all its frames; unknown where there is none
     has_events   the log says when tasks were accomplished
     is_terminal  the last frame ended the episode for good
+    group        which kind of recording; None: not told apart
+    edges        what tells whether a segment of a session continues another
     cursor       where to draw a mouse cursor, see `data.vpt.draw_cursors`
     """
 
@@ -96,6 +99,8 @@ class Inspected:
     steps: Steps
     has_events: bool = False
     is_terminal: bool = False
+    group: str | None = None
+    edges: Edges | None = None
     cursor: np.ndarray | None = None
 
 
@@ -141,12 +146,14 @@ def inspect(source: Source, corpus: Corpus) -> Inspected:
 def _inspect_vpt(path: Path, info: VideoInfo, options: VPTOptions) -> Inspected:
     log = vpt.read_log(path, options)
     cursor = np.full((len(info), 2), -1, np.int64)
-    steps = vpt.read_steps(log, path, len(info), info.fps, options)
+    steps = vpt.read_steps(log, path, len(info), info.fps)
     cursor[: len(log)] = log.cursor
     return Inspected(
         info=info,
         steps=steps,
         has_events=log.has_events,
+        group=log.group,
+        edges=log.edges(len(info)),
         cursor=cursor if options.draw_cursor else None,
     )
 

@@ -70,7 +70,7 @@ def stage(
 
     Returns:
         clips (their first frames), frames, cut (a frame or None), and squared_error and values, whose ratio is the
-        mean squared error of storing; digest of the clips.
+        mean squared error of storing; digest of the clips; group and edges as in `Inspected`.
 
     Raises:
         UserError: the video or its log cannot be used; the sentence names the file.
@@ -150,6 +150,8 @@ def _write_source(
         "cut": cut_frame,
         "squared_error": float(error[0]),
         "values": int(error[1]),
+        "group": found.group,
+        "edges": None if found.edges is None else found.edges.to_json(),
     }
 
 
@@ -204,6 +206,7 @@ def _meta(
         "is_terminal": found.is_terminal and stop == len(found.steps),
         "labelled": bool(steps.action_mask.any() or steps.action_mask_before),
         "events": events,
+        "group": found.group,
     }
 
 

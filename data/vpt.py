@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from reverie.data.errors import UserError
-from reverie.data.minecraft import KEYBOARD, KEYS, MOUSE_BUTTONS, NULL_MOUSE, SPACE, encode_camera
-from reverie.data.minecraft_tasks import TASKS, task_events
+from reverie.data.minecraft import KEYBOARD, KEYS, MOUSE_BUTTONS, SPACE, encode_camera
+from reverie.data.minecraft_dimensions import dimension_group
+from reverie.data.minecraft_tasks import TASKS, risen, task_events
 from reverie.data.steps import Steps
+from reverie.data.vpt_segments import Edges, Tick
 
 FPS = 20
 DEGREES_PER_PIXEL = 360 / 2400
@@ -37,24 +39,20 @@ class VPTOptions:
     """1. An attack that is new at the first line is stuck: ignore it until attack is pressed again."""
     hotbar_from_zero: bool = False
     """2. Compare the first line's hotbar slot with slot 1, which invents a press in continued recordings."""
-    null_before_hotbar: bool = False
-    """3. Decide which actions are null before scrolling counts as a hotbar key: such ticks are then null."""
     legacy_int_camera: bool = False
-    """4. Truncate turns to whole degrees, so that movements below 7 pixels vanish."""
-    legacy_null_check: bool = False
-    """5. Find no action null, as the check that compares with a method does."""
+    """3. Truncate turns to whole degrees, so that movements below 7 pixels vanish."""
     clip_turns: bool = True
-    """6. Clip turns to 180 degrees; the camera classes end at 10 degrees either way."""
+    """4. Clip turns to 180 degrees; the camera classes end at 10 degrees either way."""
     draw_cursor: bool = True
-    """7. Draw the mouse cursor, which the videos lack, into frames with an open GUI."""
+    """5. Draw the mouse cursor, which the videos lack, into frames with an open GUI."""
     gui_mouse_scale: bool = True
-    """8. While a GUI is open, scale mouse movements by recorder version, the name of the recording's folder."""
+    """6. While a GUI is open, scale mouse movements by recorder version, the name of the recording's folder."""
     escape_as_inventory: bool = False
-    """9. Read ESC as the inventory key while a GUI is open, as the original training did."""
-    mask_null_actions: bool = False
-    """10. Treat null actions as unknown, as cloning that skips them would; their frames stay."""
+    """7. Read ESC as the inventory key while a GUI is open, as the original training did."""
+    join_segments: bool = True
+    """Make one episode of the segments of a session that follow each other without a gap, see `data.vpt_segments`."""
     tolerate_damage: bool = True
-    """11. Treat the actions of damaged lines and null entries as unknown; otherwise refuse the recording."""
+    """8. Treat the actions of damaged lines and null entries as unknown; otherwise refuse the recording."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,17 +61,19 @@ class VPTLog:
 
     keys     (n, 23) bool, mouse (n,) int64: the action taken at frame i, null where unknown
     known    (n,) bool, the line could be read
-    is_null  (n,) bool, the action does nothing
     cursor   (n, 2) int64, x and y on a 720 pixels high screen; -1 without an open GUI
     stats    the game's statistics a line, None where missing
+    rose     the names of those that rose, see `data.minecraft_tasks.risen`
+    ends     the first and the last line
     """
 
     keys: np.ndarray
     mouse: np.ndarray
     known: np.ndarray
-    is_null: np.ndarray
     cursor: np.ndarray
     stats: list[dict[str, Any] | None]
+    rose: list[frozenset[str]]
+    ends: tuple[Tick, Tick]
 
     def __len__(self) -> int:
         return len(self.known)
@@ -82,6 +82,17 @@ class VPTLog:
     def has_events(self) -> bool:
         """The log holds statistics; some releases are stripped of them."""
         return any(counts is not None for counts in self.stats)
+
+    @property
+    def group(self) -> str | None:
+        """`overworld` or `nether_end`, None without statistics."""
+        return dimension_group(self.rose) if self.has_events else None
+
+    def edges(self, n: int) -> Edges:
+        """Both ends, as the log of a video with `n` frames."""
+        action = {"keys": self.keys[-1].tolist(), "mouse": int(self.mouse[-1])}
+        is_known = len(self) == n and bool(self.known[-1])
+        return Edges(first=self.ends[0], last=self.ends[1], action=action if is_known else None)
 
 
 def is_vpt_log(path: Path) -> bool:
@@ -116,19 +127,19 @@ def read_log(path: Path, options: VPTOptions) -> VPTLog:
             f"download it again or set --vpt.tolerate_damage true."
         )
     scale = GUI_SCALE.get(path.parent.name, 1.0) if options.gui_mouse_scale else 1.0
-    keys, is_null_keys = _keys(lines, known, options)
-    mouse = encode_camera(_degrees(lines, known, scale, options))
+    stats = [line["stats"] if isinstance(line.get("stats"), dict) else None for line in lines]
     return VPTLog(
-        keys=keys,
-        mouse=mouse,
+        keys=_keys(lines, known, options),
+        mouse=encode_camera(_degrees(lines, known, scale, options)),
         known=known,
-        is_null=is_null_keys & (mouse == NULL_MOUSE) & known & (not options.legacy_null_check),
         cursor=np.array([_cursor(line, ok) for line, ok in zip(lines, known)], np.int64).reshape(-1, 2),
-        stats=[line["stats"] if isinstance(line.get("stats"), dict) else None for line in lines],
+        stats=stats,
+        rose=risen(stats),
+        ends=(Tick.of(lines[0]), Tick.of(lines[-1])),
     )
 
 
-def read_steps(log: VPTLog, path: Path, n: int, fps: float, options: VPTOptions) -> Steps:
+def read_steps(log: VPTLog, path: Path, n: int, fps: float) -> Steps:
     """The steps of a video with `n` frames at `fps`.
 
     The last row's action counts as unknown, as in every recording: no frame shows where it led.
@@ -143,12 +154,12 @@ def read_steps(log: VPTLog, path: Path, n: int, fps: float, options: VPTOptions)
         raise UserError(f"{path}: belongs to a video of {fps:g} Hz, not {FPS}; download the original again.")
     unknown = Steps.unknown(n, SPACE, len(TASKS))
     mask = np.zeros(n, np.bool_)
-    mask[: len(log)] = log.known & ~(log.is_null & options.mask_null_actions)
+    mask[: len(log)] = log.known
     mask[-1:] = False
     for name, value in (("keys", log.keys), ("mouse", log.mouse)):
         unknown.actions[name][mask] = value[mask[: len(log)]]
     unknown.action_mask[:] = mask
-    unknown.events[: len(log)] = task_events(log.stats)
+    unknown.events[: len(log)] = task_events(log.rose)
     unknown.reward[:] = unknown.events.sum(axis=1)
     unknown.reward_mask[: len(log)] = [counts is not None for counts in log.stats]
     return unknown
@@ -195,10 +206,8 @@ def _is_whole(line: dict[str, Any]) -> bool:
     )
 
 
-def _keys(
-    lines: list[dict[str, Any]], known: np.ndarray, options: VPTOptions
-) -> tuple[np.ndarray, np.ndarray]:
-    """Keys held, (n, 23) bool, and whether they count as none, (n,) bool."""
+def _keys(lines: list[dict[str, Any]], known: np.ndarray, options: VPTOptions) -> np.ndarray:
+    """Keys held, (n, 23) bool."""
     keys = np.zeros((len(lines), len(KEYS)), np.bool_)
     is_stuck = False
     for row, line in enumerate(lines):
@@ -210,10 +219,9 @@ def _keys(
         if is_stuck and options.release_stuck_attack:
             held.discard("attack")
         keys[row] = [name in held for name in KEYS]
-    is_null: np.ndarray = np.logical_not(keys.any(axis=1))
     for row, slot in _scrolled(lines, options):
         keys[row, KEYS.index(f"hotbar.{slot + 1}")] = known[row]
-    return keys, is_null if options.null_before_hotbar else np.logical_not(keys.any(axis=1))
+    return keys
 
 
 def _held(line: dict[str, Any], options: VPTOptions) -> set[str]:

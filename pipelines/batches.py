@@ -31,6 +31,8 @@ class BatchesConfig:
     """Share of steps with a long batch; 1 for finetuning on long ones only."""
     labelled_fraction: float = 1.0
     """Share of the labelled episodes whose actions are used; the others count as plain video."""
+    labelled_group: str | None = None
+    """Use actions of this group of episodes only (VPT: overworld or nether_end); the others count as plain video."""
     num_workers: int = 0
     """Processes that decode and prepare windows beside this one; does not change the order."""
 
@@ -113,6 +115,7 @@ def training_batches(
             relevant_before=mixture.relevant_before,
             num_workers=config.num_workers,
             labelled_fraction=config.labelled_fraction,
+            labelled_group=config.labelled_group,
             task=mixture.task,
         )
         return Loader(index, chosen, rank=rank, world_size=world_size)

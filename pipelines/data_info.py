@@ -33,6 +33,7 @@ def data_info(config: DataInfoConfig) -> None:
     console = Console(highlight=False)
     console.print(escape(_headline(index)))
     tables = {"": split_table(index, summary), **action_tables(summary), **task_table(index, summary)}
+    tables |= group_table(index)
     for title, table in tables.items():
         console.print(escape(title))
         console.print(table)
@@ -70,6 +71,18 @@ def task_table(index: ShardIndex, summary: Summary) -> dict[str, Table]:
         episodes = sum(len(split.accomplished_in[i]) for split in splits)
         table.add_row(escape(task), f"{events:,}", f"{episodes:,}")
     return {"tasks": table}
+
+
+def group_table(index: ShardIndex) -> dict[str, Table]:
+    """Title -> episodes and hours of each group; empty where groups are not told apart."""
+    episodes = [episode for split in index.splits for episode in index.episodes(split)]
+    table = _table(["group", "hours", "episodes", "with actions"])
+    for group in sorted({episode.group for episode in episodes if episode.group is not None}):
+        chosen = [episode for episode in episodes if episode.group == group]
+        hours = sum(episode.n for episode in chosen) / index.fps / 3600
+        labelled = sum(episode.labelled for episode in chosen)
+        table.add_row(escape(group), f"{hours:.3f}", f"{len(chosen):,}", f"{labelled:,}")
+    return {"groups": table} if table.rows else {}
 
 
 def _clips(index: ShardIndex) -> Iterator[tuple[Sample, Steps]]:

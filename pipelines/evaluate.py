@@ -39,6 +39,7 @@ def evaluate(config: EvaluateConfig) -> Path:
     index = ShardIndex.load(config.data)
     scoring = Scoring(config, index, load_models(config, index))
     # Before anything slow: what is asked must be possible.
+    scoring.chosen.samples(SPLIT)
     selection = _select_windows(scoring) if scoring.models.dynamics is not None else None
     game = open_game(scoring) if config.env is not None else None
     scoring.lpips = _load_lpips(scoring)
@@ -67,7 +68,7 @@ def evaluate(config: EvaluateConfig) -> Path:
 
 def _select_windows(scoring: Scoring) -> Selection:
     config = scoring.config
-    return select(scoring.index, config.context + config.horizon, config.clips, config.seed, SPLIT)
+    return select(scoring.chosen, config.context + config.horizon, config.clips, config.seed, SPLIT)
 
 
 def _load_lpips(scoring: Scoring) -> PerceptualDistance | None:
@@ -82,7 +83,7 @@ def _load_lpips(scoring: Scoring) -> PerceptualDistance | None:
 
 def _reconstruct(scoring: Scoring) -> Reconstruction:
     config = scoring.config
-    clips = choose_clips(scoring.index, config.clips, config.seed, SPLIT)
+    clips = choose_clips(scoring.chosen, config.clips, config.seed, SPLIT)
     with meter("reconstruct", len(clips)) as shown:
         tokenizer = scoring.models.tokenizer
         found = reconstruct(tokenizer, scoring.index, clips, lpips=scoring.lpips, finished=shown.update)

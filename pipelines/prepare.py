@@ -21,6 +21,8 @@ from reverie.data.sources import Corpus, Inspected, Source, find_corpus, inspect
 from reverie.data.staging import Storage, delete_staged_clip, key_prefix, stage, staged_clip
 from reverie.data.video import Quality, storage_quality
 from reverie.data.vpt import VPTOptions
+from reverie.data.vpt_segments import Join, joined_clip
+from reverie.pipelines.joining import find_joins
 from reverie.pipelines.progress import Meter, meter, progress
 
 STAGING = ".staging"
@@ -112,7 +114,7 @@ def _load_plan(out: Path) -> dict[str, Any] | None:
 def _make_plan(config: PrepareConfig, corpus: Corpus) -> dict[str, Any]:
     """Stages all usable sources and decides the splits.
 
-    The plan holds `pieces` ({folder, clips, split} in the order of the shards) and `header` for the index.
+    The plan holds `pieces` ({folder, clips, split, join} in the order of the shards) and `header` for the index.
     """
     skipped: dict[str, str] = {}
     inspected = dict(_inspect_all(corpus, skipped))
@@ -253,14 +255,16 @@ def _pieces(staged: dict[Source, dict[str, Any]], config: PrepareConfig) -> list
     if config.validation_fraction > 0 and len(sessions) > 1:
         count = min(max(round(config.validation_fraction * len(sessions)), 1), len(sessions) - 1)
     held_out, place = set(sessions[:count]), {name: number for number, name in enumerate(sessions)}
-    pieces = []
+    pieces, joins = [], find_joins(staged) if config.vpt.join_segments else {}
     for source in sorted(staged, key=lambda s: (place[_session(s)], s.name)):
         summary, split = staged[source], "validation" if _session(source) in held_out else "train"
         cut = summary["cut"] or summary["frames"]
         clips = summary["clips"]
-        pieces.append({"folder": key_prefix(source), "split": split, "clips": [c for c in clips if c < cut]})
+        join = asdict(joins[source]) if source in joins else None
+        piece = {"folder": key_prefix(source), "join": join}
+        pieces.append({**piece, "split": split, "clips": [c for c in clips if c < cut]})
         if tail := [c for c in clips if c >= cut]:
-            pieces.append({"folder": key_prefix(source), "split": "validation", "clips": tail})
+            pieces.append({**piece, "split": "validation", "clips": tail})
     return pieces
 
 
@@ -271,12 +275,15 @@ def _session(source: Source) -> str:
 def _fill(shards: ShardSet, plan: dict[str, Any], staging: Path) -> None:
     """Copies the staged clips into shards, deleting what lies in finished ones."""
     clips = [(p["split"], p["folder"], start) for p in plan["pieces"] for start in p["clips"]]
+    joins = {p["folder"]: Join(**p["join"]) for p in plan["pieces"] if p["join"] is not None}
     pending: list[tuple[str, str, int]] = []
     for split, source, start in progress(clips, "write shards"):
         pending.append((split, source, start))
         if shards.has(split, _key(source, start)):
             continue
         members, entry = staged_clip(staging / source, start)
+        if source in joins:
+            members, entry = joined_clip(members, entry, joins[source])
         if shards.add(split, _key(source, start), members, entry):
             pending = _delete_finished(shards, pending, staging)
 

@@ -1,5 +1,7 @@
 """Agent finetuning: which rows and steps carry which loss."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -97,3 +99,28 @@ def test_no_task_has_an_embedding_of_its_own():
     agent = make().model
     tokens = agent.agent_tokens(torch.tensor([[0, 1, -1]]))
     assert torch.equal(tokens[0, 2, 0], agent.task_embedding[2])
+
+
+def test_null_actions_may_be_left_out_of_the_policy_loss_only():
+    objective, batch = make(length=1), latent_batch(b=4, t=8)
+    batch.action_mask[:] = True
+    for name, null in SPACE.null(4).items():
+        batch.actions[name][:, 3] = null
+        batch.actions[name][:, 6] = null
+    batch.actions["mouse"][:, 6] = 1  # one component acts
+    seen, losses = [], []
+
+    class Spy:
+        def add(self, values, mask):
+            seen.append(mask)
+
+    for mask_null in (False, True):
+        objective.config = replace(objective.config, mask_null_actions=mask_null)
+        objective._add_policy_loss(Spy(), torch.zeros(4, 8, 3 + 5 + 4), batch, 1)
+        torch.manual_seed(1)
+        losses.append(objective(batch)[1])
+    # Column t - 1 carries the loss for the action that leads to frame t.
+    assert (seen[0] != seen[1]).nonzero().tolist() == [[row, 2] for row in range(4) if batch.relevant[row]]
+    assert losses[0]["loss/policy"] != losses[1]["loss/policy"]
+    for name in ("loss/video", "loss/reward", "loss/continue"):
+        assert losses[0][name] == losses[1][name]

@@ -11,42 +11,19 @@ from reverie.data.errors import UserError
 from reverie.data.index import ShardIndex
 from reverie.data.loader import Loader, LoaderConfig
 from reverie.data.minecraft import KEYS, NULL_MOUSE, decode_camera
-from reverie.data.minecraft_tasks import TASKS, task_events
+from reverie.data.minecraft_tasks import TASKS, risen, task_events
 from reverie.data.reader import read_clip
 from reverie.data.sources import find_corpus
 from reverie.data.video import encode_video
 from reverie.data.vpt import VPTLog, VPTOptions, draw_cursors, read_log, read_steps
 from reverie.pipelines.prepare import PrepareConfig, prepare
+from tests.data.vpt_corpus import tick, write_log, write_recording
 
 NAME = "alice-f153ac423f61-20210806-122446"
 
 
-def tick(
-    *names: str,
-    dx: float = 0,
-    dy: float = 0,
-    buttons: tuple[int, ...] = (),
-    new: tuple[int, ...] = (),
-    **more: Any,
-) -> dict[str, Any]:
-    mouse = {"x": 640.0, "y": 360.0, "dx": dx, "dy": dy, "buttons": list(buttons), "newButtons": list(new)}
-    held = [f"key.keyboard.{name}" for name in names]
-    return {
-        "mouse": mouse,
-        "keyboard": {"keys": held, "newKeys": [], "chars": ""},
-        "isGuiOpen": False,
-        **more,
-    }
-
-
 def log(folder: Path, *lines: dict[str, Any] | str, **options: Any) -> VPTLog:
     return read_log(write_log(folder / f"{NAME}.jsonl", *lines), VPTOptions(**options))
-
-
-def write_log(path: Path, *lines: dict[str, Any] | str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + "\n")
-    return path
 
 
 def pressed(there: VPTLog) -> list[list[str]]:
@@ -71,37 +48,29 @@ def test_1_stuck_attack(tmp_path: Path) -> None:
     assert kept == [["attack"], ["attack", "use"], ["attack"], ["attack"]]
 
 
-def test_2_and_3_hotbar_scroll(tmp_path: Path) -> None:
+def test_2_hotbar_scroll(tmp_path: Path) -> None:
     lines = [tick(hotbar=3), tick(hotbar=3), tick(hotbar=5), tick()]
     there = log(tmp_path, *lines)
     assert pressed(there) == [[], [], ["hotbar.6"], []]
-    assert there.is_null.tolist() == [True, True, False, True]
     assert pressed(log(tmp_path, *lines, hotbar_from_zero=True))[0] == ["hotbar.4"]
-    assert log(tmp_path, *lines, null_before_hotbar=True).is_null.all()
-    assert pressed(log(tmp_path, *lines, null_before_hotbar=True))[2] == ["hotbar.6"]
 
 
 @pytest.mark.parametrize(
     ("pixels", "true", "legacy"),
     [(1, 5, 5), (2, 6, 5), (6, 6, 5), (7, 6, 6), (8, 7, 6), (14, 7, 7), (16, 8, 7), (30, 9, 8), (54, 10, 10)],
 )
-def test_4_int_camera(tmp_path: Path, pixels: int, true: int, legacy: int) -> None:
+def test_3_int_camera(tmp_path: Path, pixels: int, true: int, legacy: int) -> None:
     assert log(tmp_path, tick(dx=pixels)).mouse.tolist() == [55 + true]
     assert log(tmp_path, tick(dx=pixels), legacy_int_camera=True).mouse.tolist() == [55 + legacy]
 
 
-def test_5_null_check(tmp_path: Path) -> None:
-    assert log(tmp_path, tick()).is_null.tolist() == [True]
-    assert log(tmp_path, tick(), legacy_null_check=True).is_null.tolist() == [False]
-
-
 @pytest.mark.parametrize("clip", [True, False])
-def test_6_large_turns(tmp_path: Path, clip: bool) -> None:
+def test_4_large_turns(tmp_path: Path, clip: bool) -> None:
     mouse = log(tmp_path, tick(dx=5000, dy=-5000), clip_turns=clip).mouse
     np.testing.assert_allclose(decode_camera(mouse), [[-10, 10]])
 
 
-def test_7_cursor(tmp_path: Path) -> None:
+def test_5_cursor(tmp_path: Path) -> None:
     gui = tick(isGuiOpen=True)
     gui["mouse"].update(x=274.0, y=338.0)
     there = log(tmp_path, tick(), gui)
@@ -113,24 +82,23 @@ def test_7_cursor(tmp_path: Path) -> None:
     assert not draw_cursors(np.zeros((1, 36, 64, 3), np.uint8), np.array([[9999, 9999]])).any()
 
 
-def test_8_gui_scale(tmp_path: Path) -> None:
+def test_6_gui_scale(tmp_path: Path) -> None:
     lines = [tick(dx=4), tick(dx=4, isGuiOpen=True)]
     assert log(tmp_path / "6.9", *lines).mouse.tolist() == [61, 62]
     assert log(tmp_path / "6.9", *lines, gui_mouse_scale=False).mouse.tolist() == [61, 61]
     assert log(tmp_path / "7.1", *lines).mouse.tolist() == [61, 61]
 
 
-def test_9_escape(tmp_path: Path) -> None:
+def test_7_escape(tmp_path: Path) -> None:
     lines = [tick("escape"), tick("escape", isGuiOpen=True)]
     assert pressed(log(tmp_path, *lines)) == [["ESC"], ["ESC"]]
     assert pressed(log(tmp_path, *lines, escape_as_inventory=True)) == [["ESC"], ["inventory"]]
 
 
-def test_10_null_actions_keep_their_frames(tmp_path: Path) -> None:
-    there = log(tmp_path, tick("w"), tick(), tick("w"), tick("w"))
-    for mask_null, expected in ((False, [1, 1, 1, 0]), (True, [1, 0, 1, 0])):
-        steps = read_steps(there, tmp_path / "a", 4, 20, VPTOptions(mask_null_actions=mask_null))
-        assert steps.action_mask.tolist() == expected
+def test_null_actions_are_known(tmp_path: Path) -> None:
+    """A world model must learn what happens when nothing is done; cloning may leave them out by itself."""
+    steps = read_steps(log(tmp_path, tick("w"), tick(), tick("w"), tick("w")), tmp_path / "a", 4, 20)
+    assert steps.action_mask.tolist() == [1, 1, 1, 0]
 
 
 BAD_LINES = [
@@ -142,11 +110,11 @@ BAD_LINES = [
 
 
 @pytest.mark.parametrize("bad", BAD_LINES, ids=range(len(BAD_LINES)))
-def test_11_damaged_lines(tmp_path: Path, bad: str) -> None:
+def test_8_damaged_lines(tmp_path: Path, bad: str) -> None:
     there = log(tmp_path, tick("w"), bad, tick("s"))
     assert there.known.tolist() == [True, False, True]
     assert pressed(there) == [["forward"], [], ["back"]] and there.mouse[1] == NULL_MOUSE
-    steps = read_steps(there, tmp_path / "a", 4, 20, VPTOptions())
+    steps = read_steps(there, tmp_path / "a", 4, 20)
     assert steps.action_mask.tolist() == [True, False, True, False]
     with pytest.raises(UserError, match=rf"{NAME}\.jsonl: line 2 is damaged"):
         log(tmp_path, tick("w"), bad, tick("s"), tolerate_damage=False)
@@ -154,13 +122,13 @@ def test_11_damaged_lines(tmp_path: Path, bad: str) -> None:
 
 def test_counts_and_rate(tmp_path: Path) -> None:
     there, path = log(tmp_path, *[tick("w")] * 5), tmp_path / "a.jsonl"
-    assert read_steps(there, path, 5, 20, VPTOptions()).action_mask.tolist() == [1, 1, 1, 1, 0]
-    assert read_steps(there, path, 6, 20, VPTOptions()).action_mask.tolist() == [1, 1, 1, 1, 1, 0]
+    assert read_steps(there, path, 5, 20).action_mask.tolist() == [1, 1, 1, 1, 0]
+    assert read_steps(there, path, 6, 20).action_mask.tolist() == [1, 1, 1, 1, 1, 0]
     for n in (4, 7):
         with pytest.raises(UserError, match=rf"a\.jsonl: has 5 lines for {n} frames"):
-            read_steps(there, path, n, 20, VPTOptions())
+            read_steps(there, path, n, 20)
     with pytest.raises(UserError, match=r"a\.jsonl: belongs to a video of 30 Hz, not 20"):
-        read_steps(there, path, 5, 30, VPTOptions())
+        read_steps(there, path, 5, 30)
     with pytest.raises(UserError, match="holds no readable line"):
         log(tmp_path, "", "{")
 
@@ -178,23 +146,10 @@ def test_counts_and_rate(tmp_path: Path) -> None:
 def test_tasks(statistic: str, task: str) -> None:
     key = "minecraft." + statistic.replace(":", ":minecraft.")
     counts = [5, 5, 6, None, 8, 2, 3]
-    events = task_events([None if count is None else {key: count} for count in counts])
+    events = task_events(risen(None if count is None else {key: count} for count in counts))
     assert np.argwhere(events).tolist() == [[row, TASKS.index(task)] for row in (2, 4, 6)]
-    assert np.argwhere(task_events([{}, {key: 1}])).tolist() == [[1, TASKS.index(task)]]
+    assert np.argwhere(task_events(risen([{}, {key: 1}]))).tolist() == [[1, TASKS.index(task)]]
     assert len(TASKS) == 20
-
-
-def write_recording(folder: Path, name: str, n: int, missing: int = 0) -> list[int]:
-    """Frame i shows i; the action taken there presses a hotbar key, (7 * i) % 9 + 1. Logs are played at 20 Hz."""
-    slots = [(7 * i) % 9 + 1 for i in range(n)]
-    lines = [
-        tick(str(slot), stats={"minecraft.mine_block:minecraft.oak_log": i // 5})
-        for i, slot in enumerate(slots)
-    ]
-    write_log(folder / f"{name}.jsonl", *lines[: n - missing])
-    frames = np.stack([np.full((32, 64, 3), i, np.uint8) for i in range(n)])
-    encode_video(folder / f"{name}.mp4", frames, 20, quality="lossless")
-    return slots
 
 
 def test_alignment_through_prepare_and_loader(tmp_path: Path) -> None:

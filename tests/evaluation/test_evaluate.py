@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -130,6 +131,18 @@ def test_a_tokenizer_alone_is_scored(corpus: Corpus, tmp_path: Path) -> None:
     assert figures["reconstruction"]["clips"] == 8
 
 
+def test_one_group_is_scored(corpus: Corpus, tmp_path: Path) -> None:
+    shards = Path(shutil.copytree(settings(corpus, tmp_path).data, tmp_path / "shards"))
+    content = json.loads((shards / "index.json").read_text())
+    held_out = sorted({s["episode"] for s in content["samples"] if s["split"] == "validation"})
+    for sample in content["samples"]:
+        sample["group"] = "end" if sample["episode"] == held_out[0] else "overworld"
+    (shards / "index.json").write_text(json.dumps(content))
+    evaluate(settings(corpus, tmp_path / "out", dynamics=None, data=shards, group="end"))
+    figures = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert figures["reconstruction"]["clips"] == sum(s["group"] == "end" for s in content["samples"])
+
+
 def test_without_a_cloned_run_the_prior_of_the_agent_plays(corpus: Corpus, tmp_path: Path) -> None:
     game = {"env": GAME, "episodes": 3, "max_steps": 5, "agent": corpus.agent, "dynamics": None}
     evaluate(settings(corpus, tmp_path / "out", **game))
@@ -189,6 +202,7 @@ def test_another_tokenizer_is_refused(corpus: Corpus, tmp_path: Path) -> None:
             r"has frames of \(20, 20\), the tokenizer is for \(40, 40\)",
         ),
         ({"env": "minigrid-nowhere"}, "minigrid-nowhere"),
+        ({"group": "end"}, "has no group 'end'; its groups are: none"),
         ({"data": Path("missing")}, "missing: no such folder"),
         ({"dynamics": Path("missing")}, "missing: no such run folder"),
     ],
