@@ -101,11 +101,11 @@ class ActionSpace:
 
     def is_null(self, actions: Mapping[str, Tensor]) -> Tensor:
         """Component -> (..., *shape) tensors -> (...) bool: all components are null. Needs at least one component."""
-        null = {name: value.to(actions[name].device) for name, value in self.null().items()}
-        same = {name: actions[name] == value for name, value in null.items()}
-        return torch.stack([x.all(-1) if self.components[name].shape else x for name, x in same.items()]).all(
-            0
-        )
+        same = []
+        for name, null in self.null().items():
+            equal = actions[name] == null.to(actions[name].device)
+            same.append(equal.all(-1) if self.components[name].shape else equal)
+        return torch.stack(same).all(0)
 
     def check(self, actions: Mapping[str, np.ndarray], rows: int, place: str) -> dict[str, np.ndarray]:
         """`actions` cast to storage types, in order. Each is (rows, ...).

@@ -57,13 +57,13 @@ def _math_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, softca
     # All query heads of one key head in one matmul: keys and values are never repeated in memory.
     scale = q.shape[-1] ** -0.5 / (softcap or 1.0)
     q = rearrange(q * scale, "... (g r) q h -> ... g (r q) h", g=groups)
-    logits = at_least_float32(q @ k.transpose(-1, -2))
+    logits = at_least_float32(rearrange(q @ k.transpose(-1, -2), "... (r q) k -> ... r q k", r=repeats))
     if softcap is not None:
         logits = torch.tanh(logits) * softcap
     if mask is not None:
-        apart = rearrange(logits, "... (r q) k -> ... r q k", r=repeats)
-        logits = rearrange(apart.masked_fill(~mask, -torch.inf), "... r q k -> ... (r q) k")
-    return rearrange(logits.softmax(-1).to(v.dtype) @ v, "... g (r q) h -> ... (g r) q h", r=repeats)
+        logits = logits.masked_fill(~mask, -torch.inf)
+    weights = rearrange(logits.softmax(-1).to(v.dtype), "... r q k -> ... (r q) k")
+    return rearrange(weights @ v, "... g (r q) h -> ... (g r) q h", r=repeats)
 
 
 def _sdpa_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -127,18 +127,11 @@ class Attention(nn.Module):
     def project(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         """X (*X, L, D) -> q (*X, N, L, H), k and v (*X, G, L, H); `rope` is (cos, sin), each (L, H/2)."""
         heads = rearrange(self.qkv(x), "... l (n h) -> ... n l h", h=self.head_dim)
-        # Queries and keys go through norm and rotation together: generation at batch 1 is bound by the number of operations.
-        qk, v = heads.split([self.num_heads + self.num_kv_heads, self.num_kv_heads], dim=-3)
-        qk = rms_norm(qk) * self._gains().to(qk.dtype)
+        q, k, v = heads.split([self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=-3)
+        q, k = rms_norm(q, self.q_gain), rms_norm(k, self.k_gain)
         if rope is not None:
-            qk = rotate(qk, *rope).to(v.dtype)
-        q, k = qk.split([self.num_heads, self.num_kv_heads], dim=-3)
+            q, k = rotate(q, *rope).to(v.dtype), rotate(k, *rope).to(v.dtype)
         return q, k, v
-
-    def _gains(self) -> Tensor:
-        """Gain of every query and key head, (N + G, 1, H)."""
-        gains = (self.q_gain.expand(self.num_heads, -1), self.k_gain.expand(self.num_kv_heads, -1))
-        return rearrange(torch.cat(gains), "n h -> n 1 h")
 
     def read(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """Attention output before the output projection, (*X, Q, N H)."""

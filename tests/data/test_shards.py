@@ -1,13 +1,11 @@
 """Killed, full disks, continued: the shards end up the same and nothing is half-written."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,7 @@ from reverie.data.reader import read_clip
 from reverie.data.shards import ShardSet
 from reverie.pipelines.prepare import STAGING, PrepareConfig, prepare
 from tests.data.corpus import write_recording
+from tests.full_disk import largest_file
 
 ROOT = Path(__file__).parents[2]
 PREPARE = """
@@ -77,17 +76,6 @@ def test_kill_and_continue_equals_the_undisturbed_run(
         ShardIndex.load(tmp_path)
     prepare(config(source, tmp_path))
     assert contents(tmp_path) == undisturbed
-
-
-@contextmanager
-def largest_file(limit: int) -> Iterator[None]:
-    """The kernel refuses to let any file grow further, as a full disk does."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, old[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
 def test_full_disk_loses_nothing(source: Path, undisturbed: dict[str, bytes], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A tiny corpus, recorded and prepared by the real stages, and shards whose pictures show their actions."""
+"""A tiny corpus, recorded and prepared by the real stages, shards to damage, and shards without actions."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from reverie.data.video import encode_video
 from reverie.pipelines.prepare import PrepareConfig, prepare
 from reverie.pipelines.record import RecordConfig, record
-from tests.data.corpus import EVENTS, LENGTHS, draw, taken_actions, write_recording
+from tests.data.corpus import draw, taken_actions
 from tests.pipelines.stages import Corpus
 
 
@@ -20,21 +20,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     return Corpus(root)
 
 
-@pytest.fixture(scope="session")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_recording(tmp_path_factory.mktemp("recording"), LENGTHS, EVENTS)
-
-
-@pytest.fixture(scope="session")
-def whole(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("whole")
-    prepare(PrepareConfig(source=recording, out=out, clip_length=32, shard_mb=0.04, validation_fraction=0.2))
-    return out
-
-
 @pytest.fixture
-def shards(whole: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(whole, tmp_path / "shards"))
+def shards(prepared: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(prepared, tmp_path / "shards"))
 
 
 @pytest.fixture(scope="session")

@@ -155,11 +155,11 @@ def test_index_without_a_field_is_one_line(
 
 
 @pytest.mark.parametrize("member", ["clip.mp4", "steps.npz", "meta.json"])
-def test_no_flipped_byte_ends_in_a_traceback(member: str, whole: Path, tmp_path: Path) -> None:
-    sample = first(whole)
-    shutil.copy(whole / "index.json", tmp_path)
+def test_no_flipped_byte_ends_in_a_traceback(member: str, prepared: Path, tmp_path: Path) -> None:
+    sample = first(prepared)
+    shutil.copy(prepared / "index.json", tmp_path)
     offset, size = sample.members[member]
-    original = (whole / sample.shard).read_bytes()
+    original = (prepared / sample.shard).read_bytes()
     found = 0
     for place in np.random.default_rng(0).integers(offset, offset + size, 40):
         (tmp_path / sample.shard).write_bytes(original)

@@ -34,8 +34,8 @@ def change_index(folder: Path, change: dict[str, object]) -> None:
     (folder / "index.json").write_text(json.dumps({**content, **change}))
 
 
-def test_summary_equals_what_was_recorded(whole: Path) -> None:
-    index = ShardIndex.load(whole)
+def test_summary_equals_what_was_recorded(prepared: Path) -> None:
+    index = ShardIndex.load(prepared)
     reader = ShardReader(index)
     summary = summarize(((s, reader.steps(s)) for s in all_samples(index)), index.action_space, 2)
     known = [{k: v[:-1] for k, v in taken_actions(e, n).items()} for e, n in enumerate(LENGTHS)]
@@ -68,8 +68,10 @@ def test_info_prints_it(shards: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "8 used, 1 skipped" in text and "bad.mp4: holds no frames" in text
 
 
-def test_info_and_check_of_latents(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    index = ShardIndex.load(whole)
+def test_info_and_check_of_latents(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = ShardIndex.load(prepared)
     with LatentWriter(tmp_path, index, tokenizer_sha256="abc", latent_shape=(4, 3)) as writer:
         for sample in all_samples(index):
             writer.add(sample, np.zeros((sample.n, 4, 3)))
@@ -144,9 +146,9 @@ def test_page_of_unlabelled_video(unlabelled: Path, tmp_path: Path) -> None:
     assert len(films) == len(all_samples(ShardIndex.load(unlabelled)))
 
 
-def test_frames_are_enlarged_by_whole_pixels(whole: Path) -> None:
-    index = ShardIndex.load(whole)
-    sample = first(whole)
+def test_frames_are_enlarged_by_whole_pixels(prepared: Path) -> None:
+    index = ShardIndex.load(prepared)
+    sample = first(prepared)
     clip = read_clip(index, sample)
     assert clip.frames is not None
     shown = ShownClip(sample, clip.frames, clip.steps)

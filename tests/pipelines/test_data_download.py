@@ -4,13 +4,11 @@ import json
 import os
 import random
 import re
-import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,6 +21,7 @@ from reverie.pipelines.download_size import SizeSample, format_bytes, total_byte
 from reverie.pipelines.prepare import PrepareConfig, prepare
 from tests.data.vpt_corpus import tick, write_log, write_recording
 from tests.data.web_site import Answer, Site, serve
+from tests.full_disk import largest_file
 
 ROOT = Path(__file__).parents[2]
 NAMES = [f"6.{8 + p % 2}/p{p}-s{p}-20210806-12{t}000" for p in range(3) for t in range(2)]
@@ -49,6 +48,11 @@ def write_index(folder: Path, site: Site, relpaths: list[str], name: str = "inde
     path = folder / name
     path.write_text(json.dumps({"basedir": f"{site.url}/data/", "relpaths": relpaths}))
     return str(path)
+
+
+def download_all(folder: Path, site: Site) -> list[str]:
+    """The command that downloads `NAMES` into `folder` / out."""
+    return ["data", "download", "--index", write_index(folder, site, NAMES), "--out", str(folder / "out")]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -84,14 +88,7 @@ def test_what_was_downloaded_can_be_prepared(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_again_nothing_is_asked(site: Site, tmp_path: Path) -> None:
-    command = [
-        "data",
-        "download",
-        "--index",
-        write_index(tmp_path, site, NAMES),
-        "--out",
-        str(tmp_path / "out"),
-    ]
+    command = download_all(tmp_path, site)
     assert main(command) == 0 and contents(tmp_path / "out") == served(site, NAMES)
     asked = len(site.requests)
     assert asked == 2 * len(NAMES) and main(command) == 0 and len(site.requests) == asked
@@ -169,14 +166,7 @@ def test_killed_and_continued(site: Site, tmp_path: Path, kill: int) -> None:
 
 def test_a_full_disk_is_one_sentence(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     site.files[f"/data/{NAMES[3]}.mp4"] = random.Random(9).randbytes(300_000)
-    command = [
-        "data",
-        "download",
-        "--index",
-        write_index(tmp_path, site, NAMES),
-        "--out",
-        str(tmp_path / "out"),
-    ]
+    command = download_all(tmp_path, site)
     with largest_file(100_000):
         assert main(command) == 1
     lines = capsys.readouterr().err.splitlines()
@@ -292,13 +282,3 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
             lines = capsys.readouterr().err.splitlines()
             assert len(lines) == 1 and sentence in lines[0], lines
     assert main(["data", "download", "--index", "i", "--out", "o", "--workers", "0"]) == 2
-
-
-@contextmanager
-def largest_file(limit: int) -> Iterator[None]:
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, old[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
