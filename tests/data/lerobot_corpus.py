@@ -23,7 +23,7 @@ DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 OWN = {
     "timestamp": "float32",
-    **{name: "int64" for name in ("frame_index", "episode_index", "index", "task_index")},
+    **dict.fromkeys(("frame_index", "episode_index", "index", "task_index"), "int64"),
 }
 
 
