@@ -49,6 +49,9 @@ COMMANDS = {
     "data info": Command("data_info", "DataInfoConfig", "data_info", "count what shards hold"),
     "data show": Command("data_show", "ShowConfig", "show", "a page with pictures and films of the clips"),
     "data check": Command("data_check", "CheckConfig", "check", "check every byte and clip of shards"),
+    "data export": Command(
+        "data_export", "ExportConfig", "export", "write tables, logs and videos for people"
+    ),
     "fetch-weights": Command("fetch", "FetchConfig", "fetch", "download the weights of LPIPS once"),
 }
 

@@ -83,16 +83,16 @@ def damage_bytes(rng: np.random.Generator, path: Path) -> str:
 
 
 def damage_file(rng: np.random.Generator, path: Path) -> str:
+    """`path` goes, or becomes a link to a good file outside of the dataset, or a folder."""
     content = path.read_bytes()
     path.unlink()
     match rng.integers(3):
         case 0:
             return "missing"
         case 1:
-            (path.parents[1] / "elsewhere").mkdir(exist_ok=True)
-            outside = path.parents[5] / f"outside{path.suffix}" if len(path.parents) > 5 else path
-            outside.write_bytes(content)
-            path.symlink_to(outside)
+            outside = next(parent for parent in path.parents if parent.name == "case")
+            (outside / "outside").write_bytes(content)
+            path.symlink_to(outside / "outside")
             return "link"
         case _:
             path.mkdir()
@@ -210,8 +210,8 @@ def check(folder: Path, out: Path, suspects: frozenset[int], what: str) -> str:
 def run_cases(whole: Path, tmp_path: Path, seeds: range) -> dict[str, int]:
     results: dict[str, int] = {}
     for seed in seeds:
-        root = tmp_path / f"case-{seed}"
-        folder = root / "a" / "b" / "data set \u00fc"
+        root = tmp_path / "case"
+        folder = root / "data set \u00fc"
         shutil.copytree(whole, folder)
         what, suspects = damage(np.random.default_rng(seed), folder)
         result = check(folder, root / "out", suspects, f"seed {seed}, {what}")

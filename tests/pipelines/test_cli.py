@@ -29,6 +29,7 @@ NEEDED = {
     "data info": ["d"],
     "data show": ["d"],
     "data check": ["--path", "d"],
+    "data export": ["d", "--out", "o"],
     "fetch-weights": [],
 }
 FILES = sorted((ROOT / "configs").rglob("*.yaml"))
@@ -109,8 +110,8 @@ def test_later_sources_win(tmp_path: Path) -> None:
         (["dynamics", "--out", "o"], "data"),
         (["dynamics", *PATHS, "--config", "missing.yaml"], "missing.yaml"),
         (["dynamcs"], "unknown command 'dynamcs'"),
-        (["data"], "data: needs one of info, show, check"),
-        (["data", "inof"], "data: unknown 'inof'; use one of info, show, check"),
+        (["data"], "data: needs one of info, show, check, export"),
+        (["data", "inof"], "data: unknown 'inof'; use one of info, show, check, export"),
         (["data", "check"], "path"),
     ],
 )

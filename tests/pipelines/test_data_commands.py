@@ -90,7 +90,8 @@ def test_info_and_check_of_latents(whole: Path, tmp_path: Path, capsys: pytest.C
 def test_group_help_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines[2:]] == [["data", "info"], ["data", "show"], ["data", "check"]]
+    members = ["info", "show", "check", "export"]
+    assert [line.split()[:2] for line in lines[2:]] == [["data", member] for member in members]
 
 
 @pytest.mark.parametrize("late", LAGS)
