@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -253,14 +254,20 @@ def _write_videos(folder: Path, dataset: Dataset, camera: int) -> list[tuple[flo
     return spans
 
 
-def encode(path: Path, frames: Sequence[np.ndarray]) -> None:
-    """H.264 with B-frames, and keyframes at 0, 5, 18, 26, 39, ...: wherever, but not where episodes begin."""
+def encode(path: Path, frames: Sequence[np.ndarray], missing: int | None = None) -> None:
+    """H.264 with B-frames, and keyframes at 0, 5, 18, 21, 26, ...: wherever, but not where episodes begin.
+
+    `missing`: number of a frame that is left out, and with it its time.
+    """
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "8", "x264-params": "scenecut=0"})
         stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
         stream.codec_context.gop_size, stream.codec_context.max_b_frames = 1000, 2
         for number, content in enumerate(frames):
+            if number == missing:
+                continue
             frame = av.VideoFrame.from_ndarray(content, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, FPS)
             frame.pict_type = PictureType.I if number % 21 in (0, 5, 18) else PictureType.NONE
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
