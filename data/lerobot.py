@@ -115,10 +115,11 @@ def find_lerobot(folder: Path, options: LeRobotOptions) -> LeRobotDataset | None
 
     Raises `UserError` when meta/info.json is damaged or of another version, and when `options` do not fit it.
     """
-    if not (folder / INFO).is_file():
+    has_episodes = (folder / EPISODES).is_dir()  # a dataset, even with info.json damaged or gone
+    if not has_episodes and not (folder / INFO).is_file():
         return None
     info = _load_info(inside(folder, INFO))
-    if "codebase_version" not in info and not (folder / EPISODES).is_dir():
+    if not has_episodes and "codebase_version" not in info:
         return None
     _check_version(folder / INFO, info.get("codebase_version"))
     require_pyarrow(folder)

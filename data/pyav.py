@@ -206,7 +206,8 @@ def _upright(frame: av.VideoFrame) -> np.ndarray:
 @contextmanager
 def _stream(source: VideoSource) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
-        with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
+        file = io.BytesIO(source) if isinstance(source, bytes) else str(source)
+        with av.open(file, metadata_errors="replace") as container:
             if not container.streams.video:
                 raise VideoError(f"{place(source)}: holds no video track; remove it or give a video.")
             yield container, container.streams.video[0]

@@ -480,6 +480,7 @@ prepare(PrepareConfig(source=Path(sys.argv[1]), out=Path(sys.argv[2]), clip_leng
 """
 
 
+@pytest.mark.slow
 def test_kill_and_continue_equals_the_undisturbed_run(tmp_path: Path) -> None:
     source = write_dataset(tmp_path / "raw", Dataset(lengths=(40,) * 8))
     settings = {"clip_length": 4, "lerobot": LeRobotOptions(camera="top"), "workers": 1}
@@ -505,4 +506,4 @@ def test_the_command_line(dataset: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert main(arguments) == 1
     assert capsys.readouterr().err.count("\n") == 1
     assert main([*arguments, "--lerobot.camera", "top", "--lerobot.action", "mode,action"]) == 0
-    assert list(ShardIndex.load(tmp_path / "out").action_space.components) == ["mode", "action"]
+    assert set(ShardIndex.load(tmp_path / "out").action_space.components) == {"mode", "action"}
