@@ -210,6 +210,8 @@ def _stream(source: VideoSource) -> Iterator[tuple[InputContainer, VideoStream]]
         with av.open(file, metadata_errors="replace") as container:
             if not container.streams.video:
                 raise VideoError(f"{place(source)}: holds no video track; remove it or give a video.")
+            if container.streams.video[0].codec_context is None:
+                raise VideoError(f"{place(source)}: has a codec that is not known; re-encode it.")
             yield container, container.streams.video[0]
     except (av.FFmpegError, OSError) as error:
         raise unreadable(source, error) from None

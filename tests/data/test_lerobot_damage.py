@@ -1,5 +1,6 @@
 """Hundreds of damaged LeRobot datasets: never a traceback or a hang, no good episode lost, every loss told."""
 
+import io
 import json
 import shutil
 import signal
@@ -142,7 +143,9 @@ def damage_table(rng: np.random.Generator, path: Path) -> str:
             order = rng.permutation(n)
             columns = {column: [values[i] for i in order] for column, values in columns.items()}
     try:
-        parquet.write_table(pa.table(columns), path)
+        target = io.BytesIO()
+        parquet.write_table(pa.table(columns), target)
+        path.write_bytes(target.getvalue())
     except (pa.ArrowException, OverflowError, TypeError, ValueError):  # not every junk can be written
         return damage_bytes(rng, path)
     return f"{('column gone', 'all', 'one', 'rows gone', 'row twice', 'order')[way]} {name} {junk!r}"

@@ -316,7 +316,7 @@ def test_kill_and_continue_equals_the_undisturbed_export(tmp_path: Path) -> None
     writer = EpisodeWriter(
         tmp_path / "raw", env="test", fps=10, frame_size=(24, 40), action_space=SPACE, tasks=TASKS
     )
-    for k in range(24):
+    for k in range(12):
         actions = taken_actions(k, 60)
         blank = np.zeros((60, 2), np.uint8)
         writer.write(
@@ -336,4 +336,4 @@ def test_kill_and_continue_equals_the_undisturbed_export(tmp_path: Path) -> None
     process.wait()
     assert process.returncode == -signal.SIGKILL and not (out / "README.md").exists()
     export(ExportConfig(path=tmp_path / "shards", out=out, steps="jsonl", videos="lossless"))
-    assert contents(out) == contents(whole) and len(contents(whole)) == 24 * 2 + 7
+    assert contents(out) == contents(whole) and len(contents(whole)) == 12 * 2 + 7
