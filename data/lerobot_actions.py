@@ -45,7 +45,7 @@ def _component(dataset: LeRobotDataset, name: str, stats: Any) -> Component:
             f"{dataset.folder}: feature {name!r} has dtype {dtype!r:.50} and shape {shape!r:.50}; "
             f"only vectors of numbers can be actions, choose others with --lerobot.action."
         )
-    width = math.prod(shape)
+    width = math.prod(shape or ())
     names = _names(feature.get("names"), width)
     if dtype.startswith("bool"):
         return Binary(width, names)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import yaml
@@ -161,6 +163,48 @@ def test_ranges_come_from_the_rows_without_statistics(
     run(source, tmp_path / "out")
     printed = yaml.safe_load(capsys.readouterr().out.partition("train:")[0])
     assert ActionSpace.from_json(printed["action_space"]) == told and printed["tasks"] == list(TASKS)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["x", "y", "z"], ("x", "y", "z")),
+        ([["x", "y", "z"]], ("x", "y", "z")),
+        ({"axes": ["x", "y", "z"]}, ("x", "y", "z")),
+        ({"z": 2, "x": 0, "y": 1}, ("x", "y", "z")),
+        (None, ()),
+        (["x", "y"], ()),
+        ([1, 2, 3], ()),
+        ({"a": ["x"], "b": ["y"]}, ()),
+    ],
+)
+def test_names_of_numbers(names: Any, expected: tuple[str, ...], dataset: Path, tmp_path: Path) -> None:
+    shutil.copytree(dataset / "meta", tmp_path / "meta")
+    shutil.copytree(dataset / "data", tmp_path / "data")
+    info = json.loads((dataset / "meta" / "info.json").read_text())
+    info["features"]["action"]["names"] = names
+    (tmp_path / "meta" / "info.json").write_text(json.dumps(info))
+    component = find_corpus(tmp_path, None, options()).action_space.components["action"]
+    assert component.names == expected and component.n == 3
+
+
+@pytest.mark.parametrize("codec", ["libsvtav1", "libx265"])
+def test_parts_of_videos_in_other_codecs(codec: str, tmp_path: Path) -> None:
+    """AV1 is LeRobot's default."""
+    if codec not in av.codecs_available:
+        pytest.skip(f"this build of PyAV has no {codec}")
+    path, big = tmp_path / "a.mp4", np.ones((4, 4, 1), np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=30, options={"x265-params": "log-level=none"})
+        stream.height, stream.width, stream.pix_fmt = 96, 256, "yuv420p"
+        for i in range(90):
+            frame = av.VideoFrame.from_ndarray(np.kron(corpus.picture(0, 1, i), big), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    times = frame_times(path)
+    for start, stop in ((0, 31), (31, 64), (64, 90)):
+        frames = PyAVDecoder(path, times.pts[start:stop].tolist()).read(range(stop - start))
+        assert [corpus.read_picture(frame[::4, ::4])[2] for frame in frames] == list(range(start, stop))
 
 
 def test_a_declaration_overrules_the_statistics(tmp_path: Path) -> None:
