@@ -20,7 +20,7 @@ from reverie.data.logs import read_log
 
 NAMES = ("actions.yaml", "actions.json")
 _MOST_CLASSES = 1 << 16
-_LARGEST = 1e6
+LARGEST = 1e6
 """Larger numbers are taken for damage: one of them would stretch the range of all logs."""
 
 
@@ -147,7 +147,7 @@ def _column(value: np.ndarray, fields: dict[str, np.ndarray], name: str, path: P
         raise UserError(f"{path}: {name} is no column of numbers; repair the log.")
     # The last row was never taken, and may hold anything.
     known = value[:-1][mask[:-1]].astype(np.float64)
-    if not known.size or not (np.abs(known) <= _LARGEST).all():
+    if not known.size or not (np.abs(known) <= LARGEST).all():
         raise UserError(f"{path}: {name} holds no numbers, or too large ones; repair the log.")
     low, high, width = float(known.min()), float(known.max()), math.prod(value.shape[1:])
     names = tuple(fields.get(f"names/{name[7:]}", np.array([], str)).tolist())

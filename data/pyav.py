@@ -7,7 +7,10 @@ frames: `SequentialDecoder` reads those from the start, `PyAVDecoder` jumps.
 import io
 import itertools
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import av
 import numpy as np
@@ -16,15 +19,22 @@ from av.video.stream import VideoStream
 
 from reverie.data.video_source import VideoError, VideoInfo, VideoSource, place, unreadable
 
+_CACHED_FILES = 8
+
 
 class PyAVDecoder:
-    """Jumps to the keyframe before what is asked for; needs a container that knows when frames are shown."""
+    """Jumps to the keyframe before what is asked for; needs a container that knows when frames are shown.
+
+    Args:
+        source: a file, or the content of one.
+        pts: timestamps, in units of the file, of the frames that count as its frames; default: all.
+    """
 
     name = "pyav"
 
-    def __init__(self, source: VideoSource):
+    def __init__(self, source: VideoSource, pts: Sequence[int] | None = None):
         self._source = source
-        self._pts: list[int] | None = None
+        self._pts = None if pts is None else list(pts)
 
     def probe(self) -> VideoInfo:
         """Reads all packets and decodes the first frame, for only frames know that they lie on their side."""
@@ -65,6 +75,51 @@ class PyAVDecoder:
         if not self._pts:
             raise VideoError(f"{place(self._source)}: holds no frames; remove it or record it again.")
         return self._pts
+
+
+@dataclass(frozen=True)
+class FrameTimes:
+    """The frames of a file in the order in which they are shown.
+
+    height, width  in pixels
+    pts            (n,) int64, timestamps in units of the file
+    seconds        (n,) float64, the same in seconds
+    """
+
+    height: int
+    width: int
+    pts: np.ndarray
+    seconds: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+
+def frame_times(path: Path) -> FrameTimes:
+    """Reads all packets and decodes none; of a file that breaks off, those that are there.
+
+    The last few files are remembered, for whoever takes many parts of a long video. Raises `VideoError`.
+    """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    return _frame_times(path, (stat.st_size, stat.st_mtime_ns))
+
+
+@lru_cache(maxsize=_CACHED_FILES)
+def _frame_times(path: Path, stamp: tuple[int, int]) -> FrameTimes:
+    """`stamp`, size and time of change, tells a changed file from a remembered one."""
+    pts: set[int] = set()
+    with _stream(path) as (container, stream):
+        with suppress(av.FFmpegError):
+            pts.update(p.pts for p in container.demux(stream) if p.pts is not None and not p.is_discard)
+        height, width = stream.codec_context.height, stream.codec_context.width
+        shown = np.array(sorted(pts), np.int64)
+        seconds = shown * float(stream.time_base or 0)
+    if not len(shown) or min(height, width) < 1:
+        raise VideoError(f"{path}: holds no frames; remove it or record it again.")
+    return FrameTimes(height, width, shown, seconds)
 
 
 class SequentialDecoder:
@@ -120,12 +175,27 @@ class SequentialDecoder:
 def _collect(container: InputContainer, stream: VideoStream, wanted: set[int]) -> dict[int, np.ndarray]:
     """Decodes from where the container stands until all `wanted` timestamps were met or passed."""
     last, found = max(wanted), {}
-    for frame in container.decode(stream):
+    for frame in _decode_until(container, stream, set(wanted)):
         if frame.pts in wanted:
             found[frame.pts] = _upright(frame)
         if frame.pts is not None and frame.pts >= last:
             break
     return found
+
+
+def _decode_until(container: InputContainer, stream: VideoStream, due: set[int]) -> Iterator[av.VideoFrame]:
+    """All frames from here on; damage counts only while packets of `due` timestamps are still to come.
+
+    A decoder gives a frame out some packets later: what lies behind a part of a file must not spoil the part.
+    """
+    try:
+        for packet in container.demux(stream):
+            yield from packet.decode()
+            due.discard(packet.pts)
+    except av.FFmpegError:
+        if due:
+            raise
+        yield from stream.decode(None)
 
 
 def _upright(frame: av.VideoFrame) -> np.ndarray:
@@ -136,9 +206,12 @@ def _upright(frame: av.VideoFrame) -> np.ndarray:
 @contextmanager
 def _stream(source: VideoSource) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
-        with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
+        file = io.BytesIO(source) if isinstance(source, bytes) else str(source)
+        with av.open(file, metadata_errors="replace") as container:
             if not container.streams.video:
                 raise VideoError(f"{place(source)}: holds no video track; remove it or give a video.")
+            if container.streams.video[0].codec_context is None:
+                raise VideoError(f"{place(source)}: has a codec that is not known; re-encode it.")
             yield container, container.streams.video[0]
     except (av.FFmpegError, OSError) as error:
         raise unreadable(source, error) from None

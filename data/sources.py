@@ -1,8 +1,9 @@
 """What a folder offers for import: recorded episodes, or videos of any kind with or without logs.
 
-A folder with `recording.json` holds recorded episodes (`data.episodes`). Any other folder is searched for videos at
-any depth. A video may have a log beside it (`data.logs`); what the logs hold is declared or inferred
-(`data.declaration`). If one of the logs is VPT's, the folder holds VPT recordings (`data.vpt`).
+A folder with `recording.json` holds recorded episodes (`data.episodes`), one with `meta/info.json` a LeRobot dataset
+(`data.lerobot`). Any other folder is searched for videos at any depth. A video may have a log beside it (`data.logs`);
+what the logs hold is declared or inferred (`data.declaration`). If one of the logs is VPT's, the folder holds VPT
+recordings (`data.vpt`).
 """
 
 import os
@@ -12,17 +13,20 @@ from pathlib import Path
 
 import numpy as np
 
-from reverie.data import vpt
+from reverie.data import lerobot_rows, vpt
 from reverie.data.actions import ActionSpace
 from reverie.data.declaration import declare
-from reverie.data.decoders import open_video
+from reverie.data.decoders import Backend, open_video
 from reverie.data.episodes import Recording
 from reverie.data.errors import UserError
+from reverie.data.lerobot import LeRobotDataset, LeRobotOptions, find_lerobot
+from reverie.data.lerobot_actions import declare_lerobot
 from reverie.data.logs import find_log, has_events, is_terminal, log_steps, read_log
 from reverie.data.minecraft import SPACE as MINECRAFT
 from reverie.data.minecraft_tasks import TASKS as MINECRAFT_TASKS
+from reverie.data.pyav import PyAVDecoder
 from reverie.data.steps import Steps
-from reverie.data.video_source import VideoInfo
+from reverie.data.video_source import Decoder, VideoInfo
 from reverie.data.vpt import VPTOptions
 from reverie.data.vpt_segments import Edges
 
@@ -34,9 +38,9 @@ VIDEO_SUFFIXES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One video of a corpus.
+    """One video of a corpus, or one episode of a video that holds many.
 
-    name         its path relative to the folder, with forward slashes
+    name         its path relative to the folder, with forward slashes; or the name of the episode
     keep_suffix  another video differs in the suffix alone
     problem      why it cannot be used, one sentence; empty if nothing is wrong so far
     session      sources of one session are never divided into train and validation; None: a session of its own
@@ -62,7 +66,9 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """A folder of sources. `frame_size` and `fps` are given for recorded episodes only, `vpt` for VPT recordings.
+    """A folder of sources. `frame_size` and `fps` are given for recorded episodes only.
+
+    `vpt` is given for VPT recordings, `lerobot` for LeRobot datasets.
 
     `inferred` is the text of an `actions.yaml` that declares what the logs told; empty where it was declared.
     """
@@ -75,6 +81,7 @@ class Corpus:
     fps: float | None = None
     inferred: str = ""
     vpt: VPTOptions | None = None
+    lerobot: LeRobotDataset | None = None
 
     @property
     def recorded(self) -> bool:
@@ -93,6 +100,7 @@ class Inspected:
     group        which kind of recording; None: not told apart
     edges        what tells whether a segment of a session continues another
     cursor       where to draw a mouse cursor, see `data.vpt.draw_cursors`
+    pts          (n,) timestamps of the frames that are the source's, where its video holds others too
     """
 
     info: VideoInfo
@@ -102,17 +110,24 @@ class Inspected:
     group: str | None = None
     edges: Edges | None = None
     cursor: np.ndarray | None = None
+    pts: np.ndarray | None = None
 
 
-def find_corpus(folder: Path, options: VPTOptions | None = None) -> Corpus:
-    """Lists the videos of `folder`; `options`: how to read VPT recordings.
+def find_corpus(
+    folder: Path, options: VPTOptions | None = None, lerobot_options: LeRobotOptions | None = None
+) -> Corpus:
+    """Lists the videos of `folder`; `options`: how to read VPT recordings, `lerobot_options`: LeRobot datasets.
 
     Raises `UserError` when it is missing, holds none, or has a damaged header.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give a folder of videos or of recorded episodes.")
-    recorded = (folder / "recording.json").is_file()
-    corpus = _recorded(folder) if recorded else _videos(folder, options or VPTOptions())
+    if (folder / "recording.json").is_file():
+        corpus = _recorded(folder)
+    elif (dataset := find_lerobot(folder, lerobot_options or LeRobotOptions())) is not None:
+        corpus = _lerobot(dataset)
+    else:
+        corpus = _videos(folder, options or VPTOptions())
     if not corpus.sources:
         raise UserError(f"{folder}: holds no videos; put some there (mp4, mkv, webm, avi, mov, ...).")
     return corpus
@@ -125,6 +140,8 @@ def inspect(source: Source, corpus: Corpus) -> Inspected:
     """
     if source.problem:
         raise UserError(source.problem)
+    if corpus.lerobot is not None:
+        return _inspect_lerobot(source, corpus, corpus.lerobot)
     info = open_video(source.video).probe()
     if source.log is not None and corpus.vpt is not None:
         return _inspect_vpt(source.log, info, corpus.vpt)
@@ -140,6 +157,23 @@ def inspect(source: Source, corpus: Corpus) -> Inspected:
         steps=log_steps(fields, len(info), corpus.action_space, corpus.tasks, source.log),
         has_events=bool(corpus.tasks) and has_events(fields),
         is_terminal=is_terminal(fields, source.log),
+    )
+
+
+def open_source(source: Source, found: Inspected, backend: Backend) -> Decoder:
+    """A decoder of the source's frames. Parts of long videos are read by PyAV, which jumps to them."""
+    if found.pts is not None:
+        return PyAVDecoder(source.video, found.pts.tolist())
+    return open_video(source.video, backend)
+
+
+def _inspect_lerobot(source: Source, corpus: Corpus, dataset: LeRobotDataset) -> Inspected:
+    episode = dataset.episodes[source.name]
+    rows = lerobot_rows.read_rows(dataset, episode)
+    info, pts = lerobot_rows.find_frames(dataset, episode, rows)
+    log = lerobot_rows.read_log(dataset, episode, rows, corpus.action_space, corpus.tasks)
+    return Inspected(
+        info=info, steps=log.steps, has_events=log.has_events, is_terminal=log.is_terminal, pts=pts
     )
 
 
@@ -170,6 +204,31 @@ def _recorded(folder: Path) -> Corpus:
         ),
         frame_size=recording.frame_size,
         fps=recording.fps,
+    )
+
+
+def _lerobot(dataset: LeRobotDataset) -> Corpus:
+    declared, inferred = declare_lerobot(dataset)
+    episodes = [
+        Source(
+            name=episode.name,
+            video=episode.video,
+            log=episode.rows if dataset.is_logged else None,
+            keep_suffix=True,
+        )
+        for episode in dataset.episodes.values()
+    ]
+    problems = [
+        Source(name=name, video=path, log=None, keep_suffix=True, problem=problem)
+        for name, (path, problem) in sorted(dataset.problems.items())
+    ]
+    return Corpus(
+        folder=dataset.folder,
+        action_space=declared.action_space,
+        tasks=declared.tasks,
+        sources=(*episodes, *problems),
+        inferred=inferred,
+        lerobot=dataset,
     )
 
 

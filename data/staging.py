@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from reverie.data.decoders import Backend, open_video
+from reverie.data.decoders import Backend
 from reverie.data.errors import UserError
 from reverie.data.files import PARTIAL, canonical_json
 from reverie.data.resize import ResizeMode, fit
-from reverie.data.sources import Corpus, Inspected, Source, inspect
+from reverie.data.sources import Corpus, Inspected, Source, inspect, open_source
 from reverie.data.steps import Steps
 from reverie.data.video import GOP, Quality, encode_video, read_frames
 from reverie.data.video_source import VideoInfo
@@ -169,7 +169,7 @@ def _read(
 ) -> Iterator[np.ndarray]:
     """The chosen frames, fitted to the stored size, decoded a bounded number at a time."""
     count = max(1, _READ_BYTES // (found.info.height * found.info.width * 3))
-    decoder = open_video(source.video, storage.decoder)
+    decoder = open_source(source, found, storage.decoder)
     try:
         for start in range(0, len(indices), count):
             chosen = indices[start : start + count]

@@ -24,7 +24,6 @@ LOSSLESS_HEIGHT = 128
 GOP = 16
 """Frames from keyframe to keyframe: reading a random window decodes at most this many frames too many."""
 
-_WIDTH_MULTIPLE, _HEIGHT_MULTIPLE = 64, 2
 # quality -> (codec, pixel format, constant rate factor). RGB at factor 0 is bit-exact through both decoders.
 _CODECS: dict[str, tuple[str, str, str]] = {
     "lossless": ("libx264rgb", "rgb24", "0"),
@@ -45,6 +44,7 @@ def encode_video(
     *,
     quality: Quality,
     gop: int = GOP,
+    multiple: tuple[int, int] = (2, 64),
 ) -> None:
     """Writes frames as H.264 in mp4: a keyframe every `gop` frames, no B-frames, the same bytes every time.
 
@@ -54,6 +54,7 @@ def encode_video(
         fps: frames a second.
         quality: see `storage_quality`; "lossless" is bit-exact.
         gop: frames from keyframe to keyframe.
+        multiple: height and width are padded to multiples of these, for decord; 4:2:0 needs even ones.
 
     Raises:
         UserError: there are no frames.
@@ -63,7 +64,7 @@ def encode_video(
     with av.open(str(target) if isinstance(target, Path) else target, "w", format="mp4") as container:
         stream = None
         for frame in frames:
-            padded = _pad(frame)
+            padded = _pad(frame, multiple)
             if stream is None:
                 stream = container.add_stream(codec, rate=rate, options={"crf": factor, "preset": "veryfast"})
                 stream.height, stream.width = padded.shape[:2]
@@ -91,7 +92,7 @@ def read_frames(
     return frames if size is None else np.ascontiguousarray(frames[:, : size[0], : size[1]])
 
 
-def _pad(frame: np.ndarray) -> np.ndarray:
+def _pad(frame: np.ndarray, multiple: tuple[int, int]) -> np.ndarray:
     height, width = frame.shape[:2]
-    bottom, right = -height % _HEIGHT_MULTIPLE, -width % _WIDTH_MULTIPLE
+    bottom, right = -height % multiple[0], -width % multiple[1]
     return np.ascontiguousarray(np.pad(frame, ((0, bottom), (0, right), (0, 0)), mode="edge"))

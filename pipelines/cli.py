@@ -55,6 +55,9 @@ COMMANDS = {
         "data_download",
         "download VPT recordings, continuing where it stopped",
     ),
+    "data export": Command(
+        "data_export", "ExportConfig", "export", "write tables, logs and videos for people"
+    ),
     "fetch-weights": Command("fetch", "FetchConfig", "fetch", "download the weights of LPIPS once"),
 }
 

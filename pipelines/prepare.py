@@ -1,4 +1,4 @@
-"""`reverie prepare`: a folder of recorded episodes, or of any videos, to shards with an index."""
+"""`reverie prepare`: a folder of recorded episodes, a LeRobot dataset, or any videos, to shards with an index."""
 
 import json
 import os
@@ -15,6 +15,7 @@ from reverie.data.decoders import Backend
 from reverie.data.errors import UserError
 from reverie.data.files import canonical_json, explain_full_disk, fingerprint, write_atomic
 from reverie.data.index import ShardIndex
+from reverie.data.lerobot import LeRobotOptions
 from reverie.data.resize import ResizeMode
 from reverie.data.shards import ShardSet
 from reverie.data.sources import Corpus, Inspected, Source, find_corpus, inspect
@@ -31,10 +32,10 @@ _SAME_RATE = 0.005
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
-    """Turns recorded episodes, VPT recordings, or a folder of videos with or without logs, into shards."""
+    """Turns recorded episodes, VPT recordings, LeRobot datasets, or videos with or without logs, into shards."""
 
     source: Path
-    """Folder of recorded episodes (`reverie record`), or of videos of any kind, searched at any depth."""
+    """Folder of recorded episodes (`reverie record`), LeRobot dataset, or folder of videos, searched at any depth."""
     out: Path
     """Folder for the shards. The same command again continues an interrupted run."""
     size: tuple[int, int] | None = None
@@ -54,11 +55,13 @@ class PrepareConfig:
     shard_mb: float = 256.0
     """Size limit of one shard file in MB."""
     decoder: Backend = "auto"
-    """Library that reads the videos: decord, pyav, or auto (decord, and PyAV where that fails)."""
+    """Library that reads the videos: decord, pyav, or auto (decord, and PyAV where that fails; PyAV for LeRobot)."""
     workers: int = 0
     """Videos converted at a time; 0: one per CPU core, four at most."""
     vpt: VPTOptions = field(default_factory=VPTOptions)
     """How the quirks of VPT recordings are read."""
+    lerobot: LeRobotOptions = field(default_factory=LeRobotOptions)
+    """Which parts of a LeRobot dataset are taken."""
 
     def __post_init__(self) -> None:
         if self.size is not None and min(self.size) < 2:
@@ -79,7 +82,7 @@ def prepare(config: PrepareConfig) -> None:
     Raises `UserError` when no source can be used, when sizes or rates differ and none is chosen, when `out` was made
     from something else, or when the disk is full.
     """
-    corpus = find_corpus(config.source, config.vpt)
+    corpus = find_corpus(config.source, config.vpt, config.lerobot)
     if corpus.inferred:
         print(f"# inferred from the logs; save as actions.yaml in {corpus.folder} to declare it")
         print(corpus.inferred)
@@ -103,6 +106,7 @@ def _identity(config: PrepareConfig, corpus: Corpus) -> dict[str, Any]:
         "sources": fingerprint([[source.name, source.file_bytes] for source in corpus.sources]),
         "labels": fingerprint([corpus.action_space.to_json(), list(corpus.tasks)]),
         **({} if corpus.vpt is None else {"vpt": asdict(corpus.vpt)}),
+        **({} if corpus.lerobot is None else {"lerobot": corpus.lerobot.identity}),
     }
 
 

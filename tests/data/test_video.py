@@ -130,3 +130,20 @@ def test_errors_name_the_file(tmp_path: Path) -> None:
         encode_video(tmp_path / "empty.mp4", [], 20, quality="high")
     with pytest.raises(UserError, match="use auto, decord or pyav"):
         open_video(text, "opencv")  # type: ignore[arg-type]
+
+
+def test_damaged_text_in_a_file_is_no_error(tmp_path: Path) -> None:
+    encode_video(tmp_path / "a.mp4", np.zeros((3, 32, 64, 3), np.uint8), 10, quality="lossless")
+    content = (tmp_path / "a.mp4").read_bytes()
+    assert content.count(b"VideoHandler") == 1
+    (tmp_path / "a.mp4").write_bytes(content.replace(b"VideoHandler", b"Video\xe9andler"))
+    assert len(open_video(tmp_path / "a.mp4").probe()) == 3
+
+
+def test_an_unknown_codec_is_one_sentence(tmp_path: Path) -> None:
+    encode_video(tmp_path / "a.mp4", np.zeros((3, 32, 64, 3), np.uint8), 10, quality="lossless")
+    content = (tmp_path / "a.mp4").read_bytes()
+    assert content.count(b"avc1") > 0
+    (tmp_path / "a.mp4").write_bytes(content.replace(b"avc1", b"zzzz"))
+    with pytest.raises(VideoError, match=r"a\.mp4: has a codec that is not known"):
+        open_video(tmp_path / "a.mp4").probe()

@@ -30,6 +30,7 @@ NEEDED = {
     "data show": ["d"],
     "data check": ["--path", "d"],
     "data download": ["--index", "i.json", "--out", "o"],
+    "data export": ["d", "--out", "o"],
     "fetch-weights": [],
 }
 FILES = sorted((ROOT / "configs").rglob("*.yaml"))
@@ -110,8 +111,8 @@ def test_later_sources_win(tmp_path: Path) -> None:
         (["dynamics", "--out", "o"], "data"),
         (["dynamics", *PATHS, "--config", "missing.yaml"], "missing.yaml"),
         (["dynamcs"], "unknown command 'dynamcs'"),
-        (["data"], "data: needs one of info, show, check, download"),
-        (["data", "inof"], "data: unknown 'inof'; use one of info, show, check, download"),
+        (["data"], "data: needs one of info, show, check, download, export"),
+        (["data", "inof"], "data: unknown 'inof'; use one of info, show, check, download, export"),
         (["data", "check"], "path"),
     ],
 )

@@ -92,8 +92,8 @@ def test_info_and_check_of_latents(
 def test_group_help_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    names = ("info", "show", "check", "download")
-    assert [line.split()[:2] for line in lines[2:]] == [["data", name] for name in names]
+    members = ["info", "show", "check", "download", "export"]
+    assert [line.split()[:2] for line in lines[2:]] == [["data", member] for member in members]
 
 
 @pytest.mark.parametrize("late", LAGS)

@@ -1,0 +1,227 @@
+"""LeRobot datasets of version 3: which episodes a folder holds, and in which files.
+
+    meta/info.json           rate, features, templates of the paths below
+    meta/stats.json          ranges of the features, may be missing
+    meta/tasks.parquet       task_index and text
+    meta/episodes/**         a row an episode: which rows of which data file, which seconds of which video
+    data/**, videos/**       many episodes a file
+
+This module reads info.json and opens no video; `data.lerobot_meta` reads the rest of meta/, `data.lerobot_actions` finds
+the action space, `data.lerobot_rows` reads one episode.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from reverie.data.errors import UserError
+from reverie.data.files import fingerprint
+from reverie.data.lerobot_meta import (
+    AGAIN,
+    EPISODES,
+    INFO,
+    LeRobotEpisode,
+    Problems,
+    inside,
+    read_episodes,
+    read_tasks,
+)
+from reverie.data.parquet import require_pyarrow
+
+_FASTEST = 1000.0
+_CONVERT = "convert it with LeRobot's own convert_dataset_v21_to_v30"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeRobotOptions:
+    """Which features of a LeRobot dataset are pictures, actions, rewards and ends."""
+
+    camera: str | None = None
+    """The video to take, such as observation.images.top, or its last word; needed where there are several."""
+    action: str = "action"
+    """The features that are actions, separated by commas; empty for none, which makes it plain video."""
+    reward: str = "next.reward"
+    """The feature with the reward of the step that a row begins; without such a feature rewards are unknown."""
+    done: str = "next.done"
+    """The feature that says whether that step ended the episode for good; without it, `success` says so."""
+    success: str = "next.success"
+    """The feature that says whether the task is accomplished after that step."""
+    demonstrations: bool = False
+    """Where `success` is missing: take every task as accomplished when its rows end. Only for data where that is true."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeRobotDataset:
+    """What meta/ tells.
+
+    fps         rows, and frames, a second
+    features    name -> {dtype, shape, names}
+    camera      the video feature to read
+    episodes    those that lie where meta/ says, by name
+    problems    see `data.lerobot_meta.Problems`
+    task_texts  task_index -> text; empty where it is not needed or cannot be read
+    """
+
+    folder: Path
+    options: LeRobotOptions
+    fps: float
+    features: Mapping[str, Mapping[str, Any]]
+    camera: str
+    episodes: Mapping[str, LeRobotEpisode]
+    problems: Problems
+    task_texts: Mapping[int, str]
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """The features that are actions."""
+        return _names(self.options.action)
+
+    def feature(self, role: str) -> str | None:
+        """The feature in the role "reward", "done" or "success"; None where the dataset has none."""
+        name: str = getattr(self.options, role)
+        return name if name in self.features else None
+
+    @property
+    def tells_events(self) -> bool:
+        """The tasks are known, and something says when they were accomplished."""
+        return bool(self.task_texts)
+
+    @property
+    def is_logged(self) -> bool:
+        """The rows say more than when frames are shown."""
+        roles = any(self.feature(role) for role in ("reward", "done", "success"))
+        return bool(self.actions) or roles or self.tells_events
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The texts of all tasks, each once."""
+        return tuple(dict.fromkeys(self.task_texts[index] for index in sorted(self.task_texts)))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the bytes of shards depend on, beside the sizes of files."""
+        places = [
+            [episode.index, episode.first, episode.n, episode.start, episode.end]
+            for episode in self.episodes.values()
+        ]
+        return {**asdict(self.options), "camera": self.camera, "episodes": fingerprint([self.fps, places])}
+
+
+def find_lerobot(folder: Path, options: LeRobotOptions) -> LeRobotDataset | None:
+    """The dataset in `folder`, None where there is no LeRobot dataset.
+
+    Raises `UserError` when meta/info.json is damaged or of another version, and when `options` do not fit it.
+    """
+    has_episodes = (folder / EPISODES).is_dir()  # a dataset, even with info.json damaged or gone
+    if not has_episodes and not (folder / INFO).is_file():
+        return None
+    info = _load_info(inside(folder, INFO))
+    if not has_episodes and "codebase_version" not in info:
+        return None
+    _check_version(folder / INFO, info.get("codebase_version"))
+    require_pyarrow(folder)
+    features = _features(folder / INFO, info)
+    camera = _camera(folder, features, options)
+    _check_options(folder, features, options)
+    problems: Problems = {}
+    events_told = options.success in features or options.demonstrations
+    return LeRobotDataset(
+        folder=folder,
+        options=options,
+        fps=_rate(folder / INFO, info),
+        features=features,
+        camera=camera,
+        episodes=read_episodes(folder, info, camera, problems),
+        task_texts=read_tasks(folder, problems) if events_told else {},
+        problems=problems,
+    )
+
+
+def _load_info(path: Path) -> dict[str, Any]:
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(info, ensure_ascii=False).encode()  # text that can be printed and stored
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); {AGAIN}.") from None
+    if not isinstance(info, dict):
+        raise UserError(f"{path}: is not an object; {AGAIN}.")
+    return info
+
+
+def _check_version(path: Path, version: Any) -> None:
+    if isinstance(version, str) and re.fullmatch(r"v?3(\.\d+)*", version):
+        return
+    if isinstance(version, str) and re.fullmatch(r"v?[12](\.\d+)*", version):
+        raise UserError(f"{path}: is of LeRobot's version {version}, and only v3 is read; {_CONVERT}.")
+    raise UserError(f"{path}: has codebase_version {version!r:.50}, and only v3 is read; {AGAIN}.")
+
+
+def _rate(path: Path, info: Mapping[str, Any]) -> float:
+    fps = info.get("fps")
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps <= _FASTEST:
+        raise UserError(f"{path}: has fps {fps!r:.50}, no number above 0 and up to {_FASTEST:g}; {AGAIN}.")
+    return float(fps)
+
+
+def _features(path: Path, info: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    features = info.get("features")
+    if not isinstance(features, dict) or not all(isinstance(value, dict) for value in features.values()):
+        raise UserError(f"{path}: has no features that map names to dtype and shape; {AGAIN}.")
+    return features
+
+
+def _camera(folder: Path, features: Mapping[str, Mapping[str, Any]], options: LeRobotOptions) -> str:
+    """The chosen video feature, or the only one. Depth maps are no pictures."""
+    cameras = sorted(
+        name for name, value in features.items() if value.get("dtype") == "video" and not _is_depth(value)
+    )
+    listed = ", ".join(cameras)
+    if not cameras:
+        raise UserError(f"{folder}: has no camera that is stored as video, and only those are read.")
+    if options.camera is None:
+        if len(cameras) > 1:
+            raise UserError(f"{folder}: has several cameras; choose one with --lerobot.camera: {listed}.")
+        return cameras[0]
+    fitting = [name for name in cameras if options.camera in (name, name.rpartition(".")[2])]
+    exact = [name for name in fitting if name == options.camera]
+    if len(exact or fitting) != 1:
+        raise UserError(
+            f"{folder}: has no one camera {options.camera!r}; --lerobot.camera is one of: {listed}."
+        )
+    return (exact or fitting)[0]
+
+
+def _is_depth(feature: Mapping[str, Any]) -> bool:
+    notes = [note for key in ("info", "video_info") if isinstance(note := feature.get(key), dict)]
+    return any(note.get("is_depth_map") or note.get("video.is_depth_map") for note in notes)
+
+
+def _check_options(folder: Path, features: Mapping[str, Mapping[str, Any]], options: LeRobotOptions) -> None:
+    """A feature that was asked for must be there."""
+    default = LeRobotOptions()
+    for field in ("reward", "done", "success"):
+        name = getattr(options, field)
+        if name not in features and name != getattr(default, field):
+            raise UserError(
+                f"{folder}: has no feature {name!r} for --lerobot.{field}; choose of {_choices(features)}."
+            )
+    for name in _names(options.action):
+        if name not in features:
+            raise UserError(
+                f"{folder}: has no feature {name!r} for --lerobot.action; choose of {_choices(features)}, "
+                f"or '' for plain video."
+            )
+
+
+def _names(listed: str) -> tuple[str, ...]:
+    return tuple(name for part in listed.split(",") if (name := part.strip()))
+
+
+def _choices(features: Mapping[str, Mapping[str, Any]]) -> str:
+    own = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+    pictures = ("video", "image")
+    names = [n for n, value in features.items() if n not in own and value.get("dtype") not in pictures]
+    return ", ".join(sorted(names)) or "none"

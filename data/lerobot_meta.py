@@ -1,0 +1,210 @@
+"""The meta folder of a LeRobot dataset: its episodes, the paths of their files, and the texts of its tasks.
+
+Whatever is wrong with one row or one file becomes a problem under its name; the other episodes are kept.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reverie.data.errors import UserError
+from reverie.data.parquet import read_parquet
+
+INFO = "meta/info.json"
+EPISODES = "meta/episodes"
+TASKS = "meta/tasks.parquet"
+AGAIN = "download the dataset again"
+
+_DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+_VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+_FIELD = re.compile(r"\{(video_key|chunk_index|file_index)(?::0?(\d)d)?\}")
+_LARGEST = 1 << 40
+_MOST_EPISODES = 2_000_000
+
+Problems = dict[str, tuple[Path, str]]
+"""Name of an episode or file -> (where it lies, why it cannot be used)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeRobotEpisode:
+    """Where one episode lies.
+
+    index       episode_index
+    first, n    of its rows: the dataset's number of the first, and how many
+    rows        the data file
+    video       the file of the chosen camera
+    start, end  the episode's seconds in that video
+    """
+
+    index: int
+    first: int
+    n: int
+    rows: Path
+    video: Path
+    start: float
+    end: float
+
+    @property
+    def name(self) -> str:
+        """How it is called in shards."""
+        return episode_name(self.index)
+
+
+def episode_name(index: int) -> str:
+    """The name of an episode in shards."""
+    return f"episode_{index:06d}"
+
+
+def inside(folder: Path, relative: str) -> Path:
+    """The file `relative` to `folder`. Raises `UserError` when it is not there, or not inside."""
+    path = folder / relative
+    try:
+        is_inside = path.resolve().is_relative_to(folder.resolve())
+        is_there = is_inside and path.is_file()
+    except (OSError, ValueError, RuntimeError):  # too long, a zero byte, a circle of links
+        raise UserError(f"{folder / INFO}: makes {relative!r:.200}, which is no path; {AGAIN}.") from None
+    if not is_inside:
+        fix = "copy the dataset with its links resolved, as by cp -rL"
+        raise UserError(f"{path}: leads out of the folder; {fix}.")
+    if not is_there:
+        raise UserError(f"{path}: is missing; {AGAIN}.")
+    return path
+
+
+def read_episodes(
+    folder: Path, info: Mapping[str, Any], camera: str, problems: Problems
+) -> dict[str, LeRobotEpisode]:
+    """The usable episodes in order; what is wrong with others goes to `problems`."""
+    columns = _columns(camera)
+    episodes: dict[str, LeRobotEpisode] = {}
+    seen: dict[str, dict[str, Any]] = {}
+    for place, row in _rows(folder, columns, problems):
+        name = place
+        try:
+            name = episode_name(_whole(row, "episode_index", place, most=10**9))
+            if seen.setdefault(name, row) != row:
+                episodes.pop(name, None)
+                raise UserError(f"{place}: lists {name} once more, differently; {AGAIN}.")
+            if name not in problems:
+                episodes[name] = _episode(folder, info, camera, row, place)
+        except UserError as error:
+            problems[name] = (folder / EPISODES, str(error))
+    total = info.get("total_episodes")
+    if isinstance(total, int) and total > len(seen):
+        reason = f"{folder / EPISODES}: lists {len(seen)} episodes, {INFO} counts {total}; {AGAIN}."
+        problems[EPISODES] = (folder / EPISODES, reason)
+    return dict(sorted(episodes.items()))
+
+
+def _columns(camera: str) -> dict[str, str]:
+    """What is read of meta/episodes: our name -> column."""
+    return {
+        **{name: name for name in ("episode_index", "length", "dataset_from_index", "dataset_to_index")},
+        **{name: name for name in ("data/chunk_index", "data/file_index")},
+        **{f"videos/{name}": f"videos/{camera}/{name}" for name in ("chunk_index", "file_index")},
+        **{f"videos/{name}": f"videos/{camera}/{name}" for name in ("from_timestamp", "to_timestamp")},
+    }
+
+
+def _rows(
+    folder: Path, columns: Mapping[str, str], problems: Problems
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, row) of all readable rows of meta/episodes."""
+    for path in sorted((folder / EPISODES).rglob("*.parquet")):
+        # A name that is no valid text can be neither printed nor stored.
+        relative = path.relative_to(folder).as_posix().encode("utf-8", "replace").decode()
+        try:
+            read = read_parquet(inside(folder, path.relative_to(folder).as_posix()), columns.values())
+            if read.problem:
+                problems[relative] = (path, read.problem)
+            missing = sorted(set(columns.values()) - read.names)
+            if read.tables and missing:
+                raise UserError(f"{path}: has no column {missing[0]}; {AGAIN}.")
+            if sum(table.num_rows for table in read.tables) > _MOST_EPISODES:
+                raise UserError(f"{path}: claims more than {_MOST_EPISODES:,} episodes; {AGAIN}.")
+            for number, row in enumerate(row for table in read.tables for row in table.to_pylist()):
+                yield f"{relative} row {number}", {ours: row[column] for ours, column in columns.items()}
+        except UserError as error:
+            problems[relative] = (path, str(error))
+        except Exception as error:  # text that is no text, and numbers that are none, raise anything
+            problems[relative] = (path, f"{path}: is damaged ({type(error).__name__}); {AGAIN}.")
+
+
+def _episode(
+    folder: Path, info: Mapping[str, Any], camera: str, row: Mapping[str, Any], place: str
+) -> LeRobotEpisode:
+    first, last = (_whole(row, f"dataset_{end}_index", place) for end in ("from", "to"))
+    n = _whole(row, "length", place)
+    start, end = (_seconds(row, f"videos/{end}_timestamp", place) for end in ("from", "to"))
+    if n < 1 or last - first != n:
+        raise UserError(f"{place}: has length {n}, but rows {first} to {last}; {AGAIN}.")
+    if end <= start:
+        raise UserError(f"{place}: ends at {end:g} s in its video, but begins at {start:g} s; {AGAIN}.")
+    paths = []
+    for key, default in (("data", _DATA), ("videos", _VIDEO)):
+        template = info.get("data_path" if key == "data" else "video_path") or default
+        chunk, file = (_whole(row, f"{key}/{name}", place) for name in ("chunk_index", "file_index"))
+        paths.append(inside(folder, expand(template, folder / INFO, camera, chunk, file)))
+    return LeRobotEpisode(
+        index=_whole(row, "episode_index", place),
+        first=first,
+        n=n,
+        rows=paths[0],
+        video=paths[1],
+        start=start,
+        end=end,
+    )
+
+
+def expand(template: Any, place: Path, video_key: str, chunk_index: int, file_index: int) -> str:
+    """A path template of info.json with its fields filled in; other fields and formats are refused."""
+    if not isinstance(template, str) or set("{}") & set(_FIELD.sub("", template)):
+        raise UserError(f"{place}: has a path template {template!r:.100} that is not understood; {AGAIN}.")
+    values: dict[str, Any] = {"video_key": video_key, "chunk_index": chunk_index, "file_index": file_index}
+
+    def filled(match: re.Match[str]) -> str:
+        value = values[match[1]]
+        return str(value) if match[2] is None or isinstance(value, str) else f"{value:0{int(match[2])}d}"
+
+    return _FIELD.sub(filled, template)
+
+
+def _whole(row: Mapping[str, Any], name: str, place: str, most: int = _LARGEST) -> int:
+    """A whole number of at least 0; pandas makes floats of them."""
+    value = row[name]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or value != int(value) or not 0 <= value <= most:
+        raise UserError(f"{place}: has {name} {value!r:.50}, no whole number; {AGAIN}.")
+    return int(value)
+
+
+def _seconds(row: Mapping[str, Any], name: str, place: str) -> float:
+    value = row[name]
+    if not isinstance(value, int | float) or not 0 <= value < _LARGEST:  # refuses NaN as well
+        raise UserError(f"{place}: has {name} {value!r:.50}, no time in seconds; {AGAIN}.")
+    return float(value)
+
+
+def read_tasks(folder: Path, problems: Problems) -> dict[int, str]:
+    """task_index -> text, empty if it cannot be read. Pandas stores the text as the table's index, under two names."""
+    path = folder / TASKS
+    try:
+        read = read_parquet(inside(folder, TASKS), ("task", "__index_level_0__", "task_index"))
+        if read.problem:
+            raise UserError(read.problem)
+        rows = [row for table in read.tables for row in table.to_pylist()]
+        texts = {
+            _whole(row, "task_index", TASKS): row.get("task", row.get("__index_level_0__")) for row in rows
+        }
+        if not all(isinstance(text, str) and text for text in texts.values()):
+            raise UserError(f"{path}: has tasks without text; {AGAIN}.")
+    except UserError as error:
+        problems[TASKS] = (path, str(error))
+        return {}
+    except Exception as error:  # a missing column, text that is no text
+        problems[TASKS] = (path, f"{path}: is damaged ({type(error).__name__}); {AGAIN}.")
+        return {}
+    return texts
