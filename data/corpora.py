@@ -1,6 +1,8 @@
 """One corpus, or several with weights, read as one: what every training stage learns from.
 
-    corpora:                                  # mixture.yaml
+A mixture is a YAML file:
+
+    corpora:
       - {data: runs/vpt/shards, weight: 3}
       - {data: runs/own/shards, weight: 1, labelled_fraction: 0.1, task: mine_log}
 """
@@ -128,7 +130,8 @@ def turn(number: int, weights: Sequence[int]) -> tuple[int, int]:
         before = number * weight // total
         if (number + 1) * weight // total > before:
             return corpus, before
-        number, total = number - before, total - weight  # its number among the rows of the corpora that follow
+        # Its number among the rows of the corpora that follow.
+        number, total = number - before, total - weight
     return len(weights) - 1, number
 
 

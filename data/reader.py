@@ -7,7 +7,6 @@ import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np

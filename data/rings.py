@@ -66,7 +66,9 @@ class CorpusRings:
         # A task that only other corpora know: these rows are as if no task was logged.
         foreign = self._task is not None and self._task not in share.index.tasks
         self._with_tasks = [
-            not foreign and number not in hidden and all(sample.events is not None for sample in episode.samples)
+            not foreign
+            and number not in hidden
+            and all(sample.events is not None for sample in episode.samples)
             for number, episode in enumerate(self._episodes)
         ]
         self._rows = RowReader(

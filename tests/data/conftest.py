@@ -1,11 +1,12 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from reverie.data.index import ShardIndex
 from reverie.data.video import encode_video
 from reverie.pipelines.prepare import PrepareConfig, prepare
-from tests.data.corpus import EVENTS, LENGTHS, draw, taken_actions, write_recording
+from tests.data.corpus import EVENTS, LENGTHS, SIZE, draw, taken_actions, write_recording
 from tests.data.mixing import OTHER_EVENTS, OTHER_TASKS, write_mixture
 
 
@@ -27,9 +28,11 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> ShardIndex:
     """Videos without logs; their frames show episodes from 100 on."""
     source, out = tmp_path_factory.mktemp("videos"), tmp_path_factory.mktemp("plain")
     for episode, n in enumerate([30, 45, 80, 20], 100):
-        frames = draw(episode, taken_actions(episode, n), n)
+        frames = np.pad(draw(episode, taken_actions(episode, n), n), ((0, 0), (0, 0), (12, 12), (0, 0)))
         encode_video(source / f"episode-{episode}.mp4", frames, 10, quality="lossless")
-    prepare(PrepareConfig(source=source, out=out, clip_length=32, shard_mb=0.03))
+    prepare(
+        PrepareConfig(source=source, out=out, size=SIZE, mode="crop", clip_length=32, shard_mb=0.03)
+    )  # cuts the padding
     return ShardIndex.load(out)
 
 

@@ -46,7 +46,9 @@ def run(
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("data", ["plain corpus", "mixture"])
-def test_ranks_come_and_go(data: str, workers: int, shards: ShardIndex, mixture: Path, tmp_path: Path) -> None:
+def test_ranks_come_and_go(
+    data: str, workers: int, shards: ShardIndex, mixture: Path, tmp_path: Path
+) -> None:
     place = mixture if data == "mixture" else shards.folder
     expected, end = run(place, CONFIG, 1, None, sum(steps for _, steps in PHASES), tmp_path)
     config = replace(CONFIG, num_workers=workers)

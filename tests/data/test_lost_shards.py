@@ -141,13 +141,15 @@ def test_nothing_left_is_one_sentence(workers: int, copy: ShardIndex, plain: Sha
         path.unlink()
     mixture = write_mixture(copy.folder.with_name("m.yaml"), {plain.folder: 9, copy.folder: 1})
     for data in (Corpora.of(copy), Corpora.load(mixture)):
-        with pytest.raises(UserError, match="windows in a row could not be read, the last because: ") as caught:
+        with pytest.raises(
+            UserError, match="windows in a row could not be read, the last because: "
+        ) as caught:
             take(Loader(data, replace(CONFIG, num_workers=workers)))
         assert "\n" not in str(caught.value) and str(copy.folder) in str(caught.value)
 
 
 def test_a_folder_that_hangs_stops_the_run(copy: ShardIndex, released: None) -> None:
-    assert len(paths(copy)) > 5
+    assert len(paths(copy)) >= 5
     for path in paths(copy):
         make_hang(path)
     began = time.monotonic()

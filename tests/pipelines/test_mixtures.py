@@ -132,7 +132,9 @@ def test_a_corpus_without_validation_is_left_out_of_the_evaluation(
     batches = heldout_batches(Corpora.load(place), BatchesConfig(batch_size=4), 3, Mixture())
     assert len(batches) == 3 and all(str(whole) in key for batch in batches for key in batch.key)
     said = capsys.readouterr().err
-    assert said.startswith("No held-out evaluation on this corpus") and f"{tmp_path / 'other'}: has no" in said
+    assert (
+        said.startswith("No held-out evaluation on this corpus") and f"{tmp_path / 'other'}: has no" in said
+    )
     alone = Corpora.load(tmp_path / "other")
     assert heldout_batches(alone, BatchesConfig(batch_size=4), 3, Mixture()) == []
 
