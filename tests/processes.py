@@ -47,4 +47,5 @@ def kill_group(process: BaseProcess) -> bool:
 
 def _lead_group(target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # as in a process begun by a shell on Linux
     target(*arguments)
