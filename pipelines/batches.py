@@ -58,18 +58,23 @@ class Batches:
         self._loaders = {"short": short} | ({"long": long} if long is not None else {})
         self._long_probability, self._seed = long_probability, seed
         self._iterators: dict[str, Iterator[Batch]] = {}
+        self._skipped: dict[str, None] = {}
 
     def next(self, step: int) -> Batch:
         """The batch of step number `step`; call once per step, in order."""
         kind = self._kind(step)
         if kind not in self._iterators:
             self._iterators[kind] = iter(self._loaders[kind])
-        return next(self._iterators[kind])
+        batch = next(self._iterators[kind])
+        self._skipped |= dict.fromkeys(
+            self._loaders[kind].skipped
+        )  # short and long batches meet the same damage
+        return batch
 
     @property
     def skipped(self) -> list[str]:
-        """One sentence for every damaged clip met so far."""
-        return [sentence for loader in self._loaders.values() for sentence in loader.skipped]
+        """One sentence for every damaged clip or lost shard met so far, in the order in which they were met."""
+        return list(self._skipped)
 
     def state_dict(self) -> dict[str, Any]:
         """Positions of the loaders, JSON-able."""

@@ -1,12 +1,14 @@
 """Every training stage on a mixture, and what is refused."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from reverie.data.corpora import Corpora
 from reverie.data.errors import UserError
@@ -15,6 +17,7 @@ from reverie.data.latents import LatentWriter
 from reverie.pipelines.batches import BatchesConfig, Mixture, heldout_batches
 from reverie.pipelines.checkpoints import latest_checkpoint, read_card
 from reverie.pipelines.cli import main
+from reverie.pipelines.configs import to_plain
 from reverie.pipelines.dynamics import train_dynamics
 from reverie.pipelines.metrics import read_metrics
 from reverie.pipelines.prepare import PrepareConfig, prepare
@@ -62,29 +65,22 @@ def test_every_stage_learns_from_a_mixture(corpus: Corpus, second: Path, tmp_pat
     assert read_card(tmp_path / "clone").tasks == Corpora.load(latents).tasks
 
 
-def test_another_mixture_is_refused_when_continuing(corpus: Corpus, second: Path, tmp_path: Path) -> None:
+def test_another_mixture_is_refused_when_continuing(
+    corpus: Corpus, second: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     place = write_mixture(tmp_path / "m.yaml", {corpus.shards: 2, second: 1})
     config = shorter(replace(corpus.config("tokenizer", tmp_path / "run"), data=place), steps=1)
     run("tokenizer", config)
     write_mixture(place, {corpus.shards: 4, second: 2})
     run("tokenizer", shorter(config, steps=2))
-    write_mixture(place, {corpus.shards: 3, second: 1})
     arguments = ["tokenizer", "--config", str(config.out / "config.yaml"), "--training.steps", "3"]
-    assert main(arguments) == 1
+    for weight, fields in ((2.0, {}), (1.0, {"labelled_fraction": 0.5})):
+        write_mixture(place, {corpus.shards: 2, second: weight}, **fields)
+        assert main(arguments) == 1
+        said = capsys.readouterr().err
+        assert "this run was made differently (inputs.data: " in said and len(said.splitlines()) == 1
     saved = latest_checkpoint(config.out / "checkpoints")
     assert saved is not None and int(saved.name) == 2
-
-
-def test_the_refusal_says_that_the_data_differ(
-    corpus: Corpus, second: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    place = write_mixture(tmp_path / "m.yaml", {corpus.shards: 1, second: 1})
-    config = shorter(replace(corpus.config("tokenizer", tmp_path / "run"), data=place), steps=1)
-    run("tokenizer", config)
-    write_mixture(place, {corpus.shards: 1, second: 1}, labelled_fraction=0.5)
-    assert main(["tokenizer", "--config", str(config.out / "config.yaml")]) == 1
-    said = capsys.readouterr().err
-    assert "this run was made differently (inputs.data: " in said and len(said.splitlines()) == 1
 
 
 def test_encode_takes_one_corpus_at_a_time(
@@ -124,13 +120,14 @@ def test_held_out_batches_follow_the_weights_and_show_all_labels(whole: Path, tm
 
 
 def test_a_corpus_without_validation_is_left_out_of_the_evaluation(
-    whole: Path, unlabelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_recording(tmp_path / "raw", [60, 60], first=200)
     prepare(PrepareConfig(source=tmp_path / "raw", out=tmp_path / "other", validation_fraction=0))
     place = write_mixture(tmp_path / "m.yaml", {whole: 3, tmp_path / "other": 1})
     batches = heldout_batches(Corpora.load(place), BatchesConfig(batch_size=4), 3, Mixture())
-    assert len(batches) == 3 and all(str(whole) in key for batch in batches for key in batch.key)
+    keys = [key for batch in batches for key in batch.key]
+    assert len(keys) == 12 and not any("episode-2" in key for key in keys)
     said = capsys.readouterr().err
     assert (
         said.startswith("No held-out evaluation on this corpus") and f"{tmp_path / 'other'}: has no" in said
@@ -168,16 +165,19 @@ def test_an_agent_meets_the_tasks_it_was_cloned_for(corpus: Corpus, second: Path
         require_same_tasks(Corpora.load(place), replace(card, tasks=["another"]), tmp_path)
 
 
-def test_a_run_goes_on_without_a_missing_shard(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_run_goes_on_without_a_missing_shard(
+    corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = corpus.config("dynamics", tmp_path / "run")
     index = ShardIndex.load(config.data)
-    names = list(dict.fromkeys(sample.shard for sample in index.samples("train")))
-    assert len(names) > 2
-    copy = tmp_path / "latents"
-    copy.mkdir()
-    for path in index.folder.iterdir():
-        if path.is_file() and path.name != names[0]:
-            (copy / path.name).write_bytes(path.read_bytes())
-    run("dynamics", replace(config, data=copy))
+    lost = index.samples("train")[-1].shard
+    assert lost != index.samples("train")[0].shard
+    copy = Path(shutil.copytree(index.folder, tmp_path / "latents"))
+    (copy / lost).unlink()
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(yaml.safe_dump(to_plain(replace(config, data=copy))))
+    assert main(["dynamics", "--config", str(settings)]) == 0
+    said = capsys.readouterr().err
+    assert said.count(f"dynamics: skipped. {copy / lost}: cannot be opened") == 1
     saved = latest_checkpoint(config.out / "checkpoints")
     assert saved is not None and int(saved.name) == config.training.steps
