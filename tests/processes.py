@@ -15,7 +15,10 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 TIMEOUT = 300.0
 """Seconds; far more than anything here needs on a busy machine."""
-_PRELOAD = ["lightning.fabric", "torch.utils.tensorboard", "tests.pipelines.stages", "tests.data.reading"]
+_PRELOAD = [
+    *("lightning.fabric", "torch.utils.tensorboard", "reverie.pipelines.prepare"),
+    *("tests.pipelines.stages", "tests.data.reading"),
+]
 
 
 def start(target: Callable[..., None], *arguments: Any) -> BaseProcess:
