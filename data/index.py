@@ -1,6 +1,7 @@
 """`index.json`: what a folder of shards holds, enough to plan every window without opening a shard."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -96,6 +97,11 @@ class ShardIndex:
     def load(cls, folder: Path | str) -> "ShardIndex":
         """Reads index.json. Raises `UserError` when missing, unfinished, damaged or of another format."""
         folder = Path(folder)
+        if folder.is_file():
+            raise UserError(
+                f"{folder}: is a file, no folder of shards; a mixture is for training stages and "
+                f"`reverie data info`, other commands such as encode take its corpora one by one."
+            )
         path = folder / INDEX
         try:
             content = json.loads(path.read_text())
@@ -117,6 +123,14 @@ class ShardIndex:
     def _samples(self) -> dict[str, list[Sample]]:
         entries = [Sample.from_json(entry) for entry in self.content["samples"]]
         return {split: [s for s in entries if s.split == split] for split in self.splits}
+
+    @cached_property
+    def _clips_per_shard(self) -> Counter[str]:
+        return Counter(sample.shard for samples in self._samples.values() for sample in samples)
+
+    def clips_in(self, shard: str) -> int:
+        """Number of clips in `shard`."""
+        return self._clips_per_shard[shard]
 
     @property
     def splits(self) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reverie.data.actions import ActionSpace
 from reverie.data.index import Episode, Sample
 from reverie.data.reader import ShardReader
 from reverie.data.steps import Steps
@@ -30,10 +31,24 @@ class RowReader:
         reader: of video or latent shards.
         episodes: what `Piece.episode` numbers.
         hidden: numbers of the episodes whose actions, rewards and events are treated as unknown.
+        space: components of the rows' actions.
+        knows_all_actions: whether the shards log all of `space`; if not, all actions count as unknown.
+        task_numbers: number in the rows of each task of the shards.
     """
 
-    def __init__(self, reader: ShardReader, episodes: Sequence[Episode], hidden: frozenset[int]):
+    def __init__(
+        self,
+        reader: ShardReader,
+        episodes: Sequence[Episode],
+        hidden: frozenset[int],
+        *,
+        space: ActionSpace,
+        knows_all_actions: bool,
+        task_numbers: Sequence[int],
+    ):
         self._reader, self._episodes, self._hidden = reader, episodes, hidden
+        self._space, self._knows_all_actions = space, knows_all_actions
+        self._task_numbers = [*task_numbers, NO_TASK]  # the last one is number NO_TASK = -1
         self._visual = "frames" if reader.index.latent_shape is None else "latents"
 
     def row(self, pieces: Sequence[Piece]) -> Row:
@@ -62,7 +77,10 @@ class RowReader:
         steps, n = self._reader.steps(part.sample), part.stop - part.start
         if piece.episode in self._hidden:
             steps = self._unknown(len(steps))
-        actions, action_mask = steps.actions_into(part.start, part.stop)
+        if self._knows_all_actions:
+            actions, action_mask = steps.actions_into(part.start, part.stop)
+        else:
+            actions, action_mask = self._space.null_numpy(n), np.zeros(n, np.bool_)
         reward, reward_mask = _reward(steps.cut(part.start, part.stop), piece.task)
         return {
             self._visual: self._pixels(part),
@@ -71,7 +89,7 @@ class RowReader:
             "reward": reward,
             "reward_mask": reward_mask,
             **_flags(part),
-            "task": np.full(n, piece.task, np.int64),
+            "task": np.full(n, self._task_numbers[piece.task], np.int64),
             "segment": np.full(n, segment, np.int64),
         }
 
