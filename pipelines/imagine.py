@@ -14,6 +14,7 @@ from accelerate import Accelerator
 
 from reverie.agent.imagination import ImaginationConfig, ImaginationObjective, imagine
 from reverie.data.index import ShardIndex
+from reverie.data.location import Location
 from reverie.pipelines.batches import BatchesConfig, Mixture, heldout_batches, training_batches
 from reverie.pipelines.checkpoints import load_agent, read_card, weights_sha256
 from reverie.pipelines.configs import to_plain
@@ -35,8 +36,8 @@ HELDOUT_CONTEXTS = 1
 class ImagineStage:
     """Improves a cloned agent's policy by imagined rollouts from contexts of the data."""
 
-    data: Path
-    """Folder of latent shards; contexts are drawn from it."""
+    data: Location
+    """Folder of latent shards, or the URL of one; contexts are drawn from it."""
     agent: Path
     """Run folder of the cloned agent; its policy is the behavioural prior."""
     out: Path
