@@ -6,7 +6,6 @@ Nothing is changed here; `data.rebuild` makes an index from shards.
 import io
 import json
 import struct
-import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -38,7 +37,7 @@ _UNREADABLE = (
         EOFError,
         NotImplementedError,
     ),
-    *(zlib.error, struct.error, zipfile.BadZipFile, av.FFmpegError),
+    *(zlib.error, struct.error, av.FFmpegError),
 )
 """What the readers of mp4, npz, npy and json raise on damaged bytes."""
 

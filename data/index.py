@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from math import inf, log10
 from pathlib import Path
 from typing import Any
@@ -69,10 +70,15 @@ class Episode:
     name: str
     samples: tuple[Sample, ...]
 
+    @cached_property
+    def starts(self) -> list[int]:
+        """Frames before each clip, and in all of them."""
+        return list(accumulate((sample.n for sample in self.samples), initial=0))
+
     @property
     def n(self) -> int:
         """Frames in all clips."""
-        return sum(sample.n for sample in self.samples)
+        return self.starts[-1]
 
     @property
     def labelled(self) -> bool:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from reverie.data.batch import Batch
+from reverie.data.decoders import Backend
 from reverie.data.errors import UserError
 from reverie.data.index import Episode, ShardIndex
 from reverie.data.reader import BrokenSample, ShardReader
@@ -24,8 +25,6 @@ from reverie.data.streams import Stream, relevant_stretches, uniform_stretches
 from reverie.data.windows import Row, RowReader
 
 _LOG = logging.getLogger(__name__)
-_CACHE_BYTES = 512_000_000
-"""Decoded clips kept in memory, shared out to the workers, if the whole corpus fits."""
 _MAX_REPLACEMENTS = 16
 
 
@@ -51,6 +50,10 @@ class LoaderConfig:
     """Share of the labelled episodes whose actions and rewards are shown; the others count as plain video."""
     task: str | None = None
     """Name of the one task of all rows; None draws a task per episode."""
+    decoder: Backend = "auto"
+    """Library that decodes clips: decord, pyav, or auto (decord, and PyAV where that fails)."""
+    cache_bytes: int = 512_000_000
+    """Decoded clips kept in memory, shared out to the workers, if the whole corpus fits."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "length"):
@@ -150,8 +153,9 @@ class _Batches(Dataset[tuple[Batch, list[str]]]):
         episodes = index.episodes(config.split)
         hidden = _hidden_episodes(episodes, config.labelled_fraction)
         self._uniform, self._relevant = _streams(index, config, episodes, hidden, self._num_relevant > 0)
-        cache_bytes = _CACHE_BYTES // max(1, config.num_workers)
-        self._reader = RowReader(ShardReader(index, cache_bytes=cache_bytes), episodes, hidden)
+        cache_bytes = config.cache_bytes // max(1, config.num_workers)
+        reader = ShardReader(index, cache_bytes=cache_bytes, decoder=config.decoder)
+        self._reader = RowReader(reader, episodes, hidden)
 
     def epoch(self, step: int) -> int:
         """How often the uniform stream, or the relevant one if there is no other, was seen in full."""
