@@ -41,7 +41,7 @@ LATENT_SHAPE = (64, 32)
 FPS = 20
 NUM_VIDEOS, VIDEO_FRAMES, BATCH_SIZE = 8, 768, 8
 BACKENDS: tuple[Backend, ...] = ("decord", "pyav")
-MEMORY_MARKS = (0.1, 0.5, 1.0)
+MEMORY_MARKS, MEMORY_CLIP = (0.1, 0.5, 1.0), 16
 
 
 @dataclass(frozen=True)
@@ -292,10 +292,9 @@ def watch_memory(name: str, index: ShardIndex, decoder: Backend, clips: int) -> 
 
 def _watch(name: str, index: ShardIndex, decoder: Backend, clips: int) -> None:
     torch.set_num_threads(1)
-    batches, length = loader(index, min(s.n for s in index.samples("train")), decoder), clips // BATCH_SIZE
-    texts, done = [], 0
+    batches, texts, done = loader(index, MEMORY_CLIP, decoder), list[str](), 0
     for mark in MEMORY_MARKS:
-        count = round(length * mark) - done
+        count = round(clips * mark) // BATCH_SIZE - done
         consume(batches, count)
         done += count
         texts.append(f"{done * BATCH_SIZE:,}: {resident():.0f} MB (peak {peak():.0f})")
@@ -349,7 +348,7 @@ def run(args: argparse.Namespace, root: Path) -> None:
                 size=size,
                 mode="crop",
                 validation_fraction=0,
-                clip_length=16,
+                clip_length=MEMORY_CLIP,
             )
         )
         short = ShardIndex.load(root / "short")
