@@ -1,8 +1,7 @@
 """Shards behind URLs: the same batches as from a folder, whatever the network, other processes and the disk do."""
 
+import multiprocessing
 import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import fsspec
 import pytest
 
 from reverie.data.cache import CacheSettings, ShardCache
+from reverie.data.checking import all_samples
 from reverie.data.errors import UserError
 from reverie.data.index import Sample, ShardIndex
 from reverie.data.loader import Loader, LoaderConfig
@@ -24,17 +24,6 @@ from tests.data.test_loader import assert_equal, take
 from tests.data.test_shards import largest_file
 
 CONFIG = LoaderConfig(batch_size=6, length=16)
-ROOT = Path(__file__).parents[2]
-READ_ALL = """
-import sys
-from reverie.data.checking import all_samples
-from reverie.data.index import ShardIndex
-from reverie.data.reader import ShardReader
-index = ShardIndex.load(sys.argv[1])
-reader = ShardReader(index)
-print("begin", flush=True)
-print(sum(len(reader.member(sample, "clip.mp4")) for sample in all_samples(index)))
-"""
 
 
 @pytest.fixture
@@ -185,57 +174,42 @@ def test_a_slow_shard_is_waited_for(
     assert time.monotonic() - began > 1.5  # longer than the timeout
 
 
-def start(url: str) -> "subprocess.Popen[str]":
-    process = subprocess.Popen(
-        [sys.executable, "-c", READ_ALL, url],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "REVERIE_TIMEOUT": "20"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    return process
-
-
-def line(process: "subprocess.Popen[str]") -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
+def read_all(url: str, result: Path) -> None:
+    index = ShardIndex.load(url)
+    reader = ShardReader(index)
+    result.write_text(str(sum(len(reader.member(sample, "clip.mp4")) for sample in all_samples(index))))
 
 
 def test_processes_fetch_each_shard_once_and_take_over_from_a_killed_one(
-    shards: ShardIndex, server: ShardServer, cache: Path
+    shards: ShardIndex, server: ShardServer, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = names(shards)[0]
-    expected = sum(
-        sample.members["clip.mp4"][1] for split in shards.splits for sample in shards.samples(split)
-    )
+    monkeypatch.setenv("REVERIE_TIMEOUT", "20")
+    first, results = names(shards)[0], [tmp_path / f"result-{number}" for number in range(3)]
     server.faults, server.once = {first: "hang"}, {first}
-    processes = [start(server.url) for _ in range(3)]
-    assert [line(process) for process in processes] == ["begin"] * 3
-    while server.requests[first] == 0 or not list(cache.glob(".partial-*")):
-        time.sleep(0.01)
-    time.sleep(0.3)
-    assert server.requests[first] == 1, "the others wait for the one that fetches"
-    killed = next(
-        process
-        for process in processes
-        if holds_lock(process.pid, cache / f"{checksums(shards)[first]}.lock")
-    )
-    killed.send_signal(signal.SIGKILL)
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=read_all, args=(server.url, result)) for result in results]
     for process in processes:
-        output, _ = process.communicate(timeout=60)
-        assert process is killed or output.strip() == str(expected)
+        process.start()
+    lock = cache / f"{checksums(shards)[first]}.lock"
+    while not server.requests[first] or not all(has_open(process.pid, lock) for process in processes):
+        time.sleep(0.01)
+    assert server.requests[first] == 1, "the others wait for the one that fetches"
+    killed = next(process for process in processes if has_open(process.pid, lock, locked=True))
+    killed.kill()
+    for process in processes:
+        process.join(60)
+    expected = str(sum(sample.members["clip.mp4"][1] for sample in all_samples(shards)))
+    assert [result.read_text() for result in results if result.exists()] == [expected] * 2
     assert cached(cache) == set(checksums(shards).values())
-    assert server.requests[first] == 2
-    assert {server.requests[name] for name in names(shards)[1:]} == {1}
+    assert server.requests[first] == 2 and {server.requests[name] for name in names(shards)[1:]} == {1}
 
 
-def holds_lock(pid: int, path: Path) -> bool:
-    """By what the kernel says about the process' open files: `lock:` stands in the one that has it."""
+def has_open(pid: int | None, path: Path, locked: bool = False) -> bool:
+    """By what the kernel says about a process' open files; a line begins with `lock:` in the one that has the lock."""
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         try:
-            if (
-                descriptor.resolve() == path
-                and "lock:" in Path(f"/proc/{pid}/fdinfo/{descriptor.name}").read_text()
-            ):
+            info = Path(f"/proc/{pid}/fdinfo/{descriptor.name}").read_text()
+            if descriptor.resolve() == path.resolve() and ("lock:" in info or not locked):
                 return True
         except OSError:
             continue
