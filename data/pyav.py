@@ -133,14 +133,15 @@ def _collect(container: InputContainer, stream: VideoStream, wanted: set[int]) -
 
 
 def _indexed_pts(container: InputContainer, stream: VideoStream) -> list[int] | None:
-    """When each frame is shown, by the index of the file; None where that only says when frames are decoded.
+    """When each frame is shown, by the index of an mp4 without B-frames; None for other files.
 
-    Good for clips of shards, which are written without B-frames: it spares reading all packets of a clip for a window.
+    Clips of shards are such files: it spares reading all packets of a clip for a window.
     """
     times = [entry.timestamp for entry in stream.index_entries]
-    packet = next(container.demux(stream), None)
-    in_order = packet is not None and packet.pts == packet.dts and not stream.codec_context.has_b_frames
-    return times if in_order and times and times[0] == packet.pts else None
+    if stream.codec_context.has_b_frames or not times or len(times) != stream.frames:
+        return None
+    packet = next(container.demux(stream))
+    return times if packet.pts == packet.dts == times[0] else None
 
 
 def _upright(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:

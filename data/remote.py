@@ -64,13 +64,27 @@ class Job(threading.Thread):
         return None
 
 
-def copy(url: Url, target: Path, timeout: float) -> None:
-    """Writes the file at `url` to `target`. Raises whatever the store raises, `UserError` where its package is missing."""
+def require_store(url: Url) -> None:
+    """Imports what reads `url`, which may take seconds that are not the store's. Raises `UserError` where it is missing."""
+    from fsspec import get_filesystem_class  # here: most runs do without
+
     try:
-        store, place = _open_store(url, timeout)
-        store.get_file(place, str(target))
+        get_filesystem_class(url.scheme)
     except ImportError as error:
         raise UserError(_missing_package(url, error)) from None
+    except ValueError as error:
+        raise UserError(
+            f"{url}: cannot be opened ({reason(error)}); use s3, gs, hf, https or file."
+        ) from None
+
+
+def copy(url: Url, target: Path, timeout: float) -> None:
+    """Writes the file at `url` to `target`. Raises whatever the store raises."""
+    from fsspec.core import url_to_fs
+
+    options = _http_options(timeout) if url.scheme in ("http", "https") else {}
+    store, place = url_to_fs(str(url), **options)
+    store.get_file(place, str(target))
     if not target.is_file():  # a folder of that name
         raise FileNotFoundError(errno.ENOENT, "is no file", str(url))
 
@@ -82,18 +96,6 @@ def reason(error: Exception) -> str:
     if status := getattr(error, "status", None):
         return f"the server answers {status}"
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
-
-
-def _open_store(url: Url, timeout: float) -> tuple[Any, str]:
-    from fsspec.core import url_to_fs  # here: most runs do without
-
-    options = _http_options(timeout) if url.scheme in ("http", "https") else {}
-    try:
-        return url_to_fs(str(url), **options)
-    except ValueError as error:
-        raise UserError(
-            f"{url}: cannot be opened ({reason(error)}); use s3, gs, hf, https or file."
-        ) from None
 
 
 def _http_options(timeout: float) -> dict[str, Any]:

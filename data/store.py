@@ -16,7 +16,7 @@ from typing import Any
 from reverie.data.cache import CacheSettings, ShardCache
 from reverie.data.errors import UserError
 from reverie.data.location import Location, Url
-from reverie.data.remote import Job, copy, reason
+from reverie.data.remote import Job, copy, reason, require_store
 
 _LOG = logging.getLogger(__name__)
 _MAX_OPEN_SHARDS = 64
@@ -89,6 +89,7 @@ class RemoteShards:
     """
 
     def __init__(self, url: Url, records: Sequence[Mapping[str, Any]], settings: CacheSettings):
+        require_store(url)
         self.folder, self._timeout = url, settings.timeout
         self._cache = ShardCache(settings)
         self._records = {str(record["name"]): record for record in records}
@@ -188,6 +189,7 @@ def open_shards(folder: Location, records: Sequence[Mapping[str, Any]]) -> Shard
 
 def fetch_bytes(url: Url) -> bytes:
     """The content of a small file. Raises `FileNotFoundError`, or `UserError` when it cannot be fetched."""
+    require_store(url)
     timeout = CacheSettings.from_environment().timeout
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         target = Path(folder) / "file"

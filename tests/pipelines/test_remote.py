@@ -16,7 +16,7 @@ from tests.pipelines.stages import Corpus
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REVERIE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("REVERIE_TIMEOUT", "5")
+    monkeypatch.setenv("REVERIE_TIMEOUT", "20")
 
 
 def test_commands_that_look_at_shards(
