@@ -288,6 +288,7 @@ def watch_memory(name: str, index: ShardIndex, decoder: Backend, clips: int) -> 
     process = multiprocessing.get_context("fork").Process(target=_watch, args=(name, index, decoder, clips))
     process.start()
     process.join()
+    assert process.exitcode == 0, name
 
 
 def _watch(name: str, index: ShardIndex, decoder: Backend, clips: int) -> None:
