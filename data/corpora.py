@@ -20,6 +20,7 @@ from reverie.data.actions import ActionSpace, Component
 from reverie.data.errors import UserError
 from reverie.data.files import fingerprint
 from reverie.data.index import ShardIndex
+from reverie.data.location import Location, locate
 
 _SAME_RATE = 0.005
 """Rates closer than this, relatively, are one rate (29.97 and 30)."""
@@ -46,25 +47,27 @@ class Share:
 class Corpora:
     """Corpora of the same kind of frames.
 
-    place         the folder, or the mixture's file, for people
+    place         the folder, its URL, or the mixture's file, for people
     shares        at least one; the weights have no common divisor
     action_space  the components of all
     tasks         the tasks of all, by name
     """
 
-    place: Path
+    place: Location
     shares: tuple[Share, ...]
     action_space: ActionSpace
     tasks: list[str]
 
     @classmethod
-    def load(cls, place: Path | str) -> "Corpora":
-        """Reads a folder of shards, or a YAML file that mixes several.
+    def load(cls, place: Location | str) -> "Corpora":
+        """Reads a folder of shards, also behind a URL, or a YAML file that mixes several.
 
         Raises `UserError` when the file or a folder is damaged, or when the corpora do not go together.
         """
-        place = Path(place)
-        return cls.unite(place, _read_mixture(place)) if place.is_file() else cls.of(ShardIndex.load(place))
+        place = locate(place)
+        if isinstance(place, Path) and place.is_file():
+            return cls.unite(place, _read_mixture(place))
+        return cls.of(ShardIndex.load(place))
 
     @classmethod
     def of(cls, index: ShardIndex) -> "Corpora":
@@ -72,7 +75,7 @@ class Corpora:
         return cls.unite(index.folder, [Share(index=index)])
 
     @classmethod
-    def unite(cls, place: Path, shares: Sequence[Share]) -> "Corpora":
+    def unite(cls, place: Location, shares: Sequence[Share]) -> "Corpora":
         """Several corpora. Raises `UserError` naming what differs when they do not go together."""
         indices = [share.index for share in shares]
         for other in indices[1:]:
@@ -164,7 +167,7 @@ def _problem(entry: Mapping[str, Any]) -> str | None:
         return f"unknown field {unknown[0]!r}; its fields are {', '.join(_FIELDS)}"
     weight, fraction = entry.get("weight", 1), entry.get("labelled_fraction")
     if not isinstance(entry.get("data"), str):
-        return "data: should be the path of a folder of shards"
+        return "data: should be the path or URL of a folder of shards"
     if not _is_number(weight) or weight <= 0:
         return f"weight: should be a number above 0, got {weight!r}"
     if fraction is not None and not (_is_number(fraction) and 0 <= fraction <= 1):
@@ -195,7 +198,7 @@ def _share(path: Path, entry: Mapping[str, Any], weight: int) -> Share:
     return Share(index=index, weight=weight, labelled_fraction=shown, task=task)
 
 
-def _require_same(place: Path, a: ShardIndex, b: ShardIndex) -> None:
+def _require_same(place: Location, a: ShardIndex, b: ShardIndex) -> None:
     if (a.latent_shape is None) != (b.latent_shape is None):
         video, latents = (a, b) if a.latent_shape is None else (b, a)
         raise UserError(
@@ -213,7 +216,7 @@ def _require_same(place: Path, a: ShardIndex, b: ShardIndex) -> None:
             raise UserError(f"{place}: {name} is {x} in {a.folder}, but {y} in {b.folder}; {fix}.")
 
 
-def _united_actions(place: Path, indices: Sequence[ShardIndex]) -> ActionSpace:
+def _united_actions(place: Location, indices: Sequence[ShardIndex]) -> ActionSpace:
     """All components, in the order of their names, which is that of every index."""
     found: dict[str, tuple[Component, ShardIndex]] = {}
     for index in indices:

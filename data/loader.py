@@ -25,8 +25,6 @@ from reverie.data.rings import CorpusRings, Ring
 from reverie.data.windows import Row
 
 _LOG = logging.getLogger(__name__)
-_CACHE_BYTES = 512_000_000
-"""Decoded clips kept in memory, shared out to workers and corpora; those of a corpus only if all of them fit."""
 
 
 class Loader:
@@ -151,7 +149,7 @@ class _Batches(Dataset[tuple[Batch, list[str]] | UserError]):
         _require_group(corpora, config)
         self._rows = range(rank, config.batch_size, world_size)
         num_relevant = round(config.relevant_fraction * config.batch_size)
-        cache_bytes = _CACHE_BYTES // max(1, config.num_workers) // len(corpora.shares)
+        cache_bytes = config.cache_bytes // max(1, config.num_workers) // len(corpora.shares)
         opened = [
             CorpusRings(corpora, number, config, cache_bytes=cache_bytes)
             for number in range(len(corpora.shares))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from reverie.data.decoders import Backend
 from reverie.data.errors import UserError
 from reverie.data.shard_files import PATIENCE
 
@@ -30,6 +31,10 @@ class LoaderConfig:
     """Group of the episodes whose actions and rewards are shown; the others count as plain video. None: all groups."""
     task: str | None = None
     """Name of the one task of all rows; None draws a task per episode."""
+    decoder: Backend = "auto"
+    """Library that decodes clips: decord, pyav, or auto (decord, and PyAV where that fails)."""
+    cache_bytes: int = 512_000_000
+    """Decoded clips kept in memory, shared out to workers and corpora; those of a corpus only if all of them fit."""
     patience: float = PATIENCE
     """Seconds after which a shard that does not answer is left out."""
 

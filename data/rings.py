@@ -72,7 +72,9 @@ class CorpusRings:
             for number, episode in enumerate(self._episodes)
         ]
         self._rows = RowReader(
-            ShardReader(share.index, cache_bytes=cache_bytes, patience=config.patience),
+            ShardReader(
+                share.index, cache_bytes=cache_bytes, decoder=config.decoder, patience=config.patience
+            ),
             self._episodes,
             hidden,
             space=corpora.action_space,

@@ -1,5 +1,6 @@
 """Windows to rows of a `Batch`: frames or latents, shifted actions, rewards, flags."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,6 +58,8 @@ class RowReader:
         for segment, piece in enumerate(pieces):
             for part in self._parts(piece):
                 fields.append(self._part(part, piece, segment))
+        if len(fields) == 1:
+            return fields[0]
         return {name: np.concatenate([field[name] for field in fields]) for name in fields[0]}
 
     def key(self, pieces: Sequence[Piece]) -> str:
@@ -65,12 +68,13 @@ class RowReader:
         return f"{part.sample.episode}:{part.sample.start + part.start}"
 
     def _parts(self, piece: Piece) -> list[_Part]:
-        parts, begin = [], 0
-        for sample in self._episodes[piece.episode].samples:
-            start, stop = max(piece.start - begin, 0), min(piece.start + piece.n - begin, sample.n)
-            if start < stop:
-                parts.append(_Part(sample, start, stop))
-            begin += sample.n
+        episode, parts, position = self._episodes[piece.episode], [], piece.start
+        number = bisect_right(episode.starts, position) - 1
+        while position < piece.start + piece.n:
+            begin, end = episode.starts[number : number + 2]
+            stop = min(piece.start + piece.n, end)
+            parts.append(_Part(episode.samples[number], position - begin, stop - begin))
+            position, number = stop, number + 1
         return parts
 
     def _part(self, part: _Part, piece: Piece, segment: int) -> Row:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,6 +12,7 @@ from reverie.data.actions import Binary, Categorical
 from reverie.data.checking import all_samples
 from reverie.data.corpora import Corpora, Share
 from reverie.data.index import Sample, ShardIndex
+from reverie.data.location import Location
 from reverie.data.reader import ShardReader
 from reverie.data.steps import Steps
 from reverie.data.summary import ComponentTally, SplitSummary, Summary, summarize
@@ -23,8 +23,8 @@ from reverie.pipelines.progress import meter
 class DataInfoConfig:
     """Counts hours, episodes, actions, tasks and what was skipped; decodes no video."""
 
-    path: Path
-    """Folder of video or latent shards, or a file that mixes several; may stand without --path."""
+    path: Location
+    """Folder of video or latent shards, or the URL of one, or a file that mixes several; may stand without --path."""
 
 
 def data_info(config: DataInfoConfig) -> None:

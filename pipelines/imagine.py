@@ -14,6 +14,7 @@ from accelerate import Accelerator
 
 from reverie.agent.imagination import ImaginationConfig, ImaginationObjective, imagine
 from reverie.data.corpora import Corpora
+from reverie.data.location import Location
 from reverie.pipelines.batches import BatchesConfig, Mixture, heldout_batches, training_batches
 from reverie.pipelines.checkpoints import load_agent, read_card, weights_sha256
 from reverie.pipelines.configs import to_plain
@@ -36,8 +37,8 @@ HELDOUT_CONTEXTS = 1
 class ImagineStage:
     """Improves a cloned agent's policy by imagined rollouts from contexts of the data."""
 
-    data: Path
-    """Folder of latent shards, or a YAML file that mixes several (docs/data.md); contexts are drawn from it."""
+    data: Location
+    """Latent shards of the contexts: a folder, the URL of one, or a YAML file that mixes several (docs/data.md)."""
     agent: Path
     """Run folder of the cloned agent; its policy is the behavioural prior."""
     out: Path

@@ -11,6 +11,7 @@ from torch import nn
 from reverie.data.actions import ActionSpace
 from reverie.data.corpora import Corpora
 from reverie.data.errors import UserError
+from reverie.data.location import Location
 from reverie.pipelines.batches import BatchesConfig, Mixture, heldout_batches, training_batches
 from reverie.pipelines.checkpoints import Card
 from reverie.pipelines.configs import to_plain
@@ -34,8 +35,8 @@ HELDOUT_BATCHES = 8
 class StageConfig:
     """Settings of every stage that learns from shards."""
 
-    data: Path
-    """Folder of shards, or a YAML file that mixes several (docs/data.md)."""
+    data: Location
+    """Folder of shards, or the URL of one, or a YAML file that mixes several (docs/data.md)."""
     out: Path
     """Run folder; the same command again continues an interrupted run."""
     batches: BatchesConfig = field(default_factory=BatchesConfig)

@@ -108,10 +108,10 @@ def test_info_of_a_mixture(
     assert said.count("sources: ") == 2, "each corpus by itself as well"
 
 
-def test_held_out_batches_follow_the_weights_and_show_all_labels(whole: Path, tmp_path: Path) -> None:
+def test_held_out_batches_follow_the_weights_and_show_all_labels(prepared: Path, tmp_path: Path) -> None:
     write_recording(tmp_path / "raw", [60, 60, 60], first=200)
     prepare(PrepareConfig(source=tmp_path / "raw", out=tmp_path / "other"))
-    place = write_mixture(tmp_path / "m.yaml", {whole: 3, tmp_path / "other": 1}, labelled_fraction=0)
+    place = write_mixture(tmp_path / "m.yaml", {prepared: 3, tmp_path / "other": 1}, labelled_fraction=0)
     config = BatchesConfig(batch_size=4, length=16, labelled_fraction=0.1)
     batches = heldout_batches(Corpora.load(place), config, 3, Mixture())
     folders = [Path(key).parts[-3] for batch in batches for key in batch.key]
@@ -120,11 +120,11 @@ def test_held_out_batches_follow_the_weights_and_show_all_labels(whole: Path, tm
 
 
 def test_a_corpus_without_validation_is_left_out_of_the_evaluation(
-    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_recording(tmp_path / "raw", [60, 60], first=200)
     prepare(PrepareConfig(source=tmp_path / "raw", out=tmp_path / "other", validation_fraction=0))
-    place = write_mixture(tmp_path / "m.yaml", {whole: 3, tmp_path / "other": 1})
+    place = write_mixture(tmp_path / "m.yaml", {prepared: 3, tmp_path / "other": 1})
     batches = heldout_batches(Corpora.load(place), BatchesConfig(batch_size=4), 3, Mixture())
     keys = [key for batch in batches for key in batch.key]
     assert len(keys) == 12 and not any("episode-2" in key for key in keys)
