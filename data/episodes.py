@@ -11,7 +11,7 @@ when.
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -170,7 +170,7 @@ class EpisodeWriter:
         fps: float,
         frame_size: tuple[int, int],
         action_space: ActionSpace,
-        tasks: tuple[str, ...] | list[str],
+        tasks: Sequence[str] = (),
         players: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = Path(folder)
@@ -196,23 +196,37 @@ class EpisodeWriter:
         frames: np.ndarray,
         actions: Mapping[str, np.ndarray],
         reward: np.ndarray,
-        events: np.ndarray,
-        is_terminal: bool,
-        player: str,
+        events: np.ndarray | None = None,
+        is_terminal: bool = False,
+        player: str = "",
     ) -> None:
         """Writes one episode unless it is there. `frames` (N, H, W, 3) uint8, the rest as in `EpisodeSteps`.
 
-        Raises `UserError` when an array does not fit the recording, or when the disk does not take the files.
+        `events` may be left out where there are no tasks. Raises `UserError` when an array does not fit the recording,
+        or when the disk does not take the files.
         """
+        if not name or Path(name).name != name or name.startswith("."):
+            raise UserError(
+                f"{self.folder}: {name!r} cannot be the name of an episode; use one without / or a leading dot."
+            )
         if self.has(name):
             return
-        path, rows = log_path(self.folder, name), len(frames)
-        tasks = len(self.recording.tasks)
+        path, frames, reward = log_path(self.folder, name), np.asarray(frames), np.asarray(reward)
+        rows, tasks = len(frames), len(self.recording.tasks)
+        marks = np.zeros((rows, tasks)) if events is None and not tasks else np.asarray(events)
         _check_rows(frames, (rows, *self.recording.frame_size, 3), "frames", path)
-        checked = self.recording.action_space.check(actions, rows, str(path))
-        arrays: dict[str, Any] = {f"action/{component}": value for component, value in checked.items()}
+        if frames.dtype != np.uint8 or not rows:
+            raise UserError(f"{path}: frames are {rows} of {frames.dtype}; give at least one, of uint8.")
+        arrays: dict[str, Any] = {
+            f"action/{component}": value
+            for component, value in self.recording.action_space.check(actions, rows, str(path)).items()
+        }
         arrays["reward"] = _check_rows(reward, (rows,), "reward", path).astype(np.float32)
-        arrays["events"] = _check_rows(events, (rows, tasks), "events", path).astype(np.uint8)
+        if not np.isfinite(arrays["reward"]).all():
+            raise UserError(
+                f"{path}: reward holds values that are not finite numbers; give 0 where there is none."
+            )
+        arrays["events"] = _check_rows(marks, (rows, tasks), "events", path).astype(np.uint8)
         arrays["is_terminal"], arrays["player"] = np.bool_(is_terminal), np.str_(player)
         with explain_full_disk(self.folder):
             write_atomic(video_path(self.folder, name), self._video(frames))
