@@ -13,6 +13,7 @@ import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from reverie.data.files import explain_full_disk, write_atomic
 from reverie.data.video import encode_video, storage_quality
 
 FORMAT = 1
+_LARGEST_SIDE = 16384
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,7 @@ class Recording:
     def _from_json(cls, content: dict[str, Any], place: str) -> "Recording":
         try:
             height, width = content["frame_size"]
-            return cls(
+            recording = cls(
                 env=str(content["env"]),
                 fps=float(content["fps"]),
                 frame_size=(int(height), int(width)),
@@ -87,10 +89,24 @@ class Recording:
                 tasks=tuple(content["tasks"]),
                 players=content.get("players", {}),
             )
-        except (KeyError, TypeError) as error:
+        except UserError:
+            raise
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(
                 f"{place}: lacks a usable field ({error}); record again into a new folder."
             ) from None
+        if problem := recording._problem():
+            raise UserError(f"{place}: {problem}; record again into a new folder.")
+        return recording
+
+    def _problem(self) -> str | None:
+        if not 0 < self.fps < inf:
+            return f"fps should be a positive number, not {self.fps}"
+        if not 1 <= min(self.frame_size) <= max(self.frame_size) <= _LARGEST_SIDE:
+            return f"frame_size should be height and width from 1 to {_LARGEST_SIDE}, not {list(self.frame_size)}"
+        if not all(isinstance(task, str) for task in self.tasks) or len(set(self.tasks)) < len(self.tasks):
+            return f"tasks should be different names, not {list(self.tasks)}"
+        return None if isinstance(self.players, Mapping) else "players should be an object"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,8 @@
 import io
 import json
 import shutil
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,12 +21,11 @@ from reverie.data.reader import read_clip  # noqa: E402
 from reverie.pipelines.prepare import PrepareConfig, prepare  # noqa: E402
 from tests.data import lerobot_corpus as corpus  # noqa: E402
 from tests.data.lerobot_corpus import CAMERAS, Dataset, write_dataset  # noqa: E402
+from tests.data.limits import time_limit  # noqa: E402
 
 WRITTEN = Dataset(lengths=(6, 9, 5, 8, 7, 4, 6))
 EVERYONE = frozenset(range(len(WRITTEN.lengths)))
 OPTIONS = LeRobotOptions(camera=CAMERAS[0], action="action,mode,buttons")
-SECONDS = 30
-"""Far more than one dataset needs on a busy machine."""
 JUNK = [
     None,
     float("nan"),
@@ -161,20 +157,6 @@ def damage(rng: np.random.Generator, folder: Path) -> tuple[str, frozenset[int]]
     if name.endswith(".parquet"):
         ways += [damage_table, damage_table]
     return f"{name}: {ways[rng.integers(len(ways))](rng, folder / name)}", files[name]
-
-
-@contextmanager
-def time_limit() -> Iterator[None]:
-    def stop(*_: Any) -> None:
-        raise TimeoutError("the dataset was not refused in time")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def check(folder: Path, out: Path, suspects: frozenset[int], what: str) -> str:
