@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from reverie.rssm.config import NUM_BLOCKS, WorldModelConfig
 from reverie.rssm.latents import CategoricalLatent, GaussianLatent, Latent
-from reverie.rssm.layers import BlockLinear, NormSiLU, block_product, dense, elu_mlp, linear, norm_mlp
+from reverie.rssm.layers import BlockLinear, block_product, dense, elu_mlp, linear, norm_mlp
+from reverie.rssm.norm import NormSiLU
 from reverie.rssm.state import State, stack
 
 UNIMIX = 0.01

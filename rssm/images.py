@@ -6,7 +6,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from reverie.rssm.config import NUM_BLOCKS
-from reverie.rssm.layers import BlockLinear, NormSiLU, glorot_, linear, truncated_normal_
+from reverie.rssm.layers import BlockLinear, glorot_, linear, truncated_normal_
+from reverie.rssm.norm import NormSiLU
 from reverie.rssm.state import State
 
 _STAGES = (2, 3, 4, 4)

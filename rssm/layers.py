@@ -3,10 +3,9 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-NORM_EPSILON = 1e-4
+from reverie.rssm.norm import NormSiLU
 
 
 def glorot_(module: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> None:
@@ -55,18 +54,6 @@ def norm_mlp(inputs: int, hidden: int, layers: int, outputs: int, scale: float =
     for a, b in zip(widths[:-1], widths[1:], strict=True):
         parts += [linear(a, b), NormSiLU(b)]
     return nn.Sequential(*parts, linear(widths[-1], outputs, scale))
-
-
-class NormSiLU(nn.Module):
-    """SiLU(RMSNorm(x)) over the last axis, with a gain."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.gain = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D)."""
-        return F.silu(F.rms_norm(x, (x.shape[-1],), self.gain.to(x.dtype), NORM_EPSILON))
 
 
 class BlockLinear(nn.Module):
