@@ -13,12 +13,16 @@ from torch import Tensor, nn
 
 from reverie.rssm.config import NUM_BLOCKS, WorldModelConfig
 from reverie.rssm.latents import CategoricalLatent, GaussianLatent, Latent
-from reverie.rssm.layers import BlockLinear, block_product, dense, elu_mlp, linear, norm_mlp
+from reverie.rssm.layers import BlockLinear, dense, elu_mlp, linear, norm_mlp
 from reverie.rssm.norm import NormSiLU
+from reverie.rssm.scan import StepProduct
 from reverie.rssm.state import State, stack
 
 UNIMIX = 0.01
 """Share of the uniform distribution in V3's latents."""
+
+Products = dict[str, StepProduct]
+"""The matrices that one pass over time multiplies by, by name."""
 
 
 class Core(nn.Module):
@@ -57,19 +61,21 @@ class Core(nn.Module):
         Returns:
           States (B, T, ...) and the posterior's parameters (B, T, P).
         """
-        action_in = self.action_part(actions * keep[..., None])
+        products = self.products()
+        codes = (actions * keep[..., None]).flatten(0, 1)
+        action_in = self.action_part(products, codes).unflatten(0, keep.shape)
         embed_in = self.embed_part(embed)
         states, parameters = [], []
         for t in range(embed.shape[1]):
-            deter = self.recur(state.keep(keep[:, t]), action_in[:, t])
-            parameters.append(self.posterior(deter, embed_in[:, t]))
+            deter = self.recur(products, state.keep(keep[:, t]), action_in[:, t])
+            parameters.append(self.posterior(products, deter, embed_in[:, t]))
             state = State(deter, self.latent.sample(parameters[-1]))
             states.append(state)
         return stack(states), torch.stack(parameters, dim=1)
 
-    def step(self, state: State, action: Tensor) -> State:
+    def step(self, products: Products, state: State, action: Tensor) -> State:
         """One imagined step: states (N, ...), actions (N, A) -> the next states, z from the prior."""
-        deter = self.recur(state, self.action_part(action))
+        deter = self.recur(products, state, self.action_part(products, action))
         member = 0 if len(self.priors) == 1 else int(torch.randint(len(self.priors), ()))
         return State(deter, self.latent.sample(self.priors[member](deter)))
 
@@ -89,19 +95,23 @@ class Core(nn.Module):
         """What heads see: h and z, (..., D + S)."""
 
     @abstractmethod
-    def action_part(self, action: Tensor) -> Tensor:
-        """What the action (..., A) adds to the first layer."""
+    def products(self) -> Products:
+        """The matrices of one pass over time; make them anew for every pass."""
+
+    @abstractmethod
+    def action_part(self, products: Products, action: Tensor) -> Tensor:
+        """What the action (N, A) adds to the first layer."""
 
     @abstractmethod
     def embed_part(self, embed: Tensor) -> Tensor:
         """What the frame (..., E) adds to the posterior's first layer."""
 
     @abstractmethod
-    def recur(self, state: State, action_in: Tensor) -> Tensor:
+    def recur(self, products: Products, state: State, action_in: Tensor) -> Tensor:
         """The next h (N, D)."""
 
     @abstractmethod
-    def posterior(self, deter: Tensor, embed_in: Tensor) -> Tensor:
+    def posterior(self, products: Products, deter: Tensor, embed_in: Tensor) -> Tensor:
         """Parameters (N, P) of z given h and the frame."""
 
 
@@ -122,7 +132,15 @@ class GaussianCore(Core):
         """[z, h]."""
         return torch.cat([state.stoch, state.deter], dim=-1)
 
-    def action_part(self, action: Tensor) -> Tensor:
+    def products(self) -> Products:
+        """See `Core`."""
+        return {
+            "stoch": StepProduct(self.inputs.weight[:, : self.latent.size].T),
+            "deter": StepProduct(self.posterior_in.weight[:, : self.deter].T),
+            "out": StepProduct(self.posterior_out.weight.T),
+        }
+
+    def action_part(self, products: Products, action: Tensor) -> Tensor:
         """See `Core`."""
         return F.linear(action, self.inputs.weight[:, self.latent.size :], self.inputs.bias)
 
@@ -130,12 +148,12 @@ class GaussianCore(Core):
         """See `Core`."""
         return F.linear(embed, self.posterior_in.weight[:, self.deter :], self.posterior_in.bias)
 
-    def recur(self, state: State, action_in: Tensor) -> Tensor:
+    def recur(self, products: Products, state: State, action_in: Tensor) -> Tensor:
         """h' = GRU(ELU(W [z, a]), h)."""
-        x = F.elu(F.linear(state.stoch, self.inputs.weight[:, : self.latent.size]) + action_in)
+        x = F.elu(products["stoch"](state.stoch) + action_in)
         return self.cell(x, state.deter)
 
-    def posterior(self, deter: Tensor, embed_in: Tensor) -> Tensor:
+    def posterior(self, products: Products, deter: Tensor, embed_in: Tensor) -> Tensor:
         """See `Core`."""
         return self.posterior_out(
             F.elu(F.linear(deter, self.posterior_in.weight[:, : self.deter]) + embed_in)
@@ -160,7 +178,16 @@ class LayerNormCore(Core):
         """[z, h]."""
         return torch.cat([state.stoch, state.deter], dim=-1)
 
-    def action_part(self, action: Tensor) -> Tensor:
+    def products(self) -> Products:
+        """See `Core`."""
+        return {
+            "stoch": StepProduct(self.inputs.weight[:, : self.latent.size].T),
+            "deter": StepProduct(self.posterior_in.weight[:, : self.deter].T),
+            "out": StepProduct(self.posterior_out.weight.T),
+            "gates": StepProduct(self.gates.weight.T),
+        }
+
+    def action_part(self, products: Products, action: Tensor) -> Tensor:
         """See `Core`."""
         return F.linear(action, self.inputs.weight[:, self.latent.size :], self.inputs.bias)
 
@@ -168,13 +195,14 @@ class LayerNormCore(Core):
         """See `Core`."""
         return F.linear(embed, self.posterior_in.weight[:, self.deter :], self.posterior_in.bias)
 
-    def recur(self, state: State, action_in: Tensor) -> Tensor:
+    def recur(self, products: Products, state: State, action_in: Tensor) -> Tensor:
         """h' = LayerNormGRU(ELU(W [z, a]), h)."""
-        x = F.elu(F.linear(state.stoch, self.inputs.weight[:, : self.latent.size]) + action_in)
-        gates = self.gates_norm(self.gates(torch.cat([x, state.deter], dim=-1)))
+        x = F.elu(products["stoch"](state.stoch) + action_in)
+        gates = products["gates"](torch.cat([x, state.deter], dim=-1)) + self.gates.bias
+        gates = self.gates_norm(gates)
         return gru_update(*gates.chunk(3, dim=-1), state.deter)
 
-    def posterior(self, deter: Tensor, embed_in: Tensor) -> Tensor:
+    def posterior(self, products: Products, deter: Tensor, embed_in: Tensor) -> Tensor:
         """See `Core`."""
         return self.posterior_out(
             F.elu(F.linear(deter, self.posterior_in.weight[:, : self.deter]) + embed_in)
@@ -189,9 +217,9 @@ class BlockCore(Core):
         deter, hidden = config.deter, config.hidden
         priors = [norm_mlp(deter, hidden, 2, latent.num_parameters) for _ in range(config.prior_members)]
         super().__init__(deter, latent, priors)
-        self.deter_in = nn.Sequential(linear(deter, hidden), NormSiLU(hidden))
-        self.stoch_in = nn.Sequential(linear(latent.size, hidden), NormSiLU(hidden))
-        self.action_in = nn.Sequential(linear(action_size, hidden), NormSiLU(hidden))
+        self.deter_in, self.deter_norm = linear(deter, hidden), NormSiLU(hidden)
+        self.stoch_in, self.stoch_norm = linear(latent.size, hidden), NormSiLU(hidden)
+        self.action_in, self.action_norm = linear(action_size, hidden), NormSiLU(hidden)
         self.mix = BlockLinear(deter + 3 * NUM_BLOCKS * hidden, deter, NUM_BLOCKS)
         self.mix_norm = NormSiLU(deter)
         self.gates = BlockLinear(deter, 3 * deter, NUM_BLOCKS)
@@ -203,31 +231,46 @@ class BlockCore(Core):
         """[h, z]."""
         return torch.cat([state.deter, state.stoch], dim=-1)
 
-    def action_part(self, action: Tensor) -> Tensor:
+    def products(self) -> Products:
+        """See `Core`. `mix` is taken apart: each block's own rows, and those that all blocks' inputs share, as one matrix."""
+        own, hidden = self.deter // NUM_BLOCKS, self.posterior_in.out_features
+        shared = self.mix.weight[:, own:].transpose(0, 1).flatten(1)  # (3 hidden, D)
+        return {
+            "deter_in": StepProduct(self.deter_in.weight.T),
+            "stoch_in": StepProduct(self.stoch_in.weight.T),
+            "own": StepProduct(self.mix.weight[:, :own]),
+            "shared": StepProduct(shared[: 2 * hidden]),
+            "action": StepProduct(shared[2 * hidden :]),
+            "gates": StepProduct(self.gates.weight),
+            "deter": StepProduct(self.posterior_in.weight[:, : self.deter].T),
+            "out": StepProduct(self.posterior_out.weight.T),
+        }
+
+    def action_part(self, products: Products, action: Tensor) -> Tensor:
         """Clipped to [-1, 1] by its magnitude, through its input layer and its rows of `mix`."""
         action = action / action.detach().abs().clamp_min(1)
-        return self.action_in(action) @ self._shared()[-self.action_in[0].out_features :] + self.mix.bias
+        return products["action"](self.action_norm(self.action_in(action))) + self.mix.bias
 
     def embed_part(self, embed: Tensor) -> Tensor:
         """See `Core`."""
         return F.linear(embed, self.posterior_in.weight[:, self.deter :], self.posterior_in.bias)
 
-    def recur(self, state: State, action_in: Tensor) -> Tensor:
+    def recur(self, products: Products, state: State, action_in: Tensor) -> Tensor:
         """Every block of h' sees its own block of h and all of the input layers' outputs."""
-        inputs = torch.cat([self.deter_in(state.deter), self.stoch_in(state.stoch)], dim=-1)
-        own = self.mix.weight[:, : self.deter // NUM_BLOCKS]
-        x = block_product(state.deter, own) + inputs @ self._shared()[: inputs.shape[-1]] + action_in
-        gates = self.gates(self.mix_norm(x)).unflatten(-1, (NUM_BLOCKS, 3, -1))  # gates within each block
-        return gru_update(*(gates[:, :, i].flatten(1) for i in range(3)), state.deter)
+        from_deter = self.deter_norm(products["deter_in"](state.deter) + self.deter_in.bias)
+        from_stoch = self.stoch_norm(products["stoch_in"](state.stoch) + self.stoch_in.bias)
+        shared = products["shared"](torch.cat([from_deter, from_stoch], dim=-1))
+        x = self.mix_norm(products["own"](state.deter) + shared + action_in)
+        gates = (products["gates"](x) + self.gates.bias).unflatten(-1, (NUM_BLOCKS, 3, -1))
+        blocks = state.deter.unflatten(-1, (NUM_BLOCKS, -1))  # gates belong to blocks: (N, G, 3, D / G)
+        return gru_update(*gates.unbind(2), blocks).flatten(1)
 
-    def posterior(self, deter: Tensor, embed_in: Tensor) -> Tensor:
+    def posterior(self, products: Products, deter: Tensor, embed_in: Tensor) -> Tensor:
         """See `Core`."""
-        x = F.linear(deter, self.posterior_in.weight[:, : self.deter]) + embed_in
-        return self.posterior_out(self.posterior_norm(x))
-
-    def _shared(self) -> Tensor:
-        """(3 hidden, D): the part of `mix` that is the same input for all blocks, as one matrix."""
-        return self.mix.weight[:, self.deter // NUM_BLOCKS :].transpose(0, 1).flatten(1)
+        return (
+            products["out"](self.posterior_norm(products["deter"](deter) + embed_in))
+            + self.posterior_out.bias
+        )
 
 
 def gru_update(reset: Tensor, candidate: Tensor, update: Tensor, deter: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from reverie.rssm.norm import NormSiLU
+from reverie.rssm.scan import product
 
 
 def glorot_(module: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> None:
@@ -70,10 +71,4 @@ class BlockLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs) -> (N, outputs)."""
-        return block_product(x, self.weight) + self.bias
-
-
-def block_product(x: Tensor, weight: Tensor) -> Tensor:
-    """(N, G I) times (G, I, O), block by block -> (N, G O)."""
-    blocks = x.unflatten(-1, (weight.shape[0], -1)).transpose(0, 1)  # (G, N, I)
-    return torch.bmm(blocks, weight).transpose(0, 1).flatten(1)
+        return product(x, self.weight) + self.bias

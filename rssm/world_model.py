@@ -94,9 +94,9 @@ class WorldModel(nn.Module):
     def imagine(self, state: State, actions: Mapping[str, Tensor]) -> State:
         """Predicts without frames: states (B, ...) and actions component -> (B, H, ...) to the H next states (B, H, ...)."""
         codes = encode_actions(self.action_space, actions)
-        states = []
+        products, states = self.core.products(), []
         for t in range(codes.shape[1]):
-            state = self.core.step(state, codes[:, t])
+            state = self.core.step(products, state, codes[:, t])
             states.append(state)
         return stack(states)
 
