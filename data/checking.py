@@ -3,11 +3,9 @@
 Nothing is changed here; `data.rebuild` makes an index from shards.
 """
 
-import hashlib
 import io
 import json
 import struct
-import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,14 +17,16 @@ import numpy as np
 
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
+from reverie.data.files import file_sha256
 from reverie.data.index import Sample, ShardIndex
 from reverie.data.members import Listing, is_plain, list_members
 from reverie.data.reader import ShardReader
+from reverie.data.shard_files import ShardUnavailable
 from reverie.data.steps import Steps
+from reverie.data.store import Shards
 
 LAGS = (-1, 0, 1)
 _NOT_IN_META = ("split", "shard", "key", "members")
-_HASH_BYTES = 1 << 22
 _UNREADABLE = (
     *(
         ValueError,
@@ -38,7 +38,7 @@ _UNREADABLE = (
         EOFError,
         NotImplementedError,
     ),
-    *(zlib.error, struct.error, zipfile.BadZipFile, av.FFmpegError),
+    *(zlib.error, struct.error, av.FFmpegError),
 )
 """What the readers of mp4, npz, npy and json raise on damaged bytes."""
 
@@ -92,13 +92,21 @@ def is_acting(actions: dict[str, np.ndarray], space: ActionSpace) -> np.ndarray:
     return np.logical_or.reduce(differs)
 
 
-def check_shard(folder: Path, record: dict[str, Any], samples: list[Sample]) -> Iterator[Problem]:
+def check_shard(shards: Shards, record: dict[str, Any], samples: list[Sample]) -> Iterator[Problem]:
     """Size, checksum and members of one shard against its record in the index and its samples there."""
     name = record["name"]
-    path = folder / name
-    if not is_plain(name) or not path.is_file():
-        yield Problem(name, "is missing" if is_plain(name) else "is no plain file name")
+    if not is_plain(name):
+        yield Problem(name, "is no plain file name")
         return
+    try:
+        with shards.held(name) as path:
+            yield from _check_file(path, record, samples)
+    except ShardUnavailable as error:
+        yield Problem(name, str(error).removeprefix(f"{shards.folder / name}: "))
+
+
+def _check_file(path: Path, record: dict[str, Any], samples: list[Sample]) -> Iterator[Problem]:
+    name = record["name"]
     size, digest = path.stat().st_size, file_sha256(path)
     if size != record["bytes"]:
         yield Problem(name, f"has {size:,} bytes, the index says {record['bytes']:,}")
@@ -153,15 +161,6 @@ def strict_frames(content: bytes, n: int, size: tuple[int, int]) -> np.ndarray:
 def all_samples(index: ShardIndex) -> list[Sample]:
     """The clips of all splits."""
     return [sample for split in index.splits for sample in index.samples(split)]
-
-
-def file_sha256(path: Path) -> str:
-    """Checksum of a file of any size."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(_HASH_BYTES):
-            digest.update(part)
-    return digest.hexdigest()
 
 
 def _check_places(shard: str, listing: Listing, samples: list[Sample]) -> Iterator[Problem]:

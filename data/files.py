@@ -13,7 +13,9 @@ from reverie.data.errors import UserError
 
 PARTIAL = ".partial-"
 """Prefix of files that are being written; leftovers are deleted by the next run."""
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says when a file cannot grow."""
+_HASH_BYTES = 1 << 22
 
 
 @contextmanager
@@ -22,7 +24,7 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_ROOM:
             raise UserError(
                 f"{folder}: the disk is full; what is finished is kept, make room and run this again."
             ) from None
@@ -80,3 +82,17 @@ def canonical_json(content: Any) -> bytes:
 def fingerprint(content: Any) -> str:
     """sha256 of `canonical_json`."""
     return hashlib.sha256(canonical_json(content)).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Checksum of a file of any size."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(_HASH_BYTES):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """$REVERIE_CACHE, or ~/.cache/reverie: what was fetched from elsewhere and can be fetched again."""
+    return Path(os.environ.get("REVERIE_CACHE") or Path.home() / ".cache" / "reverie")

@@ -1,9 +1,11 @@
 """`index.json`: what a folder of shards holds, enough to plan every window without opening a shard."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from math import inf, log10
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from typing import Any
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
 from reverie.data.files import fingerprint
+from reverie.data.location import Location, Url, locate
+from reverie.data.store import fetch_bytes
 
 FORMAT = 1
 INDEX = "index.json"
@@ -69,10 +73,15 @@ class Episode:
     name: str
     samples: tuple[Sample, ...]
 
+    @cached_property
+    def starts(self) -> list[int]:
+        """Frames before each clip, and in all of them."""
+        return list(accumulate((sample.n for sample in self.samples), initial=0))
+
     @property
     def n(self) -> int:
         """Frames in all clips."""
-        return sum(sample.n for sample in self.samples)
+        return self.starts[-1]
 
     @property
     def labelled(self) -> bool:
@@ -87,20 +96,30 @@ class Episode:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """A folder of finished shards: `content` is its index.json (keys: see `data.shards.ShardSet.finish`)."""
+    """A folder of finished shards: `content` is its index.json (keys: see `data.shards.ShardSet.finish`).
 
-    folder: Path
+    The folder may lie behind a URL; nothing but the reading of shards depends on that, and least of all the hash.
+    """
+
+    folder: Location
     content: Mapping[str, Any]
 
     @classmethod
-    def load(cls, folder: Path | str) -> "ShardIndex":
+    def load(cls, folder: Location | str) -> "ShardIndex":
         """Reads index.json. Raises `UserError` when missing, unfinished, damaged or of another format."""
-        folder = Path(folder)
+        folder = locate(folder)
+        if isinstance(folder, Path) and folder.is_file():
+            raise UserError(
+                f"{folder}: is a file, no folder of shards; a mixture is for training stages and "
+                f"`reverie data info`, other commands such as encode take its corpora one by one."
+            )
         path = folder / INDEX
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text() if isinstance(path, Path) else fetch_bytes(path))
         except FileNotFoundError:
             raise UserError(_missing(folder)) from None
+        except UserError:
+            raise
         except (ValueError, OSError) as error:
             raise UserError(
                 f"{path}: cannot be read ({error}); delete the folder and prepare it again."
@@ -117,6 +136,14 @@ class ShardIndex:
     def _samples(self) -> dict[str, list[Sample]]:
         entries = [Sample.from_json(entry) for entry in self.content["samples"]]
         return {split: [s for s in entries if s.split == split] for split in self.splits}
+
+    @cached_property
+    def _clips_per_shard(self) -> Counter[str]:
+        return Counter(sample.shard for samples in self._samples.values() for sample in samples)
+
+    def clips_in(self, shard: str) -> int:
+        """Number of clips in `shard`."""
+        return self._clips_per_shard[shard]
 
     @property
     def splits(self) -> list[str]:
@@ -199,7 +226,11 @@ def _start(sample: Sample) -> int:
     return sample.start
 
 
-def _missing(folder: Path) -> str:
+def _missing(folder: Location) -> str:
+    if isinstance(folder, Url):
+        return (
+            f"{folder}: holds no {INDEX}; give the URL of a folder of shards, all of whose files were copied."
+        )
     if not folder.is_dir():
         return f"{folder}: no such folder; `reverie prepare` makes shards."
     if (folder / JOURNAL).is_dir():

@@ -1,14 +1,14 @@
 """The deterministic, resumable loader: an endless stream of `Batch`.
 
-Batch number s is a pure function of (seed, s): rows 0..U-1 continue the uniform stream, the last R rows the relevant
-one (`data.streams`). So the order does not depend on worker processes, and rank r of W, which takes rows r, r + W,
-..., can be resumed on another number of ranks. The state counts batches handed out, not those prefetched.
+Batch number s is a pure function of (seed, s): rows 0..U-1 continue the uniform rings, the last R rows the relevant
+ones (`data.streams`); where several corpora are mixed, they take turns (`data.corpora.turn`). So the order does not
+depend on worker processes, and rank r of W, which takes rows r, r + W, ..., can be resumed on another number of ranks.
+The state counts batches handed out, not those prefetched.
 """
 
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -17,87 +17,57 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from reverie.data.batch import Batch
+from reverie.data.corpora import Corpora, turn
 from reverie.data.errors import UserError
-from reverie.data.index import Episode, ShardIndex
-from reverie.data.reader import BrokenSample, ShardReader
-from reverie.data.streams import Stream, relevant_stretches, uniform_stretches
-from reverie.data.windows import Row, RowReader
+from reverie.data.index import ShardIndex
+from reverie.data.loader_config import LoaderConfig
+from reverie.data.rings import CorpusRings, Ring
+from reverie.data.windows import Row
 
 _LOG = logging.getLogger(__name__)
-_CACHE_BYTES = 512_000_000
-"""Decoded clips kept in memory, shared out to the workers, if the whole corpus fits."""
-_MAX_REPLACEMENTS = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoaderConfig:
-    """What a batch is made of."""
-
-    batch_size: int
-    """Rows in a batch over all ranks together."""
-    length: int
-    """Frames in a row."""
-    seed: int = 0
-    """With the batch number, decides everything."""
-    split: str = "train"
-    """Split of the shards to read."""
-    relevant_fraction: float = 0.0
-    """Share of the rows, the last of each batch, drawn from stretches in which their task is accomplished."""
-    relevant_before: int | None = None
-    """Frames before an accomplished task that are relevant to it; None: as many as `length`."""
-    num_workers: int = 0
-    """Worker processes; 0 reads in this one. The order is the same for any number."""
-    labelled_fraction: float = 1.0
-    """Share of the labelled episodes whose actions and rewards are shown; the others count as plain video."""
-    labelled_group: str | None = None
-    """Group of the episodes whose actions and rewards are shown; the others count as plain video. None: all groups."""
-    task: str | None = None
-    """Name of the one task of all rows; None draws a task per episode."""
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "length"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}: must be at least 1, got {getattr(self, name)}.")
-        for name in ("relevant_fraction", "labelled_fraction"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name}: must be in [0, 1], got {getattr(self, name)}.")
 
 
 class Loader:
-    """Endless batches of `index` for one rank.
+    """Endless batches for one rank.
 
     Args:
-        index: of video shards (batches with `frames`) or latent shards (with `latents`).
+        data: video shards (batches with `frames`) or latent shards (with `latents`), one corpus or several.
         config: see `LoaderConfig`.
         rank, world_size: this process takes rows rank, rank + world_size, ... of every batch.
 
     Raises:
-        UserError: the split is missing or too short, the task is unknown, nothing relevant exists, or `batch_size`
-            is no multiple of `world_size`.
+        UserError: a split is missing or too short, the task is unknown, nothing relevant exists, or `batch_size`
+            is no multiple of `world_size`; while iterating, nothing can be read any more.
     """
 
-    def __init__(self, index: ShardIndex, config: LoaderConfig, *, rank: int = 0, world_size: int = 1):
+    def __init__(
+        self, data: Corpora | ShardIndex, config: LoaderConfig, *, rank: int = 0, world_size: int = 1
+    ):
         self._config, self._step = config, 0
-        self._batches = _Batches(index, config, rank, world_size)
+        corpora = Corpora.of(data) if isinstance(data, ShardIndex) else data
+        self._batches = _Batches(corpora, config, rank, world_size)
         self.skipped: list[str] = []
-        """One sentence for every damaged clip met so far, whose window was replaced by the next one."""
+        """One sentence for every damaged clip or lost shard met so far, whose window was replaced by the next one."""
 
     def __iter__(self) -> Iterator[Batch]:
         """Continues after the last batch handed out."""
-        loader: DataLoader[tuple[Batch, list[str]]] = DataLoader(
+        loader: DataLoader[tuple[Batch, list[str]] | UserError] = DataLoader(
             self._batches,
             sampler=_Numbers(self._step),
             batch_size=None,
             num_workers=self._config.num_workers,
             pin_memory=torch.cuda.is_available(),
         )
-        for batch, skipped in loader:
+        for result in loader:
+            if isinstance(result, UserError):
+                raise result
+            batch, skipped = result
             self._step += 1
             self._note(skipped)
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Where the loader stands: seed, epoch (of the uniform rows), and rows handed out over all ranks."""
+        """Where the loader stands: seed, whole epochs of all corpora (uniform rows), rows handed out over all ranks."""
         return {
             "seed": self._config.seed,
             "epoch": self._batches.epoch(self._step),
@@ -119,7 +89,7 @@ class Loader:
         self._step = step
 
     def _note(self, skipped: Sequence[str]) -> None:
-        for sentence in dict.fromkeys(skipped):
+        for sentence in skipped:
             if sentence not in self.skipped:
                 self.skipped.append(sentence)
                 _LOG.warning("skipped: %s", sentence)
@@ -138,120 +108,91 @@ class _Numbers(Sampler[int]):
             number += 1
 
 
-class _Batches(Dataset[tuple[Batch, list[str]]]):
-    """Batch number -> this rank's rows of it, and what had to be skipped."""
+@dataclass(frozen=True)
+class _Half:
+    """The uniform, or the relevant, rows of every batch: `count` of them, out of `rings` that take turns."""
 
-    def __init__(self, index: ShardIndex, config: LoaderConfig, rank: int, world_size: int):
+    rings: Sequence[Ring]
+    count: int
+
+    def read(self, step: int, row: int, skipped: dict[str, None]) -> tuple[Row, str]:
+        """Row 0 <= `row` < `count` of batch `step`, and its key."""
+        # Without moving on from batch to batch, a corpus would always fall to the same process.
+        place = row if len(self.rings) == 1 else (row + step) % self.count
+        corpus, number = turn(step * self.count + place, self._weights())
+        return self.rings[corpus].read(number, skipped)
+
+    def epoch(self, step: int) -> int:
+        """How often all rings were seen in full."""
+        done = step * self.count
+        shares = [done * weight // sum(self._weights()) for weight in self._weights()]
+        return min(rows // len(ring.stream) for rows, ring in zip(shares, self.rings, strict=True))
+
+    def _weights(self) -> list[int]:
+        return [ring.weight for ring in self.rings]
+
+
+class _Batches(Dataset[tuple[Batch, list[str]] | UserError]):
+    """Batch number -> this rank's rows of it and what had to be skipped, or why there are none.
+
+    An error is handed over, not raised: torch would wrap it in the traceback of its worker.
+    """
+
+    def __init__(self, corpora: Corpora, config: LoaderConfig, rank: int, world_size: int):
         if config.batch_size % world_size:
             raise UserError(
                 f"batch_size: {config.batch_size} is no multiple of the {world_size} processes; make it one."
             )
+        if config.task is not None and config.task not in corpora.tasks:
+            known = ", ".join(corpora.tasks) or "none"
+            raise UserError(f"{corpora.place}: has no task {config.task!r}; its tasks are: {known}.")
+        _require_group(corpora, config)
         self._rows = range(rank, config.batch_size, world_size)
-        self._num_relevant = round(config.relevant_fraction * config.batch_size)
-        self._num_uniform = config.batch_size - self._num_relevant
-        episodes = index.episodes(config.split)
-        _require_group(index, config, episodes)
-        hidden = _hidden_episodes(episodes, config.labelled_fraction, config.labelled_group)
-        self._uniform, self._relevant = _streams(index, config, episodes, hidden, self._num_relevant > 0)
-        cache_bytes = _CACHE_BYTES // max(1, config.num_workers)
-        self._reader = RowReader(ShardReader(index, cache_bytes=cache_bytes), episodes, hidden)
+        num_relevant = round(config.relevant_fraction * config.batch_size)
+        cache_bytes = config.cache_bytes // max(1, config.num_workers) // len(corpora.shares)
+        opened = [
+            CorpusRings(corpora, number, config, cache_bytes=cache_bytes)
+            for number in range(len(corpora.shares))
+        ]
+        self._uniform = _Half([corpus.uniform() for corpus in opened], config.batch_size - num_relevant)
+        self._relevant = _Half([], 0)
+        if num_relevant:
+            relevant = [ring for corpus in opened if (ring := corpus.relevant()) is not None]
+            self._relevant = _Half(relevant, num_relevant)
+            if not relevant:
+                raise UserError(
+                    f"{corpora.place}: split {config.split!r} holds no episode in which "
+                    f"{config.task or 'any task'} is accomplished; record more, or set relevant_fraction to 0."
+                )
 
     def epoch(self, step: int) -> int:
-        """How often the uniform stream, or the relevant one if there is no other, was seen in full."""
-        if self._num_uniform:
-            return step * self._num_uniform // len(self._uniform)
-        assert self._relevant is not None
-        return step * self._num_relevant // len(self._relevant)
+        """Whole epochs of the uniform rows, or of the relevant ones if there are no others."""
+        return (self._uniform if self._uniform.count else self._relevant).epoch(step)
 
-    def __getitem__(self, step: int) -> tuple[Batch, list[str]]:
-        skipped: list[str] = []
-        rows, keys = zip(*(self._row(step, row, skipped) for row in self._rows), strict=True)
-        relevant = torch.tensor([row >= self._num_uniform for row in self._rows])
-        return _collate(rows, list(keys), relevant), skipped
+    def __getitem__(self, step: int) -> tuple[Batch, list[str]] | UserError:
+        skipped: dict[str, None] = {}
+        try:
+            rows, keys = zip(*(self._row(step, row, skipped) for row in self._rows), strict=True)
+        except UserError as error:
+            return error
+        relevant = torch.tensor([row >= self._uniform.count for row in self._rows])
+        return _collate(rows, list(keys), relevant), list(skipped)
 
-    def _row(self, step: int, row: int, skipped: list[str]) -> tuple[Row, str]:
-        """A row of the batch; the next window that can be read takes the place of a damaged one."""
-        if row < self._num_uniform:
-            stream, number = self._uniform, step * self._num_uniform + row
-        else:
-            assert self._relevant is not None
-            stream = self._relevant
-            number = step * self._num_relevant + row - self._num_uniform
-        for attempt in range(_MAX_REPLACEMENTS):
-            pieces = stream.window(number + attempt)
-            try:
-                return self._reader.row(pieces), self._reader.key(pieces)
-            except BrokenSample as error:
-                skipped.append(str(error))
-        raise UserError(f"{skipped[-1]} {_MAX_REPLACEMENTS} windows in a row could not be read.")
+    def _row(self, step: int, row: int, skipped: dict[str, None]) -> tuple[Row, str]:
+        if row < self._uniform.count:
+            return self._uniform.read(step, row, skipped)
+        return self._relevant.read(step, row - self._uniform.count, skipped)
 
 
-def _streams(
-    index: ShardIndex,
-    config: LoaderConfig,
-    episodes: Sequence[Episode],
-    hidden: frozenset[int],
-    wants_relevant: bool,
-) -> tuple[Stream, Stream | None]:
-    task = _task_number(index, config.task)
-    with_tasks = [
-        number not in hidden and all(sample.events is not None for sample in episode.samples)
-        for number, episode in enumerate(episodes)
-    ]
-    seed, count = config.seed, len(index.tasks)
-    uniform = Stream(
-        uniform_stretches(episodes, task, with_tasks), config.length, seed=(seed, 0), num_tasks=count
-    )
-    if uniform.frames < config.length:
+def _require_group(corpora: Corpora, config: LoaderConfig) -> None:
+    episodes = [episode for share in corpora.shares for episode in share.index.episodes(config.split)]
+    known = {episode.group for episode in episodes if episode.labelled}
+    if config.labelled_group is not None and config.labelled_group not in known:
+        names = ", ".join(sorted(group for group in known if group)) or "no group"
         raise UserError(
-            f"{index.folder}: split {config.split!r} has {uniform.frames} frames, fewer than one window of "
-            f"{config.length}; prepare more data or use shorter windows."
+            f"{corpora.place}: split {config.split!r} has no episode of group {config.labelled_group!r} with "
+            f"actions; it has such of: {names}."
         )
-    if not wants_relevant:
-        return uniform, None
-    before = config.length if config.relevant_before is None else config.relevant_before
-    stretches = relevant_stretches(episodes, before, task, with_tasks)
-    if not stretches:
-        raise UserError(
-            f"{index.folder}: split {config.split!r} holds no episode in which "
-            f"{config.task or 'any task'} is accomplished; record more, or set relevant_fraction to 0."
-        )
-    return uniform, Stream(stretches, config.length, seed=(seed, 1), num_tasks=count)
-
-
-def _task_number(index: ShardIndex, name: str | None) -> int | None:
-    if name is None:
-        return None
-    if name not in index.tasks:
-        known = ", ".join(index.tasks) or "none"
-        raise UserError(f"{index.folder}: has no task {name!r}; its tasks are: {known}.")
-    return index.tasks.index(name)
-
-
-def _require_group(index: ShardIndex, config: LoaderConfig, episodes: Sequence[Episode]) -> None:
-    group = config.labelled_group
-    if group is not None and not any(episode.labelled and episode.group == group for episode in episodes):
-        known = sorted({episode.group for episode in episodes if episode.labelled and episode.group})
-        raise UserError(
-            f"{index.folder}: split {config.split!r} has no episode of group {group!r} with actions; "
-            f"it has such of: {', '.join(known) or 'no group'}."
-        )
-
-
-def _hidden_episodes(
-    episodes: Sequence[Episode], labelled_fraction: float, group: str | None
-) -> frozenset[int]:
-    """Numbers of the labelled episodes to treat as plain video.
-
-    They are those of other groups, and of the rest all but a share, chosen by name, so the same in every run.
-    """
-    labelled = [number for number, episode in enumerate(episodes) if episode.labelled]
-    eligible = [number for number in labelled if group in (None, episodes[number].group)]
-    shown = round(labelled_fraction * len(eligible))
-    if labelled_fraction > 0 and eligible:
-        shown = max(1, shown)
-    eligible.sort(key=lambda number: sha256(episodes[number].name.encode()).digest())
-    return frozenset(labelled) - frozenset(eligible[:shown])
 
 
 def _collate(rows: Sequence[Row], keys: list[str], relevant: Tensor) -> Batch:

@@ -15,6 +15,7 @@ from pathlib import Path
 import av
 import numpy as np
 from av.container import InputContainer
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from reverie.data.video_source import VideoError, VideoInfo, VideoSource, place, unreadable
@@ -38,9 +39,9 @@ class PyAVDecoder:
 
     def probe(self) -> VideoInfo:
         """Reads all packets and decodes the first frame, for only frames know that they lie on their side."""
-        pts = self._shown_pts()
         height, width = self.read([0]).shape[1:3]
-        with _stream(self._source) as (_, stream):
+        with _stream(self._source) as (container, stream):
+            pts = self._shown_pts(container, stream)
             shown = (np.array(pts, np.float64) - pts[0]) * float(stream.time_base or 0)
             mean_rate = (len(pts) - 1) / shown[-1] if shown[-1] > 0 else 1.0
             fps = float(stream.average_rate or stream.guessed_rate or mean_rate)
@@ -48,13 +49,13 @@ class PyAVDecoder:
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
         """Decodes from the keyframe before the first index to the last index."""
-        pts = self._shown_pts()
-        if min(indices) < 0 or max(indices) >= len(pts):
-            raise VideoError(
-                f"{place(self._source)}: has {len(pts)} frames, but frame {max(indices)} was asked for."
-            )
-        wanted = {pts[i] for i in indices}
         with _stream(self._source) as (container, stream):
+            pts = self._shown_pts(container, stream)
+            if min(indices) < 0 or max(indices) >= len(pts):
+                raise VideoError(
+                    f"{place(self._source)}: has {len(pts)} frames, but frame {max(indices)} was asked for."
+                )
+            wanted = {pts[i] for i in indices}
             container.seek(min(wanted), stream=stream)
             found = _collect(container, stream, wanted)
         if missing := wanted - set(found):
@@ -68,10 +69,12 @@ class PyAVDecoder:
         """Forgets the timestamps; no file is open between calls."""
         self._pts = None
 
-    def _shown_pts(self) -> list[int]:
+    def _shown_pts(self, container: InputContainer, stream: VideoStream) -> list[int]:
+        """When each frame is shown, in order."""
+        if self._pts is None and isinstance(self._source, bytes):
+            self._pts = _indexed_pts(container, stream)
         if self._pts is None:
-            with _stream(self._source) as (container, stream):
-                self._pts = sorted(p.pts for p in container.demux(stream) if p.pts is not None)
+            self._pts = sorted(p.pts for p in container.demux(stream) if p.pts is not None)
         if not self._pts:
             raise VideoError(f"{place(self._source)}: holds no frames; remove it or record it again.")
         return self._pts
@@ -142,7 +145,7 @@ class SequentialDecoder:
             for frame in container.decode(stream):
                 times.append(frame.time)
                 if len(times) == 1:
-                    height, width = _upright(frame).shape[:2]
+                    height, width = _upright(frame, VideoReformatter()).shape[:2]
         if not times:
             raise VideoError(f"{place(self._source)}: holds no frames; remove it or record it again.")
         return VideoInfo(height, width, rate, _increasing(times, rate))
@@ -169,15 +172,16 @@ class SequentialDecoder:
 
     def _decode(self) -> Iterator[np.ndarray]:
         with _stream(self._source) as (container, stream):
-            yield from (_upright(frame) for frame in container.decode(stream))
+            reformatter = VideoReformatter()
+            yield from (_upright(frame, reformatter) for frame in container.decode(stream))
 
 
 def _collect(container: InputContainer, stream: VideoStream, wanted: set[int]) -> dict[int, np.ndarray]:
     """Decodes from where the container stands until all `wanted` timestamps were met or passed."""
-    last, found = max(wanted), {}
+    last, found, reformatter = max(wanted), {}, VideoReformatter()
     for frame in _decode_until(container, stream, set(wanted)):
         if frame.pts in wanted:
-            found[frame.pts] = _upright(frame)
+            found[frame.pts] = _upright(frame, reformatter)
         if frame.pts is not None and frame.pts >= last:
             break
     return found
@@ -198,9 +202,24 @@ def _decode_until(container: InputContainer, stream: VideoStream, due: set[int])
         yield from stream.decode(None)
 
 
-def _upright(frame: av.VideoFrame) -> np.ndarray:
-    """(H, W, 3) uint8, turned as the file asks for: phones film lying on their side. decord does the same."""
-    return np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+def _indexed_pts(container: InputContainer, stream: VideoStream) -> list[int] | None:
+    """When each frame is shown, by the index of an mp4 without B-frames; None for other files.
+
+    Clips of shards are such files: it spares reading all packets of a clip for a window.
+    """
+    times = [entry.timestamp for entry in stream.index_entries]
+    if stream.codec_context.has_b_frames or not times or len(times) != stream.frames:
+        return None
+    packet = next(container.demux(stream))
+    return times if packet.pts == packet.dts == times[0] else None
+
+
+def _upright(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
+    """(H, W, 3) uint8, turned as the file asks for: phones film lying on their side. decord does the same.
+
+    A reformatter is slow to make and good for all frames of a video; `frame.to_ndarray` would make one each time.
+    """
+    return np.rot90(reformatter.reformat(frame, format="rgb24").to_ndarray(), frame.rotation // 90)
 
 
 @contextmanager

@@ -2,13 +2,11 @@
 
 import io
 import json
-import os
-import zipfile
+import struct
 import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,27 +14,19 @@ import numpy as np
 from reverie.data.decoders import Backend
 from reverie.data.errors import UserError
 from reverie.data.index import Sample, ShardIndex
+from reverie.data.shard_files import PATIENCE, ShardUnavailable
 from reverie.data.steps import Steps
+from reverie.data.store import open_shards
 from reverie.data.video import read_frames
 
-_MAX_OPEN_SHARDS = 64
-_CACHED_STEPS = 4096
+_CACHED_STEPS = 256
 _NPY_HEADER_LIMIT = 1024
-_UNREADABLE = (
-    ValueError,
-    KeyError,
-    TypeError,
-    OSError,
-    EOFError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What numpy and zipfile raise on damaged archives."""
+_UNREADABLE = (ValueError, KeyError, TypeError, struct.error, zlib.error)
+"""What damaged logs raise."""
 
 
 class BrokenSample(UserError):
-    """A clip whose bytes cannot be read as what they should be; names shard and key."""
+    """A clip whose bytes cannot be had, or read as what they should be; names the shard, and the key of a damaged clip."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +52,17 @@ class ShardReader:
         index: of video or latent shards.
         cache_bytes: decoded clips kept in memory, if all of them fit; 0 to keep none.
         decoder: see `data.decoders.open_video`.
+        patience: seconds after which a shard in a folder that does not answer is broken.
     """
 
-    def __init__(self, index: ShardIndex, *, cache_bytes: int = 0, decoder: Backend = "auto"):
+    def __init__(
+        self,
+        index: ShardIndex,
+        *,
+        cache_bytes: int = 0,
+        decoder: Backend = "auto",
+        patience: float = PATIENCE,
+    ):
         self.index, self._decoder = index, decoder
         height, width = index.frame_size
         total = sum(record["frames"] for record in index.content["shards"]) * height * width * 3
@@ -72,7 +70,7 @@ class ShardReader:
         self._clips: dict[str, np.ndarray] = {}
         self._layouts: dict[str, tuple[int, tuple[int, ...], np.dtype[Any]]] = {}
         self._steps: OrderedDict[str, Steps] = OrderedDict()
-        self._files: OrderedDict[str, int] = OrderedDict()
+        self._shards = open_shards(index.folder, index.content["shards"], patience)
 
     def frames(self, sample: Sample, start: int, stop: int) -> np.ndarray:
         """(stop - start, H, W, 3) uint8. Raises `BrokenSample`."""
@@ -89,9 +87,11 @@ class ShardReader:
                 self._layouts[sample.key] = self._layout(sample)
             offset, shape, dtype = self._layouts[sample.key]
             row = dtype.itemsize * prod(shape)
-            content = self._read(sample.shard, offset + start * row, (stop - start) * row)
+            content = self._read(sample, offset + start * row, (stop - start) * row)
             return np.frombuffer(content, dtype).reshape(stop - start, *shape)
-        except (ValueError, OSError) as error:
+        except BrokenSample:
+            raise
+        except ValueError as error:
             raise self._broken(sample, error) from None
 
     def steps(self, sample: Sample) -> Steps:
@@ -104,23 +104,14 @@ class ShardReader:
 
     def member(self, sample: Sample, name: str) -> bytes:
         """The bytes of one member, e.g. "meta.json"."""
-        offset, size = sample.members[name]
-        try:
-            return self._read(sample.shard, offset, size)
-        except OSError as error:
-            raise self._broken(sample, error) from None
+        return self._read(sample, *sample.members[name])
 
     def close(self) -> None:
         """Closes the shards."""
-        while self._files:
-            os.close(self._files.popitem()[1])
+        self._shards.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": OrderedDict(), "_clips": {}, "_steps": OrderedDict()}
-
-    def __del__(self) -> None:
-        if hasattr(self, "_files"):
-            self.close()
+        return {**self.__dict__, "_clips": {}, "_steps": OrderedDict()}
 
     def _decode(self, sample: Sample, start: int, stop: int) -> np.ndarray:
         content = self.member(sample, "clip.mp4")
@@ -132,29 +123,28 @@ class ShardReader:
     def _layout(self, sample: Sample) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
         """Offset in the shard of the first row of latents.npy, shape of a row, type."""
         offset, size = sample.members["latents.npy"]
-        header = io.BytesIO(self._read(sample.shard, offset, min(size, _NPY_HEADER_LIMIT)))
+        header = io.BytesIO(self._read(sample, offset, min(size, _NPY_HEADER_LIMIT)))
         np.lib.format.read_magic(header)
         shape, _, dtype = np.lib.format.read_array_header_1_0(header)
         return offset + header.tell(), shape[1:], dtype
 
     def _parse_steps(self, sample: Sample) -> Steps:
+        content = self.member(sample, "steps.npz")
         try:
-            return Steps.from_npz(self.member(sample, "steps.npz"))
+            return Steps.from_npz(content)
         except _UNREADABLE as error:
             raise self._broken(sample, error) from None
 
-    def _read(self, shard: str, offset: int, size: int) -> bytes:
-        content = os.pread(self._file(shard), size, offset)
+    def _read(self, sample: Sample, offset: int, size: int) -> bytes:
+        try:
+            content = self._shards.read(sample.shard, offset, size)
+        except ShardUnavailable as error:
+            raise BrokenSample(error.losing(self.index.clips_in(sample.shard))) from None
+        except OSError as error:
+            raise self._broken(sample, error) from None
         if len(content) != size:
-            raise OSError(f"the shard ends after {offset + len(content)} bytes")
+            raise self._broken(sample, OSError(f"the shard ends after {offset + len(content)} bytes"))
         return content
-
-    def _file(self, shard: str) -> int:
-        if shard not in self._files:
-            self._files[shard] = _open_shard(self.index.folder / shard)
-            if len(self._files) > _MAX_OPEN_SHARDS:
-                os.close(self._files.popitem(last=False)[1])
-        return self._files[shard]
 
     def _broken(self, sample: Sample, error: Exception) -> BrokenSample:
         place = self.index.folder / sample.shard
@@ -174,12 +164,3 @@ def read_clip(index: ShardIndex, sample: Sample) -> Clip:
         )
     finally:
         reader.close()
-
-
-def _open_shard(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be opened ({error.strerror}); restore it or prepare the data again."
-        ) from None

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from reverie.data.actions import ActionSpace
-from reverie.data.checking import Problem, file_sha256, foreign_members
+from reverie.data.checking import Problem, foreign_members
 from reverie.data.errors import UserError
-from reverie.data.files import canonical_json, explain_full_disk, write_atomic
+from reverie.data.files import canonical_json, explain_full_disk, file_sha256, write_atomic
 from reverie.data.index import FORMAT, INDEX, JOURNAL, Sample, ShardIndex
 from reverie.data.members import list_members, split_of
 from reverie.data.steps import Steps
@@ -48,7 +48,7 @@ def old_header(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def declared_header(gathered: ShardIndex, declaration: Path | None) -> dict[str, Any]:
+def declared_header(folder: Path, gathered: ShardIndex, declaration: Path | None) -> dict[str, Any]:
     """A header from the clips and from a declaration of actions and tasks: actions.json or recording.json.
 
     Raises `UserError` saying what is missing.
@@ -56,13 +56,13 @@ def declared_header(gathered: ShardIndex, declaration: Path | None) -> dict[str,
     sample = Sample.from_json(gathered.content["samples"][0])
     if "latents.npy" in sample.members:
         raise UserError(
-            f"{gathered.folder}: tokenizer_sha256 and source_hash of latents stand in {INDEX} and {BACKUP} only, and "
+            f"{folder}: tokenizer_sha256 and source_hash of latents stand in {INDEX} and {BACKUP} only, and "
             f"both are gone; run `reverie encode` again."
         )
-    steps = _read_steps(gathered.folder, sample)
+    steps = _read_steps(folder, sample)
     if declaration is None and (steps.actions or steps.events.shape[1]):
         raise UserError(
-            f"{gathered.folder}: sizes and names of the actions ({', '.join(steps.actions) or 'none'}) and tasks stand "
+            f"{folder}: sizes and names of the actions ({', '.join(steps.actions) or 'none'}) and tasks stand "
             f"in {INDEX} and {BACKUP} only, and both are gone; give the source's actions.json or recording.json as --actions."
         )
     declared = {} if declaration is None else _load_declaration(declaration)
@@ -96,14 +96,14 @@ def completed(folder: Path, header: Mapping[str, Any], samples: list[Sample]) ->
     return ShardIndex(folder, json.loads(canonical_json(content)))
 
 
-def replace_index(index: ShardIndex) -> bool:
+def replace_index(folder: Path, index: ShardIndex) -> bool:
     """Writes index.json, the old one kept as index.json.bak; returns False when it says the same already."""
-    path, content = index.folder / INDEX, canonical_json(index.content)
+    path, content = folder / INDEX, canonical_json(index.content)
     if path.is_file() and path.read_bytes() == content:
         return False
-    with explain_full_disk(index.folder):
+    with explain_full_disk(folder):
         if _load(path) is not None:  # an unreadable index must not replace a good copy
-            write_atomic(index.folder / BACKUP, path.read_bytes())
+            write_atomic(folder / BACKUP, path.read_bytes())
         write_atomic(path, content)
     return True
 

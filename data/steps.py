@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reverie.data.actions import ActionSpace
+from reverie.data.npz import load_npz
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +100,11 @@ class Steps:
 
     @classmethod
     def from_npz(cls, content: bytes) -> "Steps":
-        """Inverse of `to_npz`."""
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        """Inverse of `to_npz`; the arrays are read-only.
+
+        Raises `ValueError`, `TypeError`, or an error of `zlib` or `struct`, on damage.
+        """
+        arrays = load_npz(content)
         return cls(
             actions=_component_arrays(arrays, "action/"),
             action_before=_component_arrays(arrays, "action_before/"),

@@ -11,6 +11,7 @@ converted, and put into their clips on the way into the shards: a segment that c
 
 import json
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -132,7 +133,7 @@ def joined_clip(
     members: Mapping[str, bytes], entry: Mapping[str, Any], change: Join
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Members and index entry of a clip of a segment, as part of the joined episode."""
-    steps = Steps.from_npz(members["steps.npz"])
+    steps = deepcopy(Steps.from_npz(members["steps.npz"]))  # what comes from a file is read-only
     if change.follows and entry["start"] == 0:
         steps = _with_border(steps, change)
     if change.is_followed and entry["is_last"]:
@@ -190,7 +191,7 @@ def _pressed_slot(last: Tick | None, first: Tick) -> str | None:
 
 
 def _with_border(steps: Steps, change: Join) -> Steps:
-    """The first row as the one after another segment's last; the arrays are the clip's own."""
+    """The first row as the one after another segment's last; changes `steps`."""
     steps.events[0, change.events] = 1
     steps.reward[0] = len(change.events)
     if change.hotbar is not None and steps.action_mask[0]:

@@ -1,10 +1,12 @@
 """Windows to rows of a `Batch`: frames or latents, shifted actions, rewards, flags."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from reverie.data.actions import ActionSpace
 from reverie.data.index import Episode, Sample
 from reverie.data.reader import ShardReader
 from reverie.data.steps import Steps
@@ -30,10 +32,24 @@ class RowReader:
         reader: of video or latent shards.
         episodes: what `Piece.episode` numbers.
         hidden: numbers of the episodes whose actions, rewards and events are treated as unknown.
+        space: components of the rows' actions.
+        knows_all_actions: whether the shards log all of `space`; if not, all actions count as unknown.
+        task_numbers: number in the rows of each task of the shards.
     """
 
-    def __init__(self, reader: ShardReader, episodes: Sequence[Episode], hidden: frozenset[int]):
+    def __init__(
+        self,
+        reader: ShardReader,
+        episodes: Sequence[Episode],
+        hidden: frozenset[int],
+        *,
+        space: ActionSpace,
+        knows_all_actions: bool,
+        task_numbers: Sequence[int],
+    ):
         self._reader, self._episodes, self._hidden = reader, episodes, hidden
+        self._space, self._knows_all_actions = space, knows_all_actions
+        self._task_numbers = [*task_numbers, NO_TASK]  # the last one is number NO_TASK = -1
         self._visual = "frames" if reader.index.latent_shape is None else "latents"
 
     def row(self, pieces: Sequence[Piece]) -> Row:
@@ -42,6 +58,8 @@ class RowReader:
         for segment, piece in enumerate(pieces):
             for part in self._parts(piece):
                 fields.append(self._part(part, piece, segment))
+        if len(fields) == 1:
+            return fields[0]
         return {name: np.concatenate([field[name] for field in fields]) for name in fields[0]}
 
     def key(self, pieces: Sequence[Piece]) -> str:
@@ -50,19 +68,23 @@ class RowReader:
         return f"{part.sample.episode}:{part.sample.start + part.start}"
 
     def _parts(self, piece: Piece) -> list[_Part]:
-        parts, begin = [], 0
-        for sample in self._episodes[piece.episode].samples:
-            start, stop = max(piece.start - begin, 0), min(piece.start + piece.n - begin, sample.n)
-            if start < stop:
-                parts.append(_Part(sample, start, stop))
-            begin += sample.n
+        episode, parts, position = self._episodes[piece.episode], [], piece.start
+        number = bisect_right(episode.starts, position) - 1
+        while position < piece.start + piece.n:
+            begin, end = episode.starts[number : number + 2]
+            stop = min(piece.start + piece.n, end)
+            parts.append(_Part(episode.samples[number], position - begin, stop - begin))
+            position, number = stop, number + 1
         return parts
 
     def _part(self, part: _Part, piece: Piece, segment: int) -> Row:
         steps, n = self._reader.steps(part.sample), part.stop - part.start
         if piece.episode in self._hidden:
             steps = self._unknown(len(steps))
-        actions, action_mask = steps.actions_into(part.start, part.stop)
+        if self._knows_all_actions:
+            actions, action_mask = steps.actions_into(part.start, part.stop)
+        else:
+            actions, action_mask = self._space.null_numpy(n), np.zeros(n, np.bool_)
         reward, reward_mask = _reward(steps.cut(part.start, part.stop), piece.task)
         return {
             self._visual: self._pixels(part),
@@ -71,7 +93,7 @@ class RowReader:
             "reward": reward,
             "reward_mask": reward_mask,
             **_flags(part),
-            "task": np.full(n, piece.task, np.int64),
+            "task": np.full(n, self._task_numbers[piece.task], np.int64),
             "segment": np.full(n, segment, np.int64),
         }
 

@@ -3,13 +3,13 @@
 import random
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 from reverie.data.batch import Batch
+from reverie.data.corpora import Corpora, Share
 from reverie.data.errors import UserError
-from reverie.data.index import ShardIndex
 from reverie.data.loader import Loader, LoaderConfig
 
 VALIDATION = "validation"
@@ -30,7 +30,7 @@ class BatchesConfig:
     long_probability: float = 0.0
     """Share of steps with a long batch; 1 for finetuning on long ones only."""
     labelled_fraction: float = 1.0
-    """Share of the labelled episodes whose actions are used; the others count as plain video."""
+    """Share of the labelled episodes of each corpus whose actions are used; the others count as plain video."""
     labelled_group: str | None = None
     """Use actions of this group of episodes only (VPT: overworld or nether_end); the others count as plain video."""
     num_workers: int = 0
@@ -60,18 +60,23 @@ class Batches:
         self._loaders = {"short": short} | ({"long": long} if long is not None else {})
         self._long_probability, self._seed = long_probability, seed
         self._iterators: dict[str, Iterator[Batch]] = {}
+        self._skipped: dict[str, None] = {}
 
     def next(self, step: int) -> Batch:
         """The batch of step number `step`; call once per step, in order."""
         kind = self._kind(step)
         if kind not in self._iterators:
             self._iterators[kind] = iter(self._loaders[kind])
-        return next(self._iterators[kind])
+        batch = next(self._iterators[kind])
+        self._skipped |= dict.fromkeys(
+            self._loaders[kind].skipped
+        )  # short and long batches meet the same damage
+        return batch
 
     @property
     def skipped(self) -> list[str]:
-        """One sentence for every damaged clip met so far."""
-        return [sentence for loader in self._loaders.values() for sentence in loader.skipped]
+        """One sentence for every damaged clip or lost shard met so far, in the order in which they were met."""
+        return list(self._skipped)
 
     def state_dict(self) -> dict[str, Any]:
         """Positions of the loaders, JSON-able."""
@@ -90,7 +95,7 @@ class Batches:
 
 
 def training_batches(
-    index: ShardIndex,
+    corpora: Corpora,
     config: BatchesConfig,
     *,
     seed: int,
@@ -98,7 +103,7 @@ def training_batches(
     world_size: int = 1,
     mixture: Mixture,
 ) -> Batches:
-    """The training split of `index`. Raises `UserError` when a batch cannot be shared among the processes."""
+    """The training splits of `corpora`. Raises `UserError` when a batch cannot be shared among the processes."""
 
     def loader(batch_size: int, length: int) -> Loader:
         if batch_size % world_size:
@@ -118,14 +123,17 @@ def training_batches(
             labelled_group=config.labelled_group,
             task=mixture.task,
         )
-        return Loader(index, chosen, rank=rank, world_size=world_size)
+        return Loader(corpora, chosen, rank=rank, world_size=world_size)
 
     long = loader(config.long_batch_size, config.long_length) if config.long_probability > 0 else None
     return Batches(loader(config.batch_size, config.length), long, config.long_probability, seed)
 
 
-def heldout_batches(index: ShardIndex, config: BatchesConfig, count: int, mixture: Mixture) -> list[Batch]:
-    """`count` fixed short batches of the validation split; none, and a note, where it is missing or too small."""
+def heldout_batches(corpora: Corpora, config: BatchesConfig, count: int, mixture: Mixture) -> list[Batch]:
+    """`count` fixed short batches of the validation splits, in the weights of training.
+
+    A corpus whose split is missing or too small is left out, with a note; none if nothing remains.
+    """
     chosen = LoaderConfig(
         batch_size=config.batch_size,
         length=config.length,
@@ -134,8 +142,23 @@ def heldout_batches(index: ShardIndex, config: BatchesConfig, count: int, mixtur
         relevant_before=mixture.relevant_before,
         task=mixture.task,
     )
+    # Fewer labels are a handicap of training, not of what measures it.
+    whole = [replace(share, labelled_fraction=None) for share in corpora.shares]
+    shares = tuple(share for share in whole if _holds_out(corpora, share, chosen))
+    if not shares:
+        return []
     try:
-        return list(islice(Loader(index, chosen), count))
+        return list(islice(Loader(replace(corpora, shares=shares), chosen), count))
     except UserError as error:
         print(f"No held-out evaluation while training: {error}", file=sys.stderr)
         return []
+
+
+def _holds_out(corpora: Corpora, share: Share, config: LoaderConfig) -> bool:
+    """Whether one corpus alone could be evaluated on."""
+    try:
+        Loader(replace(corpora, shares=(share,)), replace(config, relevant_fraction=0.0))
+    except UserError as error:
+        print(f"No held-out evaluation on this corpus while training: {error}", file=sys.stderr)
+        return False
+    return True

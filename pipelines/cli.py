@@ -17,6 +17,7 @@ import yaml
 
 from reverie import __version__
 from reverie.data.errors import UserError
+from reverie.data.location import Url
 
 USER_ERROR, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 
@@ -133,10 +134,12 @@ def _run(name: str, arguments: Sequence[str]) -> int:
 
 def _parser(name: str, cls: type) -> Any:
     from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
+    from jsonargparse.typing import register_type
 
     from reverie.pipelines.presets import PRESETS
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    register_type(Url)
     parser = ArgumentParser(prog=f"reverie {name}", description=cls.__doc__, exit_on_error=False)
     parser.add_argument(
         "--config", action=ActionConfigFile, help="YAML file of these settings; may be repeated"

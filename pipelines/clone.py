@@ -7,13 +7,14 @@ from torch import nn
 
 from reverie.agent.cloning import CloningObjective, CloningObjectiveConfig
 from reverie.agent.model import Agent, AgentConfig
+from reverie.data.corpora import Corpora
 from reverie.data.errors import UserError
-from reverie.data.index import ShardIndex
 from reverie.pipelines.batches import Mixture
 from reverie.pipelines.checkpoints import Card, load_dynamics, read_card, weights_sha256
 from reverie.pipelines.configs import to_plain
 from reverie.pipelines.stage import (
     StageConfig,
+    require_known_actions,
     require_latents,
     require_same_actions,
     require_same_tokenizer,
@@ -41,19 +42,20 @@ class CloneStage(StageConfig):
 
 def train_clone(config: CloneStage) -> None:
     """Runs the stage. Raises `UserError` when data and dynamics model do not belong together."""
-    index = ShardIndex.load(config.data)
-    require_latents(index)
+    corpora = Corpora.load(config.data)
+    require_latents(corpora)
     parent = read_card(config.dynamics)
-    require_same_tokenizer(index, parent, config.dynamics)
-    require_same_actions(index, parent, config.dynamics)
-    if not index.tasks or not index.action_space.components:
+    require_same_tokenizer(corpora, parent, config.dynamics)
+    require_same_actions(corpora, parent, config.dynamics)
+    require_known_actions(corpora)
+    if not corpora.tasks or not corpora.action_space.components:
         raise UserError(
             f"{config.data}: has no logged actions or tasks to clone; record or import labelled episodes."
         )
 
     def build() -> nn.Module:
         dynamics = load_dynamics(config.dynamics).requires_grad_(True)
-        agent = Agent(dynamics, config.model, index.tasks)
+        agent = Agent(dynamics, config.model, corpora.tasks)
         agent.value_head.requires_grad_(False)  # learnt in imagination
         return CloningObjective(agent, config.objective)
 
@@ -61,17 +63,17 @@ def train_clone(config: CloneStage) -> None:
         kind="agent",
         model=to_plain(config.model),
         dynamics=parent.model,
-        fps=index.fps,
-        frame_size=list(index.frame_size),
-        action_space=to_plain(index.action_space.to_json()),
-        tasks=index.tasks,
-        tokenizer_sha256=index.tokenizer_sha256,
+        fps=corpora.fps,
+        frame_size=list(corpora.frame_size),
+        action_space=to_plain(corpora.action_space.to_json()),
+        tasks=corpora.tasks,
+        tokenizer_sha256=corpora.tokenizer_sha256,
     )
-    inputs = {"tokenizer": str(index.tokenizer_sha256), "dynamics": weights_sha256(config.dynamics)}
+    inputs = {"tokenizer": str(corpora.tokenizer_sha256), "dynamics": weights_sha256(config.dynamics)}
     train_stage(
         "clone",
         config,
-        index,
+        corpora,
         build=build,
         card=card,
         inputs=inputs,

@@ -6,18 +6,20 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from reverie.data.location import Location
+
 T = TypeVar("T")
 
 
 def to_plain(value: Any) -> Any:
-    """`value` with dataclasses as dicts, tuples as lists and paths as strings."""
+    """`value` with dataclasses as dicts, tuples as lists and paths and URLs as strings."""
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [to_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, Location) else value
 
 
 def from_plain(cls: type[T], data: Mapping[str, Any]) -> T:

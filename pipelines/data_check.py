@@ -10,8 +10,10 @@ import numpy as np
 from reverie.data.checking import LAGS, Alignment, Problem, all_samples, check_clip, check_shard
 from reverie.data.errors import UserError
 from reverie.data.index import INDEX, Sample, ShardIndex
+from reverie.data.location import Location
 from reverie.data.reader import ShardReader
 from reverie.data.rebuild import BACKUP, completed, declared_header, gather, old_header, replace_index
+from reverie.data.store import open_shards
 from reverie.pipelines.progress import meter
 
 
@@ -19,8 +21,8 @@ from reverie.pipelines.progress import meter
 class CheckConfig:
     """Checks every byte and every clip of shards; exit code 1 when something is wrong."""
 
-    path: Path
-    """Folder of video or latent shards; may stand without --path."""
+    path: Location
+    """Folder of video or latent shards, or the URL of one; may stand without --path."""
     repair: bool = False
     """Make index.json anew from the shards, without damaged clips; the old one becomes index.json.bak."""
     actions: Path | None = None
@@ -79,11 +81,12 @@ def _planned(index: ShardIndex) -> list[Sample]:
 def _check_shards(index: ShardIndex) -> list[Problem]:
     problems: list[Problem] = []
     samples: dict[str, list[Sample]] = defaultdict(list)
+    shards = open_shards(index.folder, index.content["shards"])
     for sample in all_samples(index):
         samples[sample.shard].append(sample)
     with meter("shards", len(index.content["shards"])) as shown:
         for record in index.content["shards"]:
-            problems += check_shard(index.folder, record, samples[record["name"]])
+            problems += check_shard(shards, record, samples[record["name"]])
             shown.update()
     return problems
 
@@ -113,20 +116,24 @@ def _place_and_text(sample: Sample, error: UserError) -> tuple[str, str]:
 
 
 def _repair(config: CheckConfig) -> None:
-    problems: list[Problem] = []
-    gathered = gather(config.path, problems)
-    header = old_header(config.path) or declared_header(gathered, config.actions)
+    folder, problems = config.path, list[Problem]()
+    if not isinstance(folder, Path):
+        raise UserError(
+            f"{folder}: cannot be repaired from here; repair the folder where it lies and copy it again."
+        )
+    gathered = gather(folder, problems)
+    header = old_header(folder) or declared_header(folder, gathered, config.actions)
     samples = [Sample.from_json(entry) for entry in gathered.content["samples"]]
     candidate = ShardIndex(
-        config.path, {**header, "shards": gathered.content["shards"], "splits": [], "samples": []}
+        folder, {**header, "shards": gathered.content["shards"], "splits": [], "samples": []}
     )
     problems_before = len(problems)
     intact = _intact(candidate, samples, problems, Alignment())
     if not intact:
         raise UserError(
-            f"{config.path}: no clip is intact ({problems[problems_before]}); index.json is untouched."
+            f"{folder}: no clip is intact ({problems[problems_before]}); index.json is untouched."
         )
-    changed = replace_index(completed(config.path, header, intact))
+    changed = replace_index(folder, completed(folder, header, intact))
     if problems:
         _list(problems)
     frames = int(np.sum([sample.n for sample in intact]))
@@ -134,8 +141,8 @@ def _repair(config: CheckConfig) -> None:
         f"index of {len(intact)} clips, {frames} frames: "
         + ("rebuilt" if changed else "was right, unchanged")
     )
-    if changed and (config.path / BACKUP).is_file():
-        print(f"the old index is {config.path / BACKUP}")
+    if changed and (folder / BACKUP).is_file():
+        print(f"the old index is {folder / BACKUP}")
 
 
 def _list(problems: Sequence[Problem]) -> None:

@@ -14,6 +14,7 @@ from reverie.data.errors import UserError
 from reverie.data.export import Stretch, clips_csv, episodes_csv, skipped_csv, stretches, tasks_csv
 from reverie.data.files import canonical_json, explain_full_disk, new_file, write_atomic
 from reverie.data.index import Sample, ShardIndex
+from reverie.data.location import Location
 from reverie.data.log_writer import log_table, require_writable, to_csv, to_jsonl
 from reverie.data.reader import ShardReader
 from reverie.data.video import Quality, encode_video
@@ -27,8 +28,8 @@ EPISODES = "episodes"
 class ExportConfig:
     """Writes what shards hold as tables that people read, and on request logs and videos of every episode."""
 
-    path: Path
-    """Folder of video or latent shards; may stand without --path."""
+    path: Location
+    """Folder of video or latent shards, or the URL of one; may stand without --path."""
     out: Path
     """New folder for the export. The same command again continues an interrupted one."""
     steps: Literal["jsonl", "csv"] | None = None
@@ -87,7 +88,7 @@ def _begin(config: ExportConfig, index: ShardIndex) -> None:
 def _tables(config: ExportConfig, index: ShardIndex, problems: Sequence[tuple[str, str]]) -> dict[str, bytes]:
     """Name -> content of all files but those of single episodes."""
     declaration = Declaration(action_space=index.action_space, tasks=tuple(index.tasks))
-    title = config.path.resolve().name
+    title = (config.path.resolve() if isinstance(config.path, Path) else config.path).name
     return {
         "episodes.csv": episodes_csv(index),
         "clips.csv": clips_csv(index),

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,7 +10,9 @@ from rich.table import Table
 
 from reverie.data.actions import Binary, Categorical
 from reverie.data.checking import all_samples
+from reverie.data.corpora import Corpora, Share
 from reverie.data.index import Sample, ShardIndex
+from reverie.data.location import Location
 from reverie.data.reader import ShardReader
 from reverie.data.steps import Steps
 from reverie.data.summary import ComponentTally, SplitSummary, Summary, summarize
@@ -22,15 +23,54 @@ from reverie.pipelines.progress import meter
 class DataInfoConfig:
     """Counts hours, episodes, actions, tasks and what was skipped; decodes no video."""
 
-    path: Path
-    """Folder of video or latent shards; may stand without --path."""
+    path: Location
+    """Folder of video or latent shards, or the URL of one, or a file that mixes several; may stand without --path."""
 
 
 def data_info(config: DataInfoConfig) -> None:
-    """Prints tables. Raises `UserError` when the index or a log cannot be read."""
-    index = ShardIndex.load(config.path)
-    summary = summarize(_clips(index), index.action_space, len(index.tasks))
+    """Prints tables. Raises `UserError` when an index, a log or a mixture cannot be read."""
+    corpora = Corpora.load(config.path)
     console = Console(highlight=False)
+    if len(corpora.shares) > 1:
+        _print_mixture(console, corpora)
+    for share in corpora.shares:
+        _print_corpus(console, share.index)
+
+
+def mixture_table(corpora: Corpora) -> Table:
+    """A row per corpus: its share of the rows, what the mixture's file sets, what it holds."""
+    table = _table(["corpus", "share", "labelled fraction", "task", "hours", "actions"])
+    total = sum(share.weight for share in corpora.shares)
+    for share in corpora.shares:
+        index, fraction = share.index, share.labelled_fraction
+        table.add_row(
+            escape(str(index.folder)),
+            f"{share.weight / total:.1%}",
+            "-" if fraction is None else f"{fraction:g}",
+            escape(share.task or "-"),
+            f"{sum(sample.n for sample in all_samples(index)) / index.fps / 3600:.3f}",
+            _actions_known(corpora, share),
+        )
+    return table
+
+
+def _print_mixture(console: Console, corpora: Corpora) -> None:
+    console.print(escape(f"mixture of {len(corpora.shares)} corpora: {corpora.place}"))
+    console.print(mixture_table(corpora))
+    console.print(escape(f"actions: {', '.join(corpora.action_space.components) or 'none'}"))
+    console.print(escape(f"tasks: {', '.join(corpora.tasks) or 'none'}"))
+    console.print(f"hash: {corpora.hash()}\n")
+
+
+def _actions_known(corpora: Corpora, share: Share) -> str:
+    """Whether actions of this corpus count as known among those of all."""
+    if not share.index.action_space.components:
+        return "none"
+    return "all" if corpora.knows_all_actions(share) else "some, so unknown"
+
+
+def _print_corpus(console: Console, index: ShardIndex) -> None:
+    summary = summarize(_clips(index), index.action_space, len(index.tasks))
     console.print(escape(_headline(index)))
     tables = {"": split_table(index, summary), **action_tables(summary), **task_table(index, summary)}
     tables |= group_table(index)

@@ -8,6 +8,7 @@ import numpy as np
 from reverie.data.errors import UserError
 from reverie.data.files import explain_full_disk, write_atomic
 from reverie.data.index import Sample, ShardIndex
+from reverie.data.location import Location
 from reverie.data.reader import ShardReader
 from reverie.evaluation.clips import ShownClip, clip_film, clips_page, contact_sheet
 from reverie.evaluation.pictures import png
@@ -19,10 +20,10 @@ from reverie.pipelines.progress import meter
 class ShowConfig:
     """Writes one HTML page with pictures and films of some clips, their actions, rewards and events drawn in."""
 
-    path: Path
-    """Folder of video shards; may stand without --path."""
+    path: Location
+    """Folder of video shards, or the URL of one; may stand without --path."""
     out: Path | None = None
-    """The page; default: show.html in the folder of the shards."""
+    """The page; default: show.html in the folder of the shards, or here if that is a URL."""
     clips: int = 6
     """Clips of each split, chosen by the seed."""
     seed: int = 0
@@ -55,11 +56,16 @@ def show(config: ShowConfig) -> None:
                 shown.update(note=sample.key)
             sections[split] = (_sheet(split, clips), films)
     reader.close()
-    page = config.out or config.path / "show.html"
+    folder = config.path if isinstance(config.path, Path) else Path()
+    page = config.out or folder / "show.html"
     with explain_full_disk(page.parent):
         page.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(page, clips_page(config.path.resolve().name, sections).encode())
+        write_atomic(page, clips_page(_title(config.path), sections).encode())
     print(page)
+
+
+def _title(place: Location) -> str:
+    return place.resolve().name if isinstance(place, Path) else place
 
 
 def choose(samples: list[Sample], count: int, seed: int) -> list[Sample]:

@@ -4,12 +4,12 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
-from reverie.data.index import ShardIndex
+from reverie.data.corpora import Corpora
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.dynamics.objective import DynamicsObjective, DynamicsObjectiveConfig
 from reverie.pipelines.checkpoints import Card
 from reverie.pipelines.configs import to_plain
-from reverie.pipelines.stage import StageConfig, require_latents, train_stage
+from reverie.pipelines.stage import StageConfig, require_known_actions, require_latents, train_stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,20 +23,21 @@ class DynamicsStage(StageConfig):
 
 
 def train_dynamics(config: DynamicsStage) -> None:
-    """Runs the stage. Raises `UserError` when the data are not latents."""
-    index = ShardIndex.load(config.data)
-    model = replace(config.model, latent_shape=require_latents(index))
+    """Runs the stage. Raises `UserError` when the data are not latents, or no action of a mixture would be known."""
+    corpora = Corpora.load(config.data)
+    model = replace(config.model, latent_shape=require_latents(corpora))
+    require_known_actions(corpora)
 
     def build() -> nn.Module:
-        return DynamicsObjective(Dynamics(model, index.action_space), config.objective)
+        return DynamicsObjective(Dynamics(model, corpora.action_space), config.objective)
 
     card = Card(
         kind="dynamics",
         model=to_plain(model),
-        fps=index.fps,
-        frame_size=list(index.frame_size),
-        action_space=to_plain(index.action_space.to_json()),
-        tokenizer_sha256=index.tokenizer_sha256,
+        fps=corpora.fps,
+        frame_size=list(corpora.frame_size),
+        action_space=to_plain(corpora.action_space.to_json()),
+        tokenizer_sha256=corpora.tokenizer_sha256,
     )
-    inputs = {"tokenizer": str(index.tokenizer_sha256)}
-    train_stage("dynamics", replace(config, model=model), index, build=build, card=card, inputs=inputs)
+    inputs = {"tokenizer": str(corpora.tokenizer_sha256)}
+    train_stage("dynamics", replace(config, model=model), corpora, build=build, card=card, inputs=inputs)

@@ -10,6 +10,7 @@ import torch
 from reverie.data.errors import UserError
 from reverie.data.index import Sample, ShardIndex
 from reverie.data.latents import LatentWriter
+from reverie.data.location import Location
 from reverie.data.reader import read_clip
 from reverie.pipelines.checkpoints import load_tokenizer, weights_sha256
 from reverie.pipelines.progress import meter
@@ -20,8 +21,8 @@ from reverie.tokenizer.model import Tokenizer
 class EncodeConfig:
     """Encodes every clip of video shards."""
 
-    data: Path
-    """Folder of video shards."""
+    data: Location
+    """Folder of video shards, or the URL of one."""
     tokenizer: Path
     """Run folder of the tokenizer."""
     out: Path

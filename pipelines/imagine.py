@@ -13,7 +13,8 @@ import torch
 from accelerate import Accelerator
 
 from reverie.agent.imagination import ImaginationConfig, ImaginationObjective, imagine
-from reverie.data.index import ShardIndex
+from reverie.data.corpora import Corpora
+from reverie.data.location import Location
 from reverie.pipelines.batches import BatchesConfig, Mixture, heldout_batches, training_batches
 from reverie.pipelines.checkpoints import load_agent, read_card, weights_sha256
 from reverie.pipelines.configs import to_plain
@@ -23,6 +24,7 @@ from reverie.pipelines.session import Processes, Session, TrainingConfig, derive
 from reverie.pipelines.stage import (
     require_latents,
     require_same_actions,
+    require_same_tasks,
     require_same_tokenizer,
 )
 from reverie.pipelines.training import heldout_metrics
@@ -35,8 +37,8 @@ HELDOUT_CONTEXTS = 1
 class ImagineStage:
     """Improves a cloned agent's policy by imagined rollouts from contexts of the data."""
 
-    data: Path
-    """Folder of latent shards; contexts are drawn from it."""
+    data: Location
+    """Latent shards of the contexts: a folder, the URL of one, or a YAML file that mixes several (docs/data.md)."""
     agent: Path
     """Run folder of the cloned agent; its policy is the behavioural prior."""
     out: Path
@@ -63,16 +65,17 @@ class ImagineStage:
 
 def train_imagine(config: ImagineStage) -> None:
     """Runs the stage. Raises `UserError` when data and agent do not belong together."""
-    index = ShardIndex.load(config.data)
-    require_latents(index)
+    corpora = Corpora.load(config.data)
+    require_latents(corpora)
     card = read_card(config.agent)
-    require_same_tokenizer(index, card, config.agent)
-    require_same_actions(index, card, config.agent)
+    require_same_tokenizer(corpora, card, config.agent)
+    require_same_actions(corpora, card, config.agent)
+    require_same_tasks(corpora, card, config.agent)
     accelerator = Accelerator(cpu=config.cpu, mixed_precision=config.precision)
     processes = accelerate_processes(accelerator)
     inputs = {
-        "data": index.hash(),
-        "tokenizer": str(index.tokenizer_sha256),
+        "data": corpora.hash(),
+        "tokenizer": str(corpora.tokenizer_sha256),
         "agent": weights_sha256(config.agent),
     }
     run = open_run(
@@ -81,7 +84,7 @@ def train_imagine(config: ImagineStage) -> None:
     torch.manual_seed(derive_seed(config.training.seed, -2))
     agent = load_agent(config.agent)
     agent.freeze_prior()
-    _fit(accelerator, processes, ImaginationObjective(agent, config.imagination), index, run, config)
+    _fit(accelerator, processes, ImaginationObjective(agent, config.imagination), corpora, run, config)
 
 
 def accelerate_processes(accelerator: Accelerator) -> Processes:
@@ -104,14 +107,14 @@ def _fit(
     accelerator: Accelerator,
     processes: Processes,
     objective: ImaginationObjective,
-    index: ShardIndex,
+    corpora: Corpora,
     run: RunFolder,
     config: ImagineStage,
 ) -> None:
     raw_optimizer = make_optimizer(objective.to(accelerator.device), config.optimizer)
     model, optimizer = accelerator.prepare(objective, raw_optimizer)
     trained = list(objective.trainable_parameters())
-    with _session(model, objective, raw_optimizer, processes, index, run, config, accelerator) as session:
+    with _session(model, objective, raw_optimizer, processes, corpora, run, config, accelerator) as session:
         while session.running:
             step, context = session.begin_step()
             set_learning_rate(raw_optimizer, learning_rate(step, config.training.steps, config.optimizer))
@@ -132,7 +135,7 @@ def _session(
     objective: ImaginationObjective,
     optimizer: torch.optim.Optimizer,
     processes: Processes,
-    index: ShardIndex,
+    corpora: Corpora,
     run: RunFolder,
     config: ImagineStage,
     accelerator: Accelerator,
@@ -142,7 +145,7 @@ def _session(
         relevant_before=config.relevant_before,
         task=config.task,
     )
-    held_out = heldout_batches(index, config.batches, HELDOUT_CONTEXTS, mixture)
+    held_out = heldout_batches(corpora, config.batches, HELDOUT_CONTEXTS, mixture)
     return Session(
         name="imagine",
         run=run,
@@ -150,7 +153,7 @@ def _session(
         objective=objective,
         optimizer=optimizer,
         batches=training_batches(
-            index,
+            corpora,
             config.batches,
             seed=config.training.seed,
             rank=processes.rank,

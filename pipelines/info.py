@@ -10,6 +10,7 @@ from reverie.agent.model import Agent, AgentConfig
 from reverie.data.actions import ActionSpace, Binary, Categorical
 from reverie.data.errors import UserError
 from reverie.data.index import INDEX, ShardIndex
+from reverie.data.location import Location, Url
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.pipelines.checkpoints import build_dynamics, find_checkpoint, read_card, weights_sha256
 from reverie.pipelines.configs import from_plain
@@ -26,8 +27,8 @@ class InfoConfig:
 
     preset: str | None = None
     """Count this preset's models; null for all presets, unless `path` is given."""
-    path: Path | None = None
-    """Run folder, checkpoint folder or shard folder to describe instead."""
+    path: Location | None = None
+    """Run folder, checkpoint folder, or shard folder or its URL, to describe instead."""
 
     def __post_init__(self) -> None:
         if self.preset is not None and self.preset not in PRESETS:
@@ -67,9 +68,11 @@ def build_preset(preset: Preset) -> tuple[Tokenizer, Agent]:
         return tokenizer, Agent(dynamics, agent_config, [f"task {i}" for i in range(20)])
 
 
-def describe_folder(path: Path) -> list[str]:
+def describe_folder(path: Location) -> list[str]:
     """What lies in a shard folder, a run folder or a checkpoint folder. Raises `UserError` if it is neither."""
-    return _describe_shards(ShardIndex.load(path)) if (path / INDEX).is_file() else _describe_model(path)
+    if isinstance(path, Url) or (path / INDEX).is_file():
+        return _describe_shards(ShardIndex.load(path))
+    return _describe_model(path)
 
 
 def count(module: nn.Module) -> int:

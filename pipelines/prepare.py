@@ -3,9 +3,9 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from math import inf
 from pathlib import Path
@@ -23,6 +23,7 @@ from reverie.data.staging import Storage, delete_staged_clip, key_prefix, stage,
 from reverie.data.video import Quality, storage_quality
 from reverie.data.vpt import VPTOptions
 from reverie.data.vpt_segments import Join, joined_clip
+from reverie.pipelines.engines import Result, Work, map_on_ray, map_on_threads
 from reverie.pipelines.joining import find_joins
 from reverie.pipelines.progress import Meter, meter, progress
 
@@ -58,6 +59,8 @@ class PrepareConfig:
     """Library that reads the videos: decord, pyav, or auto (decord, and PyAV where that fails; PyAV for LeRobot)."""
     workers: int = 0
     """Videos converted at a time; 0: one per CPU core, four at most."""
+    ray: str | None = None
+    """Ray cluster that converts the videos instead: auto, local or HOST:PORT; all its machines must see both folders."""
     vpt: VPTOptions = field(default_factory=VPTOptions)
     """How the quirks of VPT recordings are read."""
     lerobot: LeRobotOptions = field(default_factory=LeRobotOptions)
@@ -121,7 +124,7 @@ def _make_plan(config: PrepareConfig, corpus: Corpus) -> dict[str, Any]:
     The plan holds `pieces` ({folder, clips, split, join} in the order of the shards) and `header` for the index.
     """
     skipped: dict[str, str] = {}
-    inspected = dict(_inspect_all(corpus, skipped))
+    inspected = dict(_inspect_all(config, corpus, skipped))
     _require_some(corpus, inspected, skipped)
     storage = _storage(config, corpus, inspected)
     staging = config.out / STAGING
@@ -146,14 +149,41 @@ def _make_plan(config: PrepareConfig, corpus: Corpus) -> dict[str, Any]:
     return plan
 
 
-def _inspect_all(corpus: Corpus, skipped: dict[str, str]) -> Iterator[tuple[Source, Inspected]]:
+def _inspect_all(
+    config: PrepareConfig, corpus: Corpus, skipped: dict[str, str]
+) -> Iterator[tuple[Source, Inspected]]:
+    work = partial(_inspect, corpus=replace(corpus, sources=()))
     with meter("inspect", len(corpus.sources)) as shown:
-        for source in corpus.sources:
-            try:
-                yield source, inspect(source, corpus)
-            except UserError as error:
-                skipped[source.name] = _reason(error, corpus)
+        for source, result in zip(corpus.sources, _work(config, work, corpus.sources), strict=True):
+            if isinstance(result, UserError):
+                skipped[source.name] = _reason(result, corpus)
+            else:
+                yield source, result
             shown.update()
+
+
+def _inspect(source: Source, corpus: Corpus) -> Inspected | UserError | OSError:
+    try:
+        return inspect(source, corpus)
+    except (UserError, OSError) as error:
+        return error
+
+
+def _stage(
+    source: Source, corpus: Corpus, storage: Storage, folder: Path, cut: float | None
+) -> dict[str, Any] | UserError | OSError:
+    try:
+        return stage(source, corpus, storage, folder, cut)
+    except (UserError, OSError) as error:
+        return error
+
+
+def _work(
+    config: PrepareConfig, work: Work[Source, Result], sources: Sequence[Source]
+) -> Iterator[Result | UserError]:
+    if config.ray is not None:
+        return map_on_ray(work, sources, config.ray)
+    return map_on_threads(work, sources, _num_workers(config))
 
 
 def _require_some(corpus: Corpus, usable: object, skipped: dict[str, str]) -> None:
@@ -208,22 +238,12 @@ def _stage_all(
     """Source -> summary of everything that could be encoded to its last frame."""
     cut = 1 - config.validation_fraction if config.validation_fraction > 0 else None
     folder = config.out / STAGING
-
-    def attempt(source: Source, at: float | None) -> dict[str, Any] | UserError:
-        try:
-            return stage(source, corpus, storage, folder, at)
-        except UserError as error:
-            return error
-
     lone = cut if len(sources) == 1 else None
     staged: dict[Source, dict[str, Any]] = {}
-    pool = ThreadPoolExecutor(_num_workers(config))
-    try:
-        with meter("convert", len(sources)) as shown:
-            for source, result in zip(sources, pool.map(lambda s: attempt(s, lone), sources), strict=True):
-                _take(source, result, staged, skipped, corpus, shown)
-    finally:
-        pool.shutdown(cancel_futures=True)  # after an interruption or on a full disk, begin no other source
+    work = partial(_stage, corpus=replace(corpus, sources=()), storage=storage, folder=folder, cut=lone)
+    with meter("convert", len(sources)) as shown:
+        for source, result in zip(sources, _work(config, work, sources), strict=True):
+            _take(source, result, staged, skipped, corpus, shown)
     if len(staged) == 1 and lone is None and cut is not None:
         source = next(iter(staged))
         staged[source] = stage(source, corpus, storage, folder, cut)

@@ -8,6 +8,7 @@ from reverie.agent.model import Agent
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
 from reverie.data.index import ShardIndex
+from reverie.data.location import Location
 from reverie.dynamics.model import Dynamics
 from reverie.evaluation.report import Gallery
 from reverie.pipelines.checkpoints import load_agent, load_dynamics, load_tokenizer, read_card, weights_sha256
@@ -20,8 +21,8 @@ from reverie.tokenizer.perceptual import PerceptualDistance
 class EvaluateConfig:
     """What is scored, and how thoroughly."""
 
-    data: Path
-    """Folder of video shards; its validation split is what is held out."""
+    data: Location
+    """Folder of video shards, or the URL of one; its validation split is what is held out."""
     tokenizer: Path
     """Run folder of the tokenizer."""
     out: Path

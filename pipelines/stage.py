@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from reverie.data.actions import ActionSpace
+from reverie.data.corpora import Corpora
 from reverie.data.errors import UserError
-from reverie.data.index import ShardIndex
+from reverie.data.location import Location
 from reverie.pipelines.batches import BatchesConfig, Mixture, heldout_batches, training_batches
 from reverie.pipelines.checkpoints import Card
 from reverie.pipelines.configs import to_plain
@@ -34,8 +35,8 @@ HELDOUT_BATCHES = 8
 class StageConfig:
     """Settings of every stage that learns from shards."""
 
-    data: Path
-    """Folder of shards."""
+    data: Location
+    """Folder of shards, or the URL of one, or a YAML file that mixes several (docs/data.md)."""
     out: Path
     """Run folder; the same command again continues an interrupted run."""
     batches: BatchesConfig = field(default_factory=BatchesConfig)
@@ -51,7 +52,7 @@ class StageConfig:
 def train_stage(
     name: str,
     config: StageConfig,
-    index: ShardIndex,
+    corpora: Corpora,
     *,
     build: Callable[[], nn.Module],
     card: Card,
@@ -73,17 +74,17 @@ def train_stage(
         kind=name,
         config=config,
         model=to_plain(card),
-        inputs={"data": index.hash(), **inputs},
+        inputs={"data": corpora.hash(), **inputs},
         main=processes.main,
     )
     torch.manual_seed(derive_seed(config.training.seed, -2))
     objective = _build(build)
     mixture = mixture or Mixture()
-    held_out = heldout_batches(index, config.batches, HELDOUT_BATCHES, mixture)
+    held_out = heldout_batches(corpora, config.batches, HELDOUT_BATCHES, mixture)
 
     def make_session(model: nn.Module, optimizer: torch.optim.Optimizer) -> Session:
         batches = training_batches(
-            index,
+            corpora,
             config.batches,
             seed=config.training.seed,
             rank=processes.rank,
@@ -116,30 +117,48 @@ def _build(build: Callable[[], nn.Module]) -> nn.Module:
         raise UserError(f"--model: {error}.") from None
 
 
-def require_latents(index: ShardIndex) -> tuple[int, int]:
+def require_latents(corpora: Corpora) -> tuple[int, int]:
     """(N_z, D_z) of latent shards. Raises `UserError` for video shards."""
-    if index.latent_shape is None:
+    if corpora.latent_shape is None:
         raise UserError(
-            f"{index.folder}: holds video, not latents; run `reverie encode` and give its folder."
+            f"{corpora.place}: holds video, not latents; run `reverie encode` and give its folder."
         )
-    return index.latent_shape
+    return corpora.latent_shape
 
 
-def require_same_tokenizer(index: ShardIndex, card: Card, place: Path) -> None:
-    """Raises `UserError` unless the model in `place` was trained on latents of the tokenizer that made `index`."""
-    if index.tokenizer_sha256 != card.tokenizer_sha256:
+def require_known_actions(corpora: Corpora) -> None:
+    """Raises `UserError` when there are actions, but no corpus logs all of them, so that none would count as known."""
+    if not any(corpora.knows_all_actions(share) for share in corpora.shares):
         raise UserError(
-            f"{index.folder}: its latents come from tokenizer {_short(index.tokenizer_sha256)}, "
+            f"{corpora.place}: no corpus logs all of the actions {', '.join(corpora.action_space.components)}, "
+            f"so none would count as known; train on the corpora one by one, or prepare one that logs them all."
+        )
+
+
+def require_same_tokenizer(corpora: Corpora, card: Card, place: Path) -> None:
+    """Raises `UserError` unless the model in `place` was trained on latents of the tokenizer that made `corpora`."""
+    if corpora.tokenizer_sha256 != card.tokenizer_sha256:
+        raise UserError(
+            f"{corpora.place}: its latents come from tokenizer {_short(corpora.tokenizer_sha256)}, "
             f"but {place} was trained with tokenizer {_short(card.tokenizer_sha256)}; give matching ones."
         )
 
 
-def require_same_actions(index: ShardIndex, card: Card, place: Path) -> None:
-    """Raises `UserError` unless the model in `place` has the action space of `index`."""
-    if ActionSpace.from_json(card.action_space or {}, str(place)) != index.action_space:
+def require_same_actions(corpora: Corpora, card: Card, place: Path) -> None:
+    """Raises `UserError` unless the model in `place` has the action space of `corpora`."""
+    if ActionSpace.from_json(card.action_space or {}, str(place)) != corpora.action_space:
         raise UserError(
-            f"{index.folder}: has the actions {', '.join(index.action_space.components) or 'none'}, "
+            f"{corpora.place}: has the actions {', '.join(corpora.action_space.components) or 'none'}, "
             f"but {place} has {', '.join(card.action_space or {}) or 'none'} or other sizes; give matching ones."
+        )
+
+
+def require_same_tasks(corpora: Corpora, card: Card, place: Path) -> None:
+    """Raises `UserError` unless the agent in `place` numbers its tasks as `corpora` do."""
+    if card.tasks != corpora.tasks:
+        raise UserError(
+            f"{corpora.place}: has the tasks {', '.join(corpora.tasks) or 'none'}, "
+            f"but {place} has {', '.join(card.tasks or []) or 'none'}; give the data it was cloned from."
         )
 
 

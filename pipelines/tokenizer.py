@@ -4,8 +4,8 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
+from reverie.data.corpora import Corpora
 from reverie.data.errors import UserError
-from reverie.data.index import ShardIndex
 from reverie.pipelines.checkpoints import Card
 from reverie.pipelines.configs import to_plain
 from reverie.pipelines.stage import StageConfig, train_stage
@@ -26,16 +26,16 @@ class TokenizerStage(StageConfig):
 
 def train_tokenizer(config: TokenizerStage) -> None:
     """Runs the stage. Raises `UserError` when the data or the weights of LPIPS are missing."""
-    index = ShardIndex.load(config.data)
-    if index.latent_shape is not None:
+    corpora = Corpora.load(config.data)
+    if corpora.latent_shape is not None:
         raise UserError(
             f"{config.data}: holds latents, not video; give the folder that `reverie prepare` made."
         )
-    model = replace(config.model, frame_size=index.frame_size)
+    model = replace(config.model, frame_size=corpora.frame_size)
     lpips = load_lpips(config.objective.lpips_net, None) if config.objective.lpips_weight > 0 else None
 
     def build() -> nn.Module:
         return TokenizerObjective(Tokenizer(model), config.objective, lpips)
 
-    card = Card(kind="tokenizer", model=to_plain(model), fps=index.fps, frame_size=list(index.frame_size))
-    train_stage("tokenizer", replace(config, model=model), index, build=build, card=card, inputs={})
+    card = Card(kind="tokenizer", model=to_plain(model), fps=corpora.fps, frame_size=list(corpora.frame_size))
+    train_stage("tokenizer", replace(config, model=model), corpora, build=build, card=card, inputs={})

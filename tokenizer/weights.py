@@ -23,6 +23,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from reverie.data.errors import UserError
+from reverie.data.files import cache_folder
 
 Network = Literal["alex", "vgg"]
 
@@ -46,11 +47,6 @@ _ALLOWED_GLOBALS = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
 }
-
-
-def cache_folder() -> Path:
-    """$REVERIE_CACHE, or ~/.cache/reverie."""
-    return Path(os.environ.get("REVERIE_CACHE") or Path.home() / ".cache" / "reverie")
 
 
 def find_weights(net: Network = "alex") -> Path:

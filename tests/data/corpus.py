@@ -52,16 +52,23 @@ def read_cells(frame: np.ndarray) -> list[int]:
 
 
 def write_recording(
-    folder: Path, lengths: Sequence[int], events: Mapping[int, Sequence[tuple[int, int]]] | None = None
+    folder: Path,
+    lengths: Sequence[int],
+    events: Mapping[int, Sequence[tuple[int, int]]] | None = None,
+    *,
+    first: int = 0,
+    space: ActionSpace = SPACE,
+    tasks: Sequence[str] = TASKS,
 ) -> Path:
-    """One episode for every length; `events`: episode -> (frame, task). Even episodes end for good."""
-    writer = EpisodeWriter(folder, env="test", fps=10, frame_size=SIZE, action_space=SPACE, tasks=TASKS)
-    for episode, n in enumerate(lengths):
+    """One episode for every length, numbered from `first`; `events`: episode -> (frame, task). Even ones end for good."""
+    writer = EpisodeWriter(folder, env="test", fps=10, frame_size=SIZE, action_space=space, tasks=tasks)
+    for episode, n in enumerate(lengths, first):
         actions = taken_actions(episode, n)
         reward = np.arange(n, dtype=np.float32) / 10
-        marks = np.zeros((n, len(TASKS)), np.uint8)
+        marks = np.zeros((n, len(tasks)), np.uint8)
         for frame, task in (events or {}).get(episode, ()):
             marks[frame, task] = 1
         frames = draw(episode, actions, n)
-        writer.write(f"episode-{episode:03d}", frames, actions, reward, marks, episode % 2 == 0, "test")
+        logged = {name: actions[name] for name in space.components}
+        writer.write(f"episode-{episode:03d}", frames, logged, reward, marks, episode % 2 == 0, "test")
     return folder

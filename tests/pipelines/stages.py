@@ -1,6 +1,5 @@
 """Tiny stages on a corpus made by the real writers, run in processes of their own, which can be killed."""
 
-import multiprocessing
 import os
 import resource
 import signal
@@ -27,6 +26,7 @@ from reverie.pipelines.tokenizer import TokenizerStage, train_tokenizer
 from reverie.pipelines.training import FabricConfig
 from reverie.tokenizer.model import TokenizerConfig
 from reverie.tokenizer.objective import TokenizerObjectiveConfig
+from tests.processes import TIMEOUT, start
 
 STAGES: dict[str, Callable[[Any], None]] = {
     "tokenizer": train_tokenizer,
@@ -35,8 +35,6 @@ STAGES: dict[str, Callable[[Any], None]] = {
     "clone": train_clone,
     "imagine": train_imagine,
 }
-TIMEOUT = 300.0
-"""Seconds; far more than a stage needs on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -95,16 +93,8 @@ class Corpus:
 
 
 def run_stage(stage: str, config: Any, max_file_bytes: int | None = None) -> BaseProcess:
-    """Starts a stage in a process that is forked from one with everything imported.
-
-    `max_file_bytes` makes larger files fail, as on a full disk.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lightning.fabric", "torch.utils.tensorboard", __name__])
-    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    process = context.Process(target=_run, args=(stage, config, max_file_bytes))
-    process.start()
-    return process
+    """Starts a stage in a process of its own; `max_file_bytes` makes larger files fail, as on a full disk."""
+    return start(_run, stage, config, max_file_bytes)
 
 
 def wait_for(condition: Callable[[], bool], process: BaseProcess) -> None:

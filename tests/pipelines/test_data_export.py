@@ -72,14 +72,14 @@ def assert_same(a: ShardIndex, b: ShardIndex) -> None:
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
-def test_round_trip(form: str, whole: Path, tmp_path: Path) -> None:
+def test_round_trip(form: str, prepared: Path, tmp_path: Path) -> None:
     """All kinds of actions, rewards, events and ends, in clips of 32 frames, bit for bit."""
     assert (
         main(
             [
                 "data",
                 "export",
-                str(whole),
+                str(prepared),
                 "--out",
                 str(tmp_path / "out"),
                 "--steps",
@@ -95,7 +95,7 @@ def test_round_trip(form: str, whole: Path, tmp_path: Path) -> None:
     )
     again = ShardIndex.load(tmp_path / "again")
     assert not again.content["skipped"]
-    assert_same(ShardIndex.load(whole), again)
+    assert_same(ShardIndex.load(prepared), again)
 
 
 ODD = ActionSpace(
@@ -271,9 +271,9 @@ def test_missing_clips_in_the_middle_divide_an_episode(shards: Path, tmp_path: P
 
 
 def test_latents_have_logs_and_no_videos(
-    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    index = ShardIndex.load(whole)
+    index = ShardIndex.load(prepared)
     with LatentWriter(tmp_path / "latents", index, tokenizer_sha256="abc", latent_shape=(4, 3)) as writer:
         for split in index.splits:
             for sample in index.samples(split):
@@ -287,12 +287,12 @@ def test_latents_have_logs_and_no_videos(
 
 
 def test_other_folders_are_left_alone(
-    whole: Path, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    prepared: Path, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine.txt").write_text("precious")
-    arguments = ["data", "export", str(whole), "--out", str(out)]
+    arguments = ["data", "export", str(prepared), "--out", str(out)]
     assert main(arguments) == 1 and "holds something else already" in capsys.readouterr().err
     assert contents(out) == {"mine.txt": b"precious"}
     (out / "mine.txt").unlink()

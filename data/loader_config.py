@@ -1,0 +1,47 @@
+"""What the loader is told."""
+
+from dataclasses import dataclass
+
+from reverie.data.decoders import Backend
+from reverie.data.errors import UserError
+from reverie.data.shard_files import PATIENCE
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderConfig:
+    """What a batch is made of."""
+
+    batch_size: int
+    """Rows in a batch over all ranks together."""
+    length: int
+    """Frames in a row."""
+    seed: int = 0
+    """With the batch number, decides everything."""
+    split: str = "train"
+    """Split of the shards to read."""
+    relevant_fraction: float = 0.0
+    """Share of the rows, the last of each batch, drawn from stretches in which their task is accomplished."""
+    relevant_before: int | None = None
+    """Frames before an accomplished task that are relevant to it; None: as many as `length`."""
+    num_workers: int = 0
+    """Worker processes; 0 reads in this one. The order is the same for any number."""
+    labelled_fraction: float = 1.0
+    """Share of the labelled episodes of each corpus whose actions and rewards are shown; the others count as plain video."""
+    labelled_group: str | None = None
+    """Group of the episodes whose actions and rewards are shown; the others count as plain video. None: all groups."""
+    task: str | None = None
+    """Name of the one task of all rows; None draws a task per episode."""
+    decoder: Backend = "auto"
+    """Library that decodes clips: decord, pyav, or auto (decord, and PyAV where that fails)."""
+    cache_bytes: int = 512_000_000
+    """Decoded clips kept in memory, shared out to workers and corpora; those of a corpus only if all of them fit."""
+    patience: float = PATIENCE
+    """Seconds after which a shard that does not answer is left out."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "length"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}: must be at least 1, got {getattr(self, name)}.")
+        for name in ("relevant_fraction", "labelled_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name}: must be in [0, 1], got {getattr(self, name)}.")
