@@ -2,8 +2,8 @@
 
     python benchmarks/rssm.py [--presets v3-12m v3-1m] [--repeats 5] [--threads 1] [--parts]
 
-64 x 64 frames, 17 discrete actions, horizon 15. Prints CPU-seconds (robust on a shared machine) and wall seconds: minimum, median,
-maximum over the repeats. --parts adds the forward passes of world model and imagination alone.
+64 x 64 frames, 17 discrete actions, horizon 15. Prints CPU-seconds (robust on a shared machine) and wall seconds: minimum,
+median, maximum over the repeats. --parts adds the passes of world model and imagination alone.
 """
 
 import argparse

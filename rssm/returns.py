@@ -41,7 +41,9 @@ class ReturnRange(nn.Module):
 
     @torch.no_grad()
     def update(self, returns: Tensor) -> None:
-        """Takes a batch of returns in."""
+        """Takes a batch of returns in, which may be empty."""
+        if returns.numel() == 0:
+            return
         # quantile takes at most 16 million values.
         edges = returns.new_tensor([0.05, 0.95])
         low, high = returns.flatten()[: 1 << 24].float().quantile(edges)

@@ -21,13 +21,14 @@ class StepProduct:
     def __init__(self, weight: Tensor):
         self.inputs: list[Tensor] = []
         self.gradients: list[Tensor] = []
+        weight = _as_autocast(weight)
         self.trains = torch.is_grad_enabled() and weight.requires_grad
         self.weight: Tensor = _Gather.apply(weight, self) if self.trains else weight
 
     def __call__(self, x: Tensor) -> Tensor:
         """(N, I) -> (N, O), or (N, G I) -> (N, G O)."""
         if self.trains:
-            out: Tensor = _Step.apply(x, self.weight, self)
+            out: Tensor = _Step.apply(_as_autocast(x), self.weight, self)
             return out
         return product(x, self.weight)
 
@@ -37,6 +38,12 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
     if weight.dim() == 2:
         return x @ weight
     return _merge(torch.bmm(_split(x, len(weight)), weight))
+
+
+def _as_autocast(x: Tensor) -> Tensor:
+    """In autocast's type: its own casts do not reach into derivatives written by hand."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
 def _split(x: Tensor, blocks: int) -> Tensor:
