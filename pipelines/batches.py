@@ -5,12 +5,16 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
+
+import torch
 
 from reverie.data.batch import Batch
 from reverie.data.corpora import Corpora, Share
 from reverie.data.errors import UserError
-from reverie.data.loader import Loader, LoaderConfig
+from reverie.data.loader import Loader, LoaderConfig, collate
+from reverie.data.reader import BrokenSample
+from reverie.data.rings import CorpusRings, Ring
 
 VALIDATION = "validation"
 
@@ -51,6 +55,23 @@ class Mixture:
     """Frames before a task's event that count as relevant to it; None for the length of a window."""
     task: str | None = None
     """The one task of all rows; None draws one per episode."""
+
+
+class BatchSource(Protocol):
+    """An endless, resumable stream of batches."""
+
+    def next(self, step: int) -> Batch:
+        """The batch of step number `step`; called once per step, in order."""
+
+    @property
+    def skipped(self) -> list[str]:
+        """One sentence for everything that could not be read so far."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, JSON-able."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from a saved position; before the first `next`."""
 
 
 class Batches:
@@ -152,6 +173,29 @@ def heldout_batches(corpora: Corpora, config: BatchesConfig, count: int, mixture
     except UserError as error:
         print(f"No held-out evaluation while training: {error}", file=sys.stderr)
         return []
+
+
+def heldout_episodes(corpora: Corpora, count: int, longest: int, mixture: Mixture) -> list[Batch]:
+    """The first `count` episodes of the validation splits that can be read, a batch of one row each.
+
+    Longer ones end after `longest` frames. None where there is no such split.
+    """
+    chosen = LoaderConfig(batch_size=1, length=1, split=VALIDATION, task=mixture.task)
+    batches: list[Batch] = []
+    for number, share in enumerate(corpora.shares):
+        if VALIDATION in share.index.splits:
+            ring = CorpusRings(corpora, number, chosen, cache_bytes=0).uniform()
+            batches += islice(_whole_episodes(ring, longest), count - len(batches))
+    return batches
+
+
+def _whole_episodes(ring: Ring, longest: int) -> Iterator[Batch]:
+    for piece in ring.stream.stretches:
+        try:
+            row = ring.rows.row([replace(piece, n=min(piece.n, longest))])
+        except BrokenSample:
+            continue  # told when training meets its like
+        yield collate([row], [f"{piece.episode}"], torch.zeros(1, dtype=torch.bool))
 
 
 def _holds_out(corpora: Corpora, share: Share, config: LoaderConfig) -> bool:
