@@ -1,0 +1,5 @@
+from reverie.pipelines.baseline_config import BaselineStage
+
+
+def train_online(config: BaselineStage) -> None:
+    raise NotImplementedError
