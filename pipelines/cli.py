@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 import yaml
 
@@ -154,13 +154,19 @@ def _parser(name: str, cls: type) -> Any:
 
 
 def _spelled_out(cls: type, arguments: Sequence[str]) -> list[str]:
-    """`arguments` with --path before a first or last lone word, if `cls` has a path, and =true behind switches."""
+    """`arguments` as jsonargparse wants them.
+
+    --path before a first or last lone word, if `cls` has a path; =true behind switches; + behind the names of lists.
+    """
     hints = get_type_hints(cls)
     switches = {f"--{name}" for name, kind in hints.items() if kind is bool}
+    lists = {f"--{name}" for name, kind in hints.items() if get_origin(kind) is list}
     full: list[str] = []
     for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         lone = argument in switches and following.lower() not in ("true", "false")
-        full.append(f"{argument}=true" if lone else argument)
+        full.append(
+            f"{argument}=true" if lone else argument + "+" * (argument in lists and following[:1] != "[")
+        )
     if "path" not in hints or not full:
         return full
     if not full[0].startswith("-"):
