@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from reverie.evaluation.charts import NAMES, TITLES
+from reverie.evaluation.charts import NAMES
 from reverie.evaluation.curves import Advantage, Curve, advantage, curves
 from reverie.evaluation.games import Gain, GameScore
 from reverie.evaluation.reconstruction import Reconstruction
@@ -118,11 +118,12 @@ class RolloutFigures:
 def world_models_table(found: Mapping[str, RolloutFigures]) -> Table:
     """One row per world model: means over the horizon, and its lead with intervals."""
     one = next(iter(found.values()))
-    metrics = [name for name in ("psnr", "ssim", "lpips") if name in one.averages()]
-    leads = {name: f"against {NAMES[name]}, dB" for name in one.advantage}
+    metrics = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS"}
+    metrics = {name: title for name, title in metrics.items() if name in one.averages()}
+    leads = {name: f"over {NAMES[name]}, dB" for name in one.advantage}
     count, horizon = len(one.selection.places), one.rollouts.horizon
     title = f"world models: {count} held-out windows, {horizon} frames after {one.rollouts.context}"
-    columns = ["model", *(TITLES[name] for name in metrics), *leads.values()]
+    columns = ["model", *metrics.values(), *leads.values()]
     table = Table(*columns, title=title, title_justify="left")
     for name, rollouts in found.items():
         means = [f"{rollouts.averages()[metric]:.{2 if metric == 'psnr' else 4}f}" for metric in metrics]

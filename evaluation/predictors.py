@@ -21,8 +21,9 @@ Generate = Callable[[Tensor, Actions, Actions, int], Tensor]
 
 @dataclass(frozen=True)
 class LatentPredictor:
-    """Dreamer 4: the tokenizer encodes the context, `generator` continues it, and the decoder, its cache warm from the context,
-    turns the latents into frames one by one.
+    """Dreamer 4: encodes the context, continues it by `generator`, and decodes frame by frame.
+
+    The decoder's cache is warm from the context.
     """
 
     tokenizer: Tokenizer
