@@ -83,7 +83,7 @@ class BaselineStage:
     fabric: FabricConfig = field(default_factory=FabricConfig)
     """Devices, processes, precision."""
     online: bool = False
-    """Play --env and learn from that instead of --data."""
+    """Play the game `env` and learn from that, not from `data`."""
     env: str | None = None
     """Online: the game, as in `record`."""
     max_steps: int | None = None

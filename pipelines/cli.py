@@ -185,10 +185,10 @@ def _preset_defaults(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     preset = _setting("preset", arguments)
     if preset is None and name == "baseline":
         preset = DEFAULT_BASELINES.get(_setting("version", arguments))
-    if preset is None:
+    if preset is None or not presets:
         return {}
     if preset not in presets:
-        raise UserError(f"--preset {preset}: is not known, choose one of {', '.join(presets) or 'none'}")
+        raise UserError(f"--preset {preset}: is not known, choose one of {', '.join(presets)}")
     return flatten(to_plain(presets[preset]))
 
 
