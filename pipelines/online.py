@@ -181,15 +181,18 @@ class _Acting:
 
 def _make_game(config: BaselineStage) -> GameEnv:
     assert config.env is not None
+    return make_env(config.env, seed=config.training.seed, **_options(config))
+
+
+def _options(config: BaselineStage) -> dict[str, Any]:
     limit = {} if config.max_steps is None else {"max_steps": config.max_steps}
-    return make_env(config.env, seed=config.training.seed, **limit, **config.options)
+    return limit | config.options
 
 
 def _open_evaluation(config: BaselineStage, objective: nn.Module, _: Run) -> Evaluate:
     """Plays with the most likely actions in worlds that no episode is recorded in."""
     assert isinstance(objective, DreamerObjective) and config.env is not None
-    limit = {} if config.max_steps is None else {"max_steps": config.max_steps}
-    make = partial(VectorGame, config.env, **limit, **config.options)
+    make = partial(VectorGame, config.env, **_options(config))
 
     def evaluate() -> Mapping[str, float]:
         count = config.collect.episodes
