@@ -121,8 +121,9 @@ class WorldModel(nn.Module):
         return self.continue_head(feature).sigmoid()
 
     def recorded_reward(self, batch: Batch) -> Tensor:
-        """(B, T) the data's rewards in the units that the reward head learns."""
-        return batch.reward.tanh() if self.config.reward_transform == "tanh" else batch.reward
+        """(B, T) the data's rewards in the units that the reward head learns; 0 where unknown."""
+        reward = torch.where(batch.reward_mask, batch.reward, 0.0)
+        return reward.tanh() if self.config.reward_transform == "tanh" else reward
 
     def infer(self, batch: Batch) -> tuple[State, Tensor]:
         """Posterior states (B, T, ...) along a batch, and where they can be relied on, (B, T) bool: not in burn-in."""
