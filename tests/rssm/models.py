@@ -39,6 +39,7 @@ def known_batch(b: int = 3, t: int = 8, size: int = 16, seed: int = 0) -> Batch:
     """One piece of one labelled episode a row."""
     batch = frame_batch(b, t, size, size, seed=seed)
     batch.segment.zero_()
+    batch.is_last, batch.is_terminal = batch.is_last.clone(), batch.is_terminal.clone()
     batch.is_first[:, 0] = True
     batch.action_mask = ~batch.is_first
     batch.reward_mask = torch.ones_like(batch.is_first)
