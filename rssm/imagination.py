@@ -27,11 +27,11 @@ class Rollout:
 
 def imagine(core: Core, act: Callable[[Tensor], Tensor], start: State, horizon: int) -> Rollout:
     """`horizon` steps from states (N, ...): actions from `act` (features (N, F), detached, to (N, A)), z from the prior."""
-    products = core.products()
+    linears = core.linears()
     states, features, actions = [start], [core.feature(start)], []
     for _ in range(horizon):
         actions.append(act(features[-1].detach()))
-        states.append(core.step(products, states[-1], actions[-1]))
+        states.append(core.step(linears, states[-1], actions[-1]))
         features.append(core.feature(states[-1]))
     return Rollout(stack(states), torch.stack(features, dim=1), torch.stack(actions, dim=1))
 

@@ -44,11 +44,11 @@ class LaProp(Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update of every parameter that has a gradient."""
         for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
+            parameters: list[Tensor] = [p for p in group["params"] if p.grad is not None]
             if parameters:
                 self._update(parameters, group)
 
-    def _update(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
+    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         states = [self.state[p] for p in parameters]
         for parameter, state in zip(parameters, states, strict=True):
             if not state:
@@ -73,7 +73,7 @@ class LaProp(Optimizer):
         )
 
 
-def clip_adaptively(parameters: list[nn.Parameter], gradients: list[Tensor], clip: float) -> list[Tensor]:
+def clip_adaptively(parameters: list[Tensor], gradients: list[Tensor], clip: float) -> list[Tensor]:
     """New gradients with norms of at most `clip` times those of their tensors, which count as at least 1e-3 (AGC)."""
     norms = torch._foreach_norm(gradients)
     limits = torch._foreach_norm(parameters)

@@ -258,8 +258,8 @@ def test_reinforce_makes_rewarded_actions_likely(generation):
             start = states.flatten().map(lambda x: x[:1].detach())
             up, down = torch.zeros(2, 1, 10)
             up[0, 0] = 1
-            products = world.core.products()
-            self.direction = (step(products, start, up).deter - step(products, start, down).deter).detach()
+            linears = world.core.linears()
+            self.direction = (step(linears, start, up).deter - step(linears, start, down).deter).detach()
 
         def forward(self, feature: torch.Tensor) -> torch.Tensor:
             deter = feature[..., :32] if generation == "v3" else feature[..., -32:]

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from reverie.rssm.frames import Padded, Resized
-from reverie.rssm.images import PoolingEncoder, UpsamplingDecoder, interleave, upsampling_conv
+from reverie.rssm.images import PoolingEncoder, UpsamplingConv, UpsamplingDecoder, interleave
 from reverie.rssm.norm import EPSILON, NormSiLU
-from reverie.rssm.scan import StepProduct
+from reverie.rssm.scan import StepLinear, merge_blocks, split_blocks
 from reverie.rssm.state import State
 
 
@@ -25,39 +25,49 @@ def test_norm_and_silu_equal_the_plain_form():
 
 
 @pytest.mark.parametrize("blocks", [1, 2])
-def test_step_products_gather_the_gradient_of_all_steps(blocks):
+def test_step_layers_gather_the_gradients_of_all_steps(blocks):
     torch.manual_seed(0)
-    shape = (6, 6) if blocks == 1 else (2, 3, 3)
-    weight = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(*((6, 6) if blocks == 1 else (2, 3, 3)), dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(6, dtype=torch.float64, requires_grad=True)
     dense = weight if blocks == 1 else torch.block_diag(*weight)
     start = torch.randn(4, 6, dtype=torch.float64)
 
     def total(step):
         x, seen = start, []
         for _ in range(5):
-            x = torch.tanh(step(x) + 1)
+            x = torch.tanh(step(x))
             seen.append(x)
         return torch.stack(seen[:-1]).square().sum()  # nothing comes back to the last step
 
     for _ in range(2):
-        (got,) = torch.autograd.grad(total(StepProduct(weight)), weight)
-        (expected,) = torch.autograd.grad(total(lambda x: x @ dense), weight)
+        layer = StepLinear(weight, bias if blocks == 1 else bias.unflatten(0, (2, 1, 3)))
+        step = layer if blocks == 1 else lambda x, layer=layer: merge_blocks(layer(split_blocks(x, 2)))
+        got = torch.autograd.grad(total(step), (weight, bias))
+        expected = torch.autograd.grad(total(lambda x: x @ dense + bias), (weight, bias))
         torch.testing.assert_close(got, expected)
 
 
-def test_step_products_of_frozen_weights_pass_gradients_on():
+def test_step_layers_of_frozen_weights_pass_gradients_on():
     weight = torch.randn(3, 3)
     x = torch.randn(2, 3, requires_grad=True)
-    StepProduct(weight)(x).sum().backward()
+    StepLinear(weight)(x).sum().backward()
     torch.testing.assert_close(x.grad, weight.sum(1).expand(2, -1))
 
 
 def test_the_upsampling_convolution_equals_doubling_and_convolving():
     torch.manual_seed(0)
-    x, weight, bias = torch.randn(2, 5, 3, 4), torch.randn(6, 4, 5, 5), torch.randn(6)
+    x, conv = torch.randn(2, 5, 3, 4, requires_grad=True), UpsamplingConv(4, 6, 5, padding=2)
     doubled = F.interpolate(x.permute(0, 3, 1, 2), scale_factor=2, mode="nearest")
-    expected = F.conv2d(doubled, weight, bias, padding=2).permute(0, 2, 3, 1)
-    torch.testing.assert_close(interleave(upsampling_conv(x, weight, bias)), expected, atol=1e-4, rtol=1e-4)
+    expected = F.conv2d(doubled, conv.weight, conv.bias, padding=2).permute(0, 2, 3, 1)
+    got, grad = interleave(conv(x)), torch.randn(2, 10, 6, 6)
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+    inputs = (x, conv.weight, conv.bias)
+    torch.testing.assert_close(
+        torch.autograd.grad(got, inputs, grad),
+        torch.autograd.grad(expected, inputs, grad),
+        atol=1e-4,
+        rtol=1e-4,
+    )
 
 
 def test_blocks_of_h_make_channel_groups():
