@@ -34,7 +34,7 @@ def predictions(model: Dreamer, batch, seed: int) -> dict[str, np.ndarray]:
     torch.manual_seed(seed)
     with torch.no_grad():
         roll = imagine(world.core, behaviour.act, states.flatten(), behaviour.config.horizon)
-        policy = behaviour.policy(roll.features[:, :-1])
+        policy = behaviour.policy(roll.features[:-1])
         found = {
             "r": world.reward(roll.features),
             "c": world.continues(roll.features),
@@ -44,7 +44,7 @@ def predictions(model: Dreamer, batch, seed: int) -> dict[str, np.ndarray]:
         }
         if behaviour.slow is not None:
             found["slow"] = behaviour.slow.value(roll.features)
-    return {name: x.double().numpy() for name, x in found.items()}
+    return {name: x.T.double().numpy() for name, x in found.items()}
 
 
 def losses(model: Dreamer, batch, seed: int) -> tuple[float, float]:
@@ -115,7 +115,7 @@ def test_v3_losses_by_hand():
     torch.manual_seed(5)
     with torch.no_grad():
         roll = imagine(model.world_model.core, model.behaviour.act, states.flatten(), horizon)
-        logits = model.behaviour.critic(roll.features)
+        logits = model.behaviour.critic(roll.features.transpose(0, 1))
     for n in range(24):
         r, c, v, slow = (p[name][n] for name in ("r", "c", "v", "slow"))
         returns, following = {}, v[horizon]
@@ -219,7 +219,7 @@ def test_only_dynamics_gradients_come_through_the_world_model(generation):
         assert rollout.features.requires_grad == (gradient == "dynamics")
         assert not any(p.grad is not None for p in model.parameters())
         if gradient == "dynamics":
-            rollout.features[:, -1].sum().backward()
+            rollout.features[-1].sum().backward()
             assert {name.split(".")[1] for name in with_gradient(model)} == {"actor"}
 
 
