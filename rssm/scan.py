@@ -28,6 +28,8 @@ class StepLinear:
         self.inputs: list[Tensor] = []
         self.gradients: list[Tensor] = []
         self.trains = torch.is_grad_enabled() and weight.requires_grad
+        self.weight: Tensor
+        self.bias: Tensor
         self.weight, self.bias = _Gather.apply(weight, bias, self) if self.trains else (weight, bias)
 
     def __call__(self, x: Tensor) -> Tensor:
