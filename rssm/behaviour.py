@@ -73,17 +73,18 @@ class Behaviour(nn.Module):
             self.slow.follow(self.critic)
         rollout = self._imagine(world_model, states.detach().flatten())
         counts = self._counting(world_model, valid, batch)
+        critic_out = self.critic(rollout.features.detach())
         with frozen(world_model, self.critic) if self._through_dynamics else torch.no_grad():
-            imagined = self._predict(world_model, rollout, batch)
+            imagined = self._predict(world_model, rollout, critic_out.detach(), batch)
             targets = TARGETS[self.generation](imagined, self.config.trace_decay)
         if self.training and self.range is not None:
-            self.range.update(targets.returns[counts])
+            self.range.update(targets.returns[:, counts])
         actor_loss, metrics = self._actor_loss(rollout, targets, counts)
-        critic_loss = self._critic_loss(rollout, targets, counts)
+        critic_loss = self._critic_loss(rollout, critic_out, targets, counts)
         loss = actor_loss + critic_loss
         metrics |= {"loss/actor": actor_loss.detach(), "loss/critic": critic_loss.detach()}
         if self.config.replay_value_scale:
-            boot = targets.returns[:, 0].detach().unflatten(0, valid.shape)
+            boot = targets.returns[0].detach().unflatten(0, valid.shape)
             replay_loss = self._replay_value_loss(world_model, states, boot, valid, batch)
             loss = loss + self.config.replay_value_scale * replay_loss
             metrics["loss/replay_value"] = replay_loss.detach()
@@ -114,7 +115,9 @@ class Behaviour(nn.Module):
             valid = valid & ~batch.is_terminal
         return valid.flatten()
 
-    def _predict(self, world_model: WorldModel, rollout: Rollout, batch: Batch) -> Imagined:
+    def _predict(
+        self, world_model: WorldModel, rollout: Rollout, critic_out: Tensor, batch: Batch
+    ) -> Imagined:
         features = rollout.features
         reward = world_model.reward(features)
         if self.config.penalty != "none":
@@ -123,31 +126,35 @@ class Behaviour(nn.Module):
         continues = world_model.continues(features)
         if self.generation == "v2" and world_model.continue_head is not None:
             true = (~batch.is_terminal.flatten()).float() * world_model.config.discount
-            continues = torch.cat([true[:, None], continues[:, 1:]], dim=1)
-        slow = self.slow is not None and self.config.slow_critic == "copy"
-        value = self.slow.value(features) if slow and self.slow is not None else self.value(features)
-        return Imagined(reward, continues, value)
+            continues = torch.cat([true[None], continues[1:]])
+        return Imagined(reward, continues, self._bootstrap_values(features, critic_out))
+
+    def _bootstrap_values(self, features: Tensor, critic_out: Tensor) -> Tensor:
+        """Values (H+1, N) that returns are made of, by V2's slow critic or the critic, with gradient to the features if any."""
+        if self.slow is not None and self.config.slow_critic == "copy":
+            return self.slow.value(features)
+        return self.value(features) if features.requires_grad else self.critic.mean(critic_out)
 
     def _actor_loss(
         self, rollout: Rollout, targets: Targets, counts: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        steps = targets.gains.shape[1]
-        policy = self.policy(rollout.features[:, :steps].detach())
+        steps = len(targets.gains)
+        policy = self.policy(rollout.features[:steps].detach())
         scale = 1.0 if self.range is None else self.range.scale()
-        objective = self._objective(policy, rollout.actions[:, :steps], targets, scale)
+        objective = self._objective(policy, rollout.actions[:steps], targets, scale)
         metrics = {
-            "return": masked_mean(targets.returns[:, 0], counts).detach(),
-            "value": masked_mean(targets.baseline[:, 0], counts).detach(),
+            "return": masked_mean(targets.returns[0], counts).detach(),
+            "value": masked_mean(targets.baseline[0], counts).detach(),
         }
         if self.config.entropy_scale:
             entropy = policy.entropy()
             objective = objective + self.config.entropy_scale * entropy
-            metrics["entropy"] = masked_mean(entropy, counts[:, None].expand_as(entropy)).detach()
+            metrics["entropy"] = masked_mean(entropy, counts.expand_as(entropy)).detach()
         per_step = -targets.actor_weight * objective
-        return masked_mean(per_step, counts[:, None].expand_as(per_step)), metrics
+        return masked_mean(per_step, counts.expand_as(per_step)), metrics
 
     def _objective(self, policy: Policy, actions: Tensor, targets: Targets, scale: Tensor | float) -> Tensor:
-        """What the actor maximises at each step, (N, M), without the entropy."""
+        """What the actor maximises at each step, (M, N), without the entropy."""
         kind, rho = self.config.actor_gradient, self.config.dynamics_share
         if kind == "dynamics":
             return targets.gains / scale
@@ -157,15 +164,13 @@ class Behaviour(nn.Module):
         # As released: in the mixture the gradient also flows through the action inside ln pi.
         return rho * targets.gains / scale + (1 - rho) * policy.log_prob(actions) * advantage
 
-    def _critic_loss(self, rollout: Rollout, targets: Targets, counts: Tensor) -> Tensor:
-        length = targets.returns.shape[1]
-        feature = rollout.features[:, targets.first : targets.first + length].detach()
-        per_step = targets.critic_weight * self._regression(feature, targets.returns.detach())
-        return masked_mean(per_step, counts[:, None].expand_as(per_step))
+    def _critic_loss(self, rollout: Rollout, critic_out: Tensor, targets: Targets, counts: Tensor) -> Tensor:
+        learned = slice(targets.first, targets.first + len(targets.returns))
+        loss = self._regression(rollout.features[learned], critic_out[learned], targets.returns.detach())
+        return masked_mean(targets.critic_weight * loss, counts.expand_as(loss))
 
-    def _regression(self, feature: Tensor, returns: Tensor) -> Tensor:
-        """The critic's loss (...) at features (..., F), with V3's pull towards the slow critic."""
-        out = self.critic(feature)
+    def _regression(self, feature: Tensor, out: Tensor, returns: Tensor) -> Tensor:
+        """The critic's loss (...) at features (..., F) with its outputs there, and V3's pull towards the slow critic."""
         loss = self.critic.loss(out, returns)
         if self.config.slow_critic == "ema" and self.slow is not None:
             with torch.no_grad():
@@ -180,5 +185,6 @@ class Behaviour(nn.Module):
         discount = world_model.config.discount
         reward = world_model.recorded_reward(batch)
         returns, known = recorded_returns(batch, reward, boot, discount, self.config.trace_decay)
-        loss = self._regression(world_model.feature(states)[:, :-1], returns)
+        feature = world_model.feature(states)
+        loss = self._regression(feature[:, :-1], self.critic(feature)[:, :-1], returns)
         return masked_mean(loss, known & valid[:, :-1])

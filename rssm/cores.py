@@ -15,14 +15,14 @@ from reverie.rssm.config import NUM_BLOCKS, WorldModelConfig
 from reverie.rssm.latents import CategoricalLatent, GaussianLatent, Latent
 from reverie.rssm.layers import BlockLinear, dense, elu_mlp, linear, norm_mlp
 from reverie.rssm.norm import NormSiLU
-from reverie.rssm.scan import StepProduct
+from reverie.rssm.scan import StepLinear, merge_blocks, split_blocks
 from reverie.rssm.state import State, stack
 
 UNIMIX = 0.01
 """Share of the uniform distribution in V3's latents."""
 
-Products = dict[str, StepProduct]
-"""The matrices that one pass over time multiplies by, by name."""
+Linears = dict[str, StepLinear]
+"""The layers of one pass over time, by name."""
 
 
 class Core(nn.Module):
@@ -61,21 +61,21 @@ class Core(nn.Module):
         Returns:
           States (B, T, ...) and the posterior's parameters (B, T, P).
         """
-        products = self.products()
+        linears = self.linears()
         codes = (actions * keep[..., None]).flatten(0, 1)
-        action_in = self.action_part(products, codes).unflatten(0, keep.shape)
+        action_in = self.action_part(linears, codes).unflatten(0, keep.shape)
         embed_in = self.embed_part(embed)
         states, parameters = [], []
         for t in range(embed.shape[1]):
-            deter = self.recur(products, state.keep(keep[:, t]), action_in[:, t])
-            parameters.append(self.posterior(products, deter, embed_in[:, t]))
+            deter = self.recur(linears, state.keep(keep[:, t]), action_in[:, t])
+            parameters.append(self.posterior(linears, deter, embed_in[:, t]))
             state = State(deter, self.latent.sample(parameters[-1]))
             states.append(state)
         return stack(states), torch.stack(parameters, dim=1)
 
-    def step(self, products: Products, state: State, action: Tensor) -> State:
+    def step(self, linears: Linears, state: State, action: Tensor) -> State:
         """One imagined step: states (N, ...), actions (N, A) -> the next states, z from the prior."""
-        deter = self.recur(products, state, self.action_part(products, action))
+        deter = self.recur(linears, state, self.action_part(linears, action))
         member = 0 if len(self.priors) == 1 else int(torch.randint(len(self.priors), ()))
         return State(deter, self.latent.sample(self.priors[member](deter)))
 
@@ -95,11 +95,11 @@ class Core(nn.Module):
         """What heads see: h and z, (..., D + S)."""
 
     @abstractmethod
-    def products(self) -> Products:
-        """The matrices of one pass over time; make them anew for every pass."""
+    def linears(self) -> Linears:
+        """The layers that run at every step; make them anew for every pass over time."""
 
     @abstractmethod
-    def action_part(self, products: Products, action: Tensor) -> Tensor:
+    def action_part(self, linears: Linears, action: Tensor) -> Tensor:
         """What the action (N, A) adds to the first layer."""
 
     @abstractmethod
@@ -107,11 +107,11 @@ class Core(nn.Module):
         """What the frame (..., E) adds to the posterior's first layer."""
 
     @abstractmethod
-    def recur(self, products: Products, state: State, action_in: Tensor) -> Tensor:
+    def recur(self, linears: Linears, state: State, action_in: Tensor) -> Tensor:
         """The next h (N, D)."""
 
     @abstractmethod
-    def posterior(self, products: Products, deter: Tensor, embed_in: Tensor) -> Tensor:
+    def posterior(self, linears: Linears, deter: Tensor, embed_in: Tensor) -> Tensor:
         """Parameters (N, P) of z given h and the frame."""
 
 
@@ -132,15 +132,15 @@ class GaussianCore(Core):
         """[z, h]."""
         return torch.cat([state.stoch, state.deter], dim=-1)
 
-    def products(self) -> Products:
+    def linears(self) -> Linears:
         """See `Core`."""
         return {
-            "stoch": StepProduct(self.inputs.weight[:, : self.latent.size].T),
-            "deter": StepProduct(self.posterior_in.weight[:, : self.deter].T),
-            "out": StepProduct(self.posterior_out.weight.T),
+            "stoch": StepLinear(self.inputs.weight[:, : self.latent.size].T),
+            "deter": StepLinear(self.posterior_in.weight[:, : self.deter].T),
+            "out": StepLinear(self.posterior_out.weight.T, self.posterior_out.bias),
         }
 
-    def action_part(self, products: Products, action: Tensor) -> Tensor:
+    def action_part(self, linears: Linears, action: Tensor) -> Tensor:
         """See `Core`."""
         return F.linear(action, self.inputs.weight[:, self.latent.size :], self.inputs.bias)
 
@@ -148,12 +148,12 @@ class GaussianCore(Core):
         """See `Core`."""
         return F.linear(embed, self.posterior_in.weight[:, self.deter :], self.posterior_in.bias)
 
-    def recur(self, products: Products, state: State, action_in: Tensor) -> Tensor:
+    def recur(self, linears: Linears, state: State, action_in: Tensor) -> Tensor:
         """h' = GRU(ELU(W [z, a]), h)."""
-        x = F.elu(products["stoch"](state.stoch) + action_in)
+        x = F.elu(linears["stoch"](state.stoch) + action_in)
         return self.cell(x, state.deter)
 
-    def posterior(self, products: Products, deter: Tensor, embed_in: Tensor) -> Tensor:
+    def posterior(self, linears: Linears, deter: Tensor, embed_in: Tensor) -> Tensor:
         """See `Core`."""
         return self.posterior_out(
             F.elu(F.linear(deter, self.posterior_in.weight[:, : self.deter]) + embed_in)
@@ -178,16 +178,16 @@ class LayerNormCore(Core):
         """[z, h]."""
         return torch.cat([state.stoch, state.deter], dim=-1)
 
-    def products(self) -> Products:
+    def linears(self) -> Linears:
         """See `Core`."""
         return {
-            "stoch": StepProduct(self.inputs.weight[:, : self.latent.size].T),
-            "deter": StepProduct(self.posterior_in.weight[:, : self.deter].T),
-            "out": StepProduct(self.posterior_out.weight.T),
-            "gates": StepProduct(self.gates.weight.T),
+            "stoch": StepLinear(self.inputs.weight[:, : self.latent.size].T),
+            "deter": StepLinear(self.posterior_in.weight[:, : self.deter].T),
+            "out": StepLinear(self.posterior_out.weight.T, self.posterior_out.bias),
+            "gates": StepLinear(self.gates.weight.T, self.gates.bias),
         }
 
-    def action_part(self, products: Products, action: Tensor) -> Tensor:
+    def action_part(self, linears: Linears, action: Tensor) -> Tensor:
         """See `Core`."""
         return F.linear(action, self.inputs.weight[:, self.latent.size :], self.inputs.bias)
 
@@ -195,14 +195,13 @@ class LayerNormCore(Core):
         """See `Core`."""
         return F.linear(embed, self.posterior_in.weight[:, self.deter :], self.posterior_in.bias)
 
-    def recur(self, products: Products, state: State, action_in: Tensor) -> Tensor:
+    def recur(self, linears: Linears, state: State, action_in: Tensor) -> Tensor:
         """h' = LayerNormGRU(ELU(W [z, a]), h)."""
-        x = F.elu(products["stoch"](state.stoch) + action_in)
-        gates = products["gates"](torch.cat([x, state.deter], dim=-1)) + self.gates.bias
-        gates = self.gates_norm(gates)
-        return gru_update(*gates.chunk(3, dim=-1), state.deter)
+        x = F.elu(linears["stoch"](state.stoch) + action_in)
+        gates = self.gates_norm(linears["gates"](torch.cat([x, state.deter], dim=-1)))
+        return gru_update(gates, state.deter)
 
-    def posterior(self, products: Products, deter: Tensor, embed_in: Tensor) -> Tensor:
+    def posterior(self, linears: Linears, deter: Tensor, embed_in: Tensor) -> Tensor:
         """See `Core`."""
         return self.posterior_out(
             F.elu(F.linear(deter, self.posterior_in.weight[:, : self.deter]) + embed_in)
@@ -231,50 +230,50 @@ class BlockCore(Core):
         """[h, z]."""
         return torch.cat([state.deter, state.stoch], dim=-1)
 
-    def products(self) -> Products:
+    def linears(self) -> Linears:
         """See `Core`. `mix` is taken apart: each block's own rows, and those that all blocks' inputs share, as one matrix."""
         own, hidden = self.deter // NUM_BLOCKS, self.posterior_in.out_features
         shared = self.mix.weight[:, own:].transpose(0, 1).flatten(1)  # (3 hidden, D)
         return {
-            "deter_in": StepProduct(self.deter_in.weight.T),
-            "stoch_in": StepProduct(self.stoch_in.weight.T),
-            "own": StepProduct(self.mix.weight[:, :own]),
-            "shared": StepProduct(shared[: 2 * hidden]),
-            "action": StepProduct(shared[2 * hidden :]),
-            "gates": StepProduct(self.gates.weight),
-            "deter": StepProduct(self.posterior_in.weight[:, : self.deter].T),
-            "out": StepProduct(self.posterior_out.weight.T),
+            "deter_in": StepLinear(self.deter_in.weight.T, self.deter_in.bias),
+            "stoch_in": StepLinear(self.stoch_in.weight.T, self.stoch_in.bias),
+            "own": StepLinear(self.mix.weight[:, :own]),
+            "shared": StepLinear(shared[: 2 * hidden]),
+            "action": StepLinear(shared[2 * hidden :], self.mix.bias),
+            "gates": StepLinear(self.gates.weight, self.gates.bias.unflatten(0, (NUM_BLOCKS, 1, -1))),
+            "deter": StepLinear(self.posterior_in.weight[:, : self.deter].T),
+            "out": StepLinear(self.posterior_out.weight.T, self.posterior_out.bias),
         }
 
-    def action_part(self, products: Products, action: Tensor) -> Tensor:
+    def action_part(self, linears: Linears, action: Tensor) -> Tensor:
         """Clipped to [-1, 1] by its magnitude, through its input layer and its rows of `mix`."""
         action = action / action.detach().abs().clamp_min(1)
-        return products["action"](self.action_norm(self.action_in(action))) + self.mix.bias
+        return linears["action"](self.action_norm(self.action_in(action)))
 
     def embed_part(self, embed: Tensor) -> Tensor:
         """See `Core`."""
         return F.linear(embed, self.posterior_in.weight[:, self.deter :], self.posterior_in.bias)
 
-    def recur(self, products: Products, state: State, action_in: Tensor) -> Tensor:
+    def recur(self, linears: Linears, state: State, action_in: Tensor) -> Tensor:
         """Every block of h' sees its own block of h and all of the input layers' outputs."""
-        from_deter = self.deter_norm(products["deter_in"](state.deter) + self.deter_in.bias)
-        from_stoch = self.stoch_norm(products["stoch_in"](state.stoch) + self.stoch_in.bias)
-        shared = products["shared"](torch.cat([from_deter, from_stoch], dim=-1))
-        x = self.mix_norm(products["own"](state.deter) + shared + action_in)
-        gates = (products["gates"](x) + self.gates.bias).unflatten(-1, (NUM_BLOCKS, 3, -1))
-        blocks = state.deter.unflatten(-1, (NUM_BLOCKS, -1))  # gates belong to blocks: (N, G, 3, D / G)
-        return gru_update(*gates.unbind(2), blocks).flatten(1)
+        blocks = split_blocks(state.deter, NUM_BLOCKS)
+        from_deter = self.deter_norm(linears["deter_in"](state.deter))
+        from_stoch = self.stoch_norm(linears["stoch_in"](state.stoch))
+        shared = linears["shared"](torch.cat([from_deter, from_stoch], dim=-1))
+        x = self.mix_norm(merge_blocks(linears["own"](blocks)) + shared + action_in)
+        gates = linears["gates"](split_blocks(x, NUM_BLOCKS))
+        return merge_blocks(gru_update(gates, blocks))
 
-    def posterior(self, products: Products, deter: Tensor, embed_in: Tensor) -> Tensor:
+    def posterior(self, linears: Linears, deter: Tensor, embed_in: Tensor) -> Tensor:
         """See `Core`."""
         return (
-            products["out"](self.posterior_norm(products["deter"](deter) + embed_in))
-            + self.posterior_out.bias
+            linears["out"](self.posterior_norm(linears["deter"](deter) + embed_in)) + self.posterior_out.bias
         )
 
 
-def gru_update(reset: Tensor, candidate: Tensor, update: Tensor, deter: Tensor) -> Tensor:
-    """h' = u tanh(r c) + (1 - u) h with u = sigmoid(update - 1): V2 and V3."""
+def gru_update(gates: Tensor, deter: Tensor) -> Tensor:
+    """h' = u tanh(r c) + (1 - u) h of gates (..., 3 D), where u = sigmoid(update - 1): V2, and each block of V3."""
+    reset, candidate, update = gates.float().chunk(3, dim=-1)
     candidate = torch.tanh(reset.sigmoid() * candidate)
     return torch.lerp(deter, candidate, torch.sigmoid(update - 1))
 

@@ -59,7 +59,9 @@ class PoolingEncoder(nn.Module):
     def __init__(self, channels: int, depth: int, size: tuple[int, int]):
         super().__init__()
         widths = [channels, *[depth * k for k in _STAGES]]
-        self.convs = nn.ModuleList(_conv5(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.convs = nn.ModuleList(
+            _conv5(nn.Conv2d, a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
         self.norms = nn.ModuleList(NormSiLU(b) for b in widths[1:])
         self.size = widths[-1] * (size[0] // 16) * (size[1] // 16)
 
@@ -67,7 +69,7 @@ class PoolingEncoder(nn.Module):
         """(N, C, H, W) in [0, 1] -> (N, 4 depth H W / 256)."""
         x = images - 0.5
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = F.max_pool2d(F.conv2d(x, conv.weight, conv.bias, padding=2), 2)
+            x = F.max_pool2d(conv(x), 2)
             x = norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # channels last in memory all along
         return x.permute(0, 2, 3, 1).flatten(1)
 
@@ -84,7 +86,9 @@ class UpsamplingDecoder(nn.Module):
         self.stoch_in = nn.Sequential(linear(stoch, 2 * units), NormSiLU(2 * units), linear(2 * units, cells))
         self.norm_in = NormSiLU(width)
         widths = [width, *[depth * k for k in reversed(_STAGES[:-1])], channels]
-        self.convs = nn.ModuleList(_conv5(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.convs = nn.ModuleList(
+            _conv5(UpsamplingConv, a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
         self.norms = nn.ModuleList(NormSiLU(b) for b in widths[1:-1])
 
     def forward(self, feature: Tensor, state: State) -> Tensor:
@@ -93,28 +97,24 @@ class UpsamplingDecoder(nn.Module):
         x = rearrange(self.deter_in(state.deter), "n (g h w c) -> n h w (g c)", g=NUM_BLOCKS, **shape)
         x = self.norm_in(x + rearrange(self.stoch_in(state.stoch), "n (h w c) -> n h w c", **shape))
         for conv, norm in zip(self.convs[:-1], self.norms, strict=True):
-            x = interleave(norm(upsampling_conv(x, conv.weight, conv.bias)))
-        last = self.convs[-1]
-        x = interleave(upsampling_conv(x, last.weight, last.bias))
-        return x.permute(0, 3, 1, 2).sigmoid()
+            x = interleave(norm(conv(x)))
+        return interleave(self.convs[-1](x)).permute(0, 3, 1, 2).sigmoid()
 
 
-def upsampling_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A padded 5 x 5 convolution of the nearest-neighbour doubling of x, at 36 % of its cost.
+class UpsamplingConv(nn.Conv2d):
+    """The 5 x 5 convolution, padded, of the nearest-neighbour doubling of its input, at 36 % of its cost.
 
     Each output sees 3 x 3 different inputs, so each of its four positions in a cell has a 3 x 3 kernel of sums of weights.
-
-    Args:
-      x: (N, H, W, I).
-      weight, bias: (O, I, 5, 5) and (O,).
-
-    Returns:
-      (N, H, W, 2, 2, O): output row and column within each cell before the channel.
     """
-    merge = x.new_tensor(_MERGE)
-    kernels = torch.einsum("pad,qbe,oide->pqoiab", merge, merge, weight).flatten(0, 2)
-    out = F.conv2d(x.permute(0, 3, 1, 2), kernels, bias.repeat(4), padding=1)
-    return rearrange(out, "n (p q o) h w -> n h w p q o", p=2, q=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, H, W, I) -> (N, H, W, 2, 2, O): output row and column within each cell before the channel."""
+        assert self.bias is not None
+        merge = x.new_tensor(_MERGE)
+        kernels = torch.einsum("pad,qbe,oide->pqoiab", merge, merge, self.weight).flatten(0, 2)
+        out = F.conv2d(x.permute(0, 3, 1, 2), kernels, self.bias.repeat(4), padding=1)
+        # The channel comes last before it is split: the gradient then has the layout that convolutions work in.
+        return out.permute(0, 2, 3, 1).unflatten(-1, (2, 2, self.out_channels))
 
 
 _MERGE = (
@@ -129,8 +129,8 @@ def interleave(x: Tensor) -> Tensor:
     return rearrange(x, "n h w p q c -> n (h p) (w q) c")
 
 
-def _conv5(inputs: int, outputs: int) -> nn.Conv2d:
-    conv = nn.Conv2d(inputs, outputs, 5, padding=2)
+def _conv5(kind: type[nn.Conv2d], inputs: int, outputs: int) -> nn.Conv2d:
+    conv = kind(inputs, outputs, 5, padding=2)
     truncated_normal_(conv.weight, inputs * 25)
     assert conv.bias is not None
     nn.init.zeros_(conv.bias)

@@ -15,9 +15,9 @@ from reverie.rssm.state import State, stack
 
 @dataclass(frozen=True)
 class Rollout:
-    """Imagined trajectories.
+    """Imagined trajectories, time first, so that the first steps of all are one piece of memory.
 
-    states (N, H+1, ...), state 0 is the start. features (N, H+1, F) of them. actions (N, H, A), taken in states 0..H-1.
+    states (H+1, N, ...), state 0 is the start. features (H+1, N, F) of them. actions (H, N, A), taken in states 0..H-1.
     """
 
     states: State
@@ -27,13 +27,13 @@ class Rollout:
 
 def imagine(core: Core, act: Callable[[Tensor], Tensor], start: State, horizon: int) -> Rollout:
     """`horizon` steps from states (N, ...): actions from `act` (features (N, F), detached, to (N, A)), z from the prior."""
-    products = core.products()
+    linears = core.linears()
     states, features, actions = [start], [core.feature(start)], []
     for _ in range(horizon):
         actions.append(act(features[-1].detach()))
-        states.append(core.step(products, states[-1], actions[-1]))
+        states.append(core.step(linears, states[-1], actions[-1]))
         features.append(core.feature(states[-1]))
-    return Rollout(stack(states), torch.stack(features, dim=1), torch.stack(actions, dim=1))
+    return Rollout(stack(states, dim=0), torch.stack(features), torch.stack(actions))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from reverie.rssm.norm import NormSiLU
-from reverie.rssm.scan import product
+from reverie.rssm.scan import merge_blocks, split_blocks
 
 
 def glorot_(module: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> None:
@@ -71,4 +71,5 @@ class BlockLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs) -> (N, outputs)."""
-        return product(x, self.weight) + self.bias
+        blocks = len(self.weight)
+        return merge_blocks(torch.bmm(split_blocks(x, blocks), self.weight)) + self.bias

@@ -9,7 +9,7 @@ from reverie.rssm.latents import Latent
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean of x where `mask` is True; 0 if nowhere. Masked values may be anything and get no gradient."""
+    """Mean of x where `mask` is True; 0 if nowhere. Masked values get no gradient; they must be finite."""
     return torch.where(mask, x, 0.0).sum() / mask.sum().clamp_min(1)
 
 

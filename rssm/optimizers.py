@@ -44,11 +44,11 @@ class LaProp(Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update of every parameter that has a gradient."""
         for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
+            parameters: list[Tensor] = [p for p in group["params"] if p.grad is not None]
             if parameters:
                 self._update(parameters, group)
 
-    def _update(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
+    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         states = [self.state[p] for p in parameters]
         for parameter, state in zip(parameters, states, strict=True):
             if not state:
@@ -57,31 +57,28 @@ class LaProp(Optimizer):
             state["step"] += 1
         squares, momenta = [s["square"] for s in states], [s["momentum"] for s in states]
         counts = [int(s["step"]) for s in states]
-        gradients = clip_adaptively(
-            parameters, [p.grad for p in parameters if p.grad is not None], group["clip"]
-        )
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        clip_adaptively_(parameters, gradients, group["clip"])
         torch._foreach_mul_(squares, group["beta2"])
         torch._foreach_addcmul_(squares, gradients, gradients, 1 - group["beta2"])
-        scaled = torch._foreach_div(squares, [1 - group["beta2"] ** n for n in counts])
-        torch._foreach_sqrt_(scaled)
-        torch._foreach_add_(scaled, group["epsilon"])
-        torch._foreach_div_(gradients, scaled)
-        torch._foreach_lerp_(momenta, gradients, 1 - group["beta1"])
-        torch._foreach_add_(
-            parameters,
-            torch._foreach_mul(momenta, [-group["lr"] / (1 - group["beta1"] ** n) for n in counts]),
-        )
+        scales = list(torch._foreach_div(squares, [1 - group["beta2"] ** n for n in counts]))
+        torch._foreach_sqrt_(scales)
+        torch._foreach_add_(scales, group["epsilon"])
+        torch._foreach_mul_(momenta, group["beta1"])
+        torch._foreach_addcdiv_(momenta, gradients, scales, 1 - group["beta1"])
+        rates = [-group["lr"] / (1 - group["beta1"] ** n) for n in counts]
+        torch._foreach_add_(parameters, list(torch._foreach_mul(momenta, rates)))
 
 
-def clip_adaptively(parameters: list[nn.Parameter], gradients: list[Tensor], clip: float) -> list[Tensor]:
-    """New gradients with norms of at most `clip` times those of their tensors, which count as at least 1e-3 (AGC)."""
+def clip_adaptively_(parameters: list[Tensor], gradients: list[Tensor], clip: float) -> None:
+    """Scales gradients in place to norms of at most `clip` times those of their tensors, which count as at least 1e-3 (AGC)."""
     norms = torch._foreach_norm(gradients)
     limits = torch._foreach_norm(parameters)
     torch._foreach_clamp_min_(limits, _SMALLEST_NORM)
     torch._foreach_mul_(limits, clip)
     torch._foreach_div_(norms, limits)
     torch._foreach_clamp_min_(norms, 1.0)
-    return list(torch._foreach_div(gradients, norms))
+    torch._foreach_div_(gradients, norms)
 
 
 def make_optimizer(model: Dreamer, config: OptimizerConfig) -> Optimizer:

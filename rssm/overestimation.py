@@ -22,7 +22,7 @@ def overestimation(model: Dreamer, batch: Batch) -> dict[str, Tensor]:
     reward = world_model.recorded_reward(batch)
     if world_model.config.generation != "v3":
         # Values of V1 and V2 include the state's own reward: V[t] - r[t] = gamma r[t+1] + gamma (V[t+1] - r[t+1]).
-        value = value - torch.where(batch.reward_mask, reward, 0.0)
+        value = value - reward
         reward = discount * reward
     returns, known = recorded_returns(batch, reward, value, discount, 1.0)
     counts = known & valid[:, :-1]

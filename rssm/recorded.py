@@ -30,4 +30,5 @@ def recorded_returns(
     live = (~batch.is_terminal[:, 1:]).float() * discount
     goes_on = torch.cat([known[:, 1:], torch.zeros_like(known[:, :1])], dim=1)
     reward = torch.where(known, reward[:, 1:], 0.0)
-    return lambda_returns(reward, live, value[:, 1:], trace_decay * goes_on.float()), known
+    returns = lambda_returns(reward.T, live.T, value[:, 1:].T, trace_decay * goes_on.T.float())
+    return returns.T, known

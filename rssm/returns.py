@@ -11,20 +11,20 @@ def lambda_returns(reward: Tensor, discount: Tensor, value: Tensor, trace_decay:
     state in V3 and what arrived with the state before it in V1 and V2. A trace decay of 0 ends the sum at v[t].
 
     Args:
-      reward, discount, value: (..., T).
-      trace_decay: lambda, a number or (..., T).
+      reward, discount, value: (T, ...), time first.
+      trace_decay: lambda, a number or (T, ...).
 
     Returns:
-      (..., T).
+      (T, ...).
     """
     decay = torch.as_tensor(trace_decay, dtype=value.dtype, device=value.device).expand_as(value)
     one_step = reward + discount * (1 - decay) * value
     onward = discount * decay
-    returns, following = [], value[..., -1]
-    for t in reversed(range(value.shape[-1])):
-        following = one_step[..., t] + onward[..., t] * following
+    returns, following = [], value[-1]
+    for t in reversed(range(len(value))):
+        following = one_step[t] + onward[t] * following
         returns.append(following)
-    return torch.stack(returns[::-1], dim=-1)
+    return torch.stack(returns[::-1])
 
 
 class ReturnRange(nn.Module):

@@ -26,7 +26,8 @@ class SlowCritic(nn.Module):
 
         The first call finds two equal networks. V2 copies after updates 1, 101, 201, ... as its code does.
         """
-        fast, slow = list(critic.parameters()), list(self.critic.parameters())
+        fast: list[Tensor] = list(critic.parameters())
+        slow: list[Tensor] = list(self.critic.parameters())
         if self.config.slow_critic == "ema":
             torch._foreach_lerp_(slow, fast, self.config.slow_rate)
         elif int(self.updates) % self.config.slow_every == 1 % self.config.slow_every:

@@ -11,7 +11,7 @@ from reverie.data.batch import Batch
 from reverie.data.errors import UserError
 from reverie.rssm.actions import code_size, encode_actions
 from reverie.rssm.config import WorldModelConfig
-from reverie.rssm.cores import CORES
+from reverie.rssm.cores import CORES, Core
 from reverie.rssm.frames import Padded, Resized
 from reverie.rssm.heads import ContinueHead, scalar_head
 from reverie.rssm.images import PoolingEncoder, StridedDecoder, StridedEncoder, UpsamplingDecoder
@@ -94,9 +94,9 @@ class WorldModel(nn.Module):
     def imagine(self, state: State, actions: Mapping[str, Tensor]) -> State:
         """Predicts without frames: states (B, ...) and actions component -> (B, H, ...) to the H next states (B, H, ...)."""
         codes = encode_actions(self.action_space, actions)
-        products, states = self.core.products(), []
+        linears, states = self.core.linears(), []
         for t in range(codes.shape[1]):
-            state = self.core.step(products, state, codes[:, t])
+            state = self.core.step(linears, state, codes[:, t])
             states.append(state)
         return stack(states)
 
@@ -121,8 +121,9 @@ class WorldModel(nn.Module):
         return self.continue_head(feature).sigmoid()
 
     def recorded_reward(self, batch: Batch) -> Tensor:
-        """(B, T) the data's rewards in the units that the reward head learns."""
-        return batch.reward.tanh() if self.config.reward_transform == "tanh" else batch.reward
+        """(B, T) the data's rewards in the units that the reward head learns; 0 where unknown."""
+        reward = torch.where(batch.reward_mask, batch.reward, 0.0)
+        return reward.tanh() if self.config.reward_transform == "tanh" else reward
 
     def infer(self, batch: Batch) -> tuple[State, Tensor]:
         """Posterior states (B, T, ...) along a batch, and where they can be relied on, (B, T) bool: not in burn-in."""
@@ -218,7 +219,7 @@ def _encoder(
 
 
 def _decoder(
-    config: WorldModelConfig, core: nn.Module, channels: int, size: tuple[int, int]
+    config: WorldModelConfig, core: Core, channels: int, size: tuple[int, int]
 ) -> StridedDecoder | UpsamplingDecoder:
     match config.generation:
         case "v1":

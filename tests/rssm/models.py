@@ -15,7 +15,7 @@ GENERATIONS = ("v1", "v2", "v3")
 _PRESETS = {"v1": "v1-atari", "v2": "v2-atari", "v3": "v3-1m"}
 
 
-def small_config(generation: str, burn_in: int = 0, **behaviour: object) -> DreamerConfig:
+def small_config(generation: str, burn_in: int = 0, horizon: int = 4, **behaviour: object) -> DreamerConfig:
     """The generation's losses at sizes that take milliseconds."""
     base = preset(_PRESETS[generation])
     sizes = dict(deter=32, hidden=16, stoch=4, depth=2, units=16, burn_in=burn_in)
@@ -24,7 +24,7 @@ def small_config(generation: str, burn_in: int = 0, **behaviour: object) -> Drea
     return replace(
         base,
         world_model=replace(base.world_model, **sizes),
-        behaviour=replace(base.behaviour, units=16, horizon=4, **behaviour),
+        behaviour=replace(base.behaviour, units=16, horizon=horizon, **behaviour),
     )
 
 
@@ -39,6 +39,7 @@ def known_batch(b: int = 3, t: int = 8, size: int = 16, seed: int = 0) -> Batch:
     """One piece of one labelled episode a row."""
     batch = frame_batch(b, t, size, size, seed=seed)
     batch.segment.zero_()
+    batch.is_last, batch.is_terminal = batch.is_last.clone(), batch.is_terminal.clone()
     batch.is_first[:, 0] = True
     batch.action_mask = ~batch.is_first
     batch.reward_mask = torch.ones_like(batch.is_first)
