@@ -5,11 +5,13 @@ frozen world model (policy.steps more). --joint trains all in every step, as the
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from torch import nn
 
+from reverie.data.batch import Batch
 from reverie.data.corpora import Corpora
 from reverie.data.errors import UserError
 from reverie.pipelines.baseline_config import BaselineStage
@@ -139,8 +141,13 @@ def _open_evaluation(
         if objective.phase in ("joint", "behaviour"):
             averages = Averages()
             for episode in episodes:
-                averages.add(overestimation(objective.model, episode.to(device)))
+                averages.add(overestimation(objective.model, _as_ended(episode).to(device)))
             values |= averages.take()
         return values
 
     return evaluate if batches else None
+
+
+def _as_ended(episode: Batch) -> Batch:
+    """Nothing is expected after the end of a recording: only what was received counts, not the critic's own opinion."""
+    return replace(episode, is_terminal=episode.is_terminal | episode.is_last)
