@@ -132,7 +132,6 @@ def _open_evaluation(
 ) -> Evaluate | None:
     assert isinstance(objective, DreamerObjective)
     batches = heldout_batches(corpora, config.batches, HELDOUT_BATCHES, mixture)
-    episodes = heldout_episodes(corpora, HELDOUT_EPISODES, LONGEST_EPISODE, mixture) if batches else []
     device = next(objective.parameters()).device
 
     def evaluate() -> Mapping[str, float]:
@@ -140,7 +139,7 @@ def _open_evaluation(
         values = dict(heldout_metrics(run, batches))
         if objective.phase in ("joint", "behaviour"):
             averages = Averages()
-            for episode in episodes:
+            for episode in heldout_episodes(corpora, HELDOUT_EPISODES, LONGEST_EPISODE, mixture):
                 averages.add(overestimation(objective.model, _as_ended(episode).to(device)))
             values |= averages.take()
         return values

@@ -163,9 +163,8 @@ def heldout_batches(corpora: Corpora, config: BatchesConfig, count: int, mixture
         relevant_before=mixture.relevant_before,
         task=mixture.task,
     )
-    # Fewer labels are a handicap of training, not of what measures it.
-    whole = [replace(share, labelled_fraction=None) for share in corpora.shares]
-    shares = tuple(share for share in whole if _holds_out(corpora, share, chosen))
+    whole = _fully_labelled(corpora)
+    shares = tuple(share for share in whole.shares if _holds_out(corpora, share, chosen))
     if not shares:
         return []
     try:
@@ -175,18 +174,24 @@ def heldout_batches(corpora: Corpora, config: BatchesConfig, count: int, mixture
         return []
 
 
-def heldout_episodes(corpora: Corpora, count: int, longest: int, mixture: Mixture) -> list[Batch]:
-    """The first `count` episodes of the validation splits that can be read, a batch of one row each.
+def heldout_episodes(corpora: Corpora, count: int, longest: int, mixture: Mixture) -> Iterator[Batch]:
+    """The first `count` episodes of the validation splits that can be read, a batch of one row each, read one by one.
 
     Longer ones end after `longest` frames. None where there is no such split.
     """
+    return islice(_every_episode(_fully_labelled(corpora), longest, mixture), count)
+
+
+def _every_episode(corpora: Corpora, longest: int, mixture: Mixture) -> Iterator[Batch]:
     chosen = LoaderConfig(batch_size=1, length=1, split=VALIDATION, task=mixture.task)
-    batches: list[Batch] = []
     for number, share in enumerate(corpora.shares):
         if VALIDATION in share.index.splits:
-            ring = CorpusRings(corpora, number, chosen, cache_bytes=0).uniform()
-            batches += islice(_whole_episodes(ring, longest), count - len(batches))
-    return batches
+            yield from _whole_episodes(CorpusRings(corpora, number, chosen, cache_bytes=0).uniform(), longest)
+
+
+def _fully_labelled(corpora: Corpora) -> Corpora:
+    """Fewer labels are a handicap of training, not of what measures it."""
+    return replace(corpora, shares=tuple(replace(share, labelled_fraction=None) for share in corpora.shares))
 
 
 def _whole_episodes(ring: Ring, longest: int) -> Iterator[Batch]:

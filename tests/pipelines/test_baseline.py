@@ -106,14 +106,14 @@ def test_held_out_episodes_are_whole_and_rewarded_for_the_task(corpus: Corpus) -
     corpora = Corpora.load(corpus.shards)
     held_out = corpora.shares[0].index.episodes("validation")
     for task in corpora.tasks:
-        episodes = heldout_episodes(corpora, 100, 1000, Mixture(task=task))
+        episodes = list(heldout_episodes(corpora, 100, 1000, Mixture(task=task)))
         assert [batch.shape[1] for batch in episodes] == [episode.n for episode in held_out]
         for batch, episode in zip(episodes, held_out, strict=True):
             assert batch.is_first.nonzero().tolist() == [[0, 0]]
             assert batch.is_last.nonzero().tolist() == [[0, episode.n - 1]]
             events = [t for sample in episode.samples for _, t in sample.events or ()]
             assert batch.reward.sum() == events.count(corpora.tasks.index(task)) and batch.reward_mask.all()
-    assert heldout_episodes(corpora, 1, 5, Mixture())[0].shape == (1, 5)
+    assert [batch.shape for batch in heldout_episodes(corpora, 1, 5, Mixture())] == [(1, 5)]
 
 
 def test_what_cannot_be_learned_from_is_refused_in_one_sentence(
