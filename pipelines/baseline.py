@@ -7,6 +7,8 @@ frozen world model (policy.steps more). --joint trains all in every step, as the
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -14,9 +16,10 @@ from torch import nn
 from reverie.data.batch import Batch
 from reverie.data.corpora import Corpora
 from reverie.data.errors import UserError
+from reverie.data.files import fingerprint
 from reverie.pipelines.baseline_config import BaselineStage
 from reverie.pipelines.batches import Mixture, heldout_batches, heldout_episodes
-from reverie.pipelines.checkpoints import Card, load_baseline, read_card, weights_sha256
+from reverie.pipelines.checkpoints import Card, load_baseline, read_card
 from reverie.pipelines.configs import differences, to_plain
 from reverie.pipelines.metrics import Averages
 from reverie.pipelines.online import train_online
@@ -72,7 +75,7 @@ def _train_offline(config: BaselineStage) -> None:
     fixed: dict[str, Any] = {"phases": [phases.first, phases.second]}
     if not config.joint:  # the policy stands on what the first phase has learned
         fixed["world_model_steps"] = phases.first_steps
-    given = {} if config.world_model is None else {"world_model": weights_sha256(config.world_model)}
+    given = {} if config.world_model is None else {"world_model": _world_model_sha256(config.world_model)}
     plan = Plan(
         build=lambda: _build(config, corpora),
         card=card,
@@ -125,6 +128,12 @@ def _require_world_model(config: BaselineStage, corpora: Corpora) -> None:
         raise UserError(
             f"{config.world_model}: its world model has other settings ({'; '.join(different[:3])}); give the same ones."
         )
+
+
+def _world_model_sha256(path: Path) -> str:
+    """Identity of a run's world model; its policy may train on."""
+    weights = load_baseline(path).world_model.state_dict()
+    return fingerprint({name: sha256(x.numpy().tobytes()).hexdigest() for name, x in weights.items()})
 
 
 def _open_evaluation(

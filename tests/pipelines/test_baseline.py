@@ -77,6 +77,33 @@ def test_a_cloned_policy_shares_the_world_model_of_another_run(corpus: Corpus, t
     assert len(losses) == 2 and losses[1] < losses[0]
 
 
+def test_the_run_whose_world_model_was_taken_may_train_on(corpus: Corpus, tmp_path: Path) -> None:
+    given = corpus.offline("v3", tmp_path / "given")
+    baseline(given)
+    config = corpus.offline("v3", tmp_path / "run", world_model=given.out, policy=PolicyConfig(steps=3))
+    baseline(config)
+    baseline(replace(given, policy=PolicyConfig(steps=9)))
+    baseline(replace(config, policy=PolicyConfig(steps=6)))
+    assert read_snapshot(config.out).step == 6
+
+
+def test_disagreement_of_the_priors_and_a_cloning_term_are_learned_with(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    config = corpus.offline("v2", tmp_path / "run")
+    model = replace(
+        config.model,
+        world_model=replace(config.model.world_model, prior_members=3),
+        behaviour=replace(config.model.behaviour, horizon=5, penalty="meandis", cloning_scale=1.0),
+    )
+    baseline(replace(config, model=model))
+    penalised, plain = (
+        read_metrics(run / "metrics.jsonl")[-1] for run in (config.out, corpus.finished("v2"))
+    )
+    assert penalised["heldout/return"] < plain["heldout/return"], "imagined rewards pay for disagreement"
+    assert penalised["heldout/loss/cloning"] > 0 and "heldout/loss/cloning" not in plain
+
+
 def test_joint_training_moves_everything_in_one_phase(corpus: Corpus, tmp_path: Path) -> None:
     config = corpus.offline("v3", tmp_path / "run", joint=True)
     baseline(config)
