@@ -14,6 +14,9 @@ from reverie.evaluation.rollouts import Rollouts
 from reverie.evaluation.statistics import Estimate
 from reverie.evaluation.windows import Selection
 
+DREAMER_4 = "dreamer 4"
+"""What Dreamer 4's world model is called beside the baselines."""
+
 
 @dataclass(frozen=True)
 class GameScores:

@@ -6,16 +6,13 @@ from typing import Any
 from rich.console import Console
 
 from reverie.evaluation.charts import horizon_chart
-from reverie.evaluation.figures import RolloutFigures, world_models_table
+from reverie.evaluation.figures import DREAMER_4, RolloutFigures, world_models_table
 from reverie.evaluation.gallery import rollout_films, rollout_strips
 from reverie.evaluation.predictors import LatentPredictor, RecurrentPredictor, dynamics_generator
 from reverie.evaluation.rollouts import Predictor, Rollouts, roll_out
 from reverie.evaluation.windows import Selection, Windows, load_windows
 from reverie.pipelines.progress import meter
 from reverie.pipelines.scoring import Scoring
-
-DREAMER_4 = "dreamer 4"
-"""What Dreamer 4's world model is called beside the baselines."""
 
 
 def predict_all(scoring: Scoring, selection: Selection, console: Console) -> dict[str, Any]:

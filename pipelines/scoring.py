@@ -10,6 +10,7 @@ from reverie.data.errors import UserError
 from reverie.data.index import ShardIndex
 from reverie.data.location import Location
 from reverie.dynamics.model import Dynamics
+from reverie.evaluation.figures import DREAMER_4
 from reverie.evaluation.report import Gallery
 from reverie.pipelines.checkpoints import (
     load_agent,
@@ -23,6 +24,10 @@ from reverie.pipelines.encode import pick_device
 from reverie.rssm.model import Dreamer
 from reverie.tokenizer.model import Tokenizer
 from reverie.tokenizer.perceptual import PerceptualDistance
+
+
+_TAKEN = {"random", "data", "expert", "cloning", "imagination", DREAMER_4}
+"""Names of other players and models in the tables."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +100,8 @@ class EvaluateConfig:
             )
         if len(self.baselines) < len(self.baseline):
             raise UserError("--baseline: two runs have the same name; give folders with different names.")
+        for name in _TAKEN & self.baselines.keys():
+            raise UserError(f"--baseline: {name} is the name of another player; rename that run folder.")
 
     @property
     def baselines(self) -> dict[str, Path]:

@@ -85,6 +85,7 @@ def test_what_does_not_fit_is_refused(corpus: Corpus, baselines: list[Path], tmp
     cases = [
         ({"tokenizer": None, "dynamics": None}, "--tokenizer: is needed"),
         ({"baseline": [baselines[0], tmp_path / "v1"]}, "two runs have the same name"),
+        ({"baseline": [tmp_path / "cloning"]}, "cloning is the name of another player"),
         ({"baseline": [other]}, "other: has the actions action, but"),
         ({"baseline": [small]}, r"small: is for frames of \(16, 16\)"),
         ({"baseline": [corpus.agent]}, "holds a model of kind agent, expected baseline"),
