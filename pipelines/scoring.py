@@ -25,7 +25,6 @@ from reverie.rssm.model import Dreamer
 from reverie.tokenizer.model import Tokenizer
 from reverie.tokenizer.perceptual import PerceptualDistance
 
-
 _TAKEN = {"random", "data", "expert", "cloning", "imagination", DREAMER_4}
 """Names of other players and models in the tables."""
 
