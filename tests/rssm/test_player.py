@@ -123,5 +123,7 @@ def test_the_offline_recipe():
     assert (config.behaviour.horizon, config.behaviour.penalty) == (5, "meandis")
     with pytest.raises(UserError, match="prior_members of at least 2"):
         replace(config, world_model=replace(config.world_model, prior_members=1))
+    with pytest.raises(UserError, match="set it to 0 for v2"):
+        replace(config, behaviour=replace(config.behaviour, replay_value_scale=0.3))
     with pytest.raises(UserError, match="use one of v1"):
         preset("v9")
