@@ -161,3 +161,8 @@ class DreamerConfig:
                 f"behaviour.penalty: {behaviour.penalty} needs world_model.prior_members of at least 2 and categorical "
                 f"latents (v2, v3), got {model.prior_members} and {model.generation}."
             )
+        if behaviour.replay_value_scale and model.generation != "v3":
+            raise UserError(
+                f"behaviour.replay_value_scale: only v3's values leave out the reward of their own state as that loss does; "
+                f"set it to 0 for {model.generation}."
+            )

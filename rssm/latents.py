@@ -44,8 +44,9 @@ class CategoricalLatent:
         """One-hot sample with the gradient of the probabilities (straight-through), (..., S K)."""
         probabilities = self.probabilities(parameters)
         with torch.no_grad():
-            # The largest of p / Exp(1) is a draw from p.
-            drawn = (probabilities / torch.empty_like(probabilities).exponential_()).argmax(-1)
+            # Inverse distribution function: one random number for each variable, not for each class.
+            below = probabilities.cumsum(-1)[..., :-1]
+            drawn = (torch.rand_like(below[..., :1]) >= below).sum(-1)
             onehot = F.one_hot(drawn, self.classes).to(probabilities.dtype)
         if not probabilities.requires_grad:
             return onehot.flatten(-2)

@@ -40,7 +40,8 @@ class _NormSiLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         normed, inverse, gain = ctx.saved_tensors
-        grad = torch.ops.aten.silu_backward(grad.float(), normed * gain)
+        # Contiguous first, or every step below would take over the strides of the gradient and copy for the next.
+        grad = torch.ops.aten.silu_backward(grad.float().contiguous(), normed * gain)
         product = grad * normed
         along = product @ gain.div(gain.shape[0])  # mean over the axis of grad gain normed
         grad_gain = product.flatten(0, -2).sum(0)

@@ -55,6 +55,8 @@ def test_the_player_sees_what_the_world_model_sees_in_training(generation):
     world = model.world_model
     with torch.no_grad():  # z without chance: the posterior's logits decide it
         world.core.posterior_out.bias.copy_(torch.linspace(-1, 1, world.core.latent.num_parameters) * 1000)
+    if generation == "v3":
+        world.core.latent.unimix = 0.0
     if generation == "v1":
         with torch.no_grad():
             world.core.posterior_out.bias.zero_()[4:].fill_(-1000)
@@ -121,5 +123,7 @@ def test_the_offline_recipe():
     assert (config.behaviour.horizon, config.behaviour.penalty) == (5, "meandis")
     with pytest.raises(UserError, match="prior_members of at least 2"):
         replace(config, world_model=replace(config.world_model, prior_members=1))
+    with pytest.raises(UserError, match="set it to 0 for v2"):
+        replace(config, behaviour=replace(config.behaviour, replay_value_scale=0.3))
     with pytest.raises(UserError, match="use one of v1"):
         preset("v9")
