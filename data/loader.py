@@ -176,7 +176,7 @@ class _Batches(Dataset[tuple[Batch, list[str]] | UserError]):
         except UserError as error:
             return error
         relevant = torch.tensor([row >= self._uniform.count for row in self._rows])
-        return _collate(rows, list(keys), relevant), list(skipped)
+        return collate(rows, list(keys), relevant), list(skipped)
 
     def _row(self, step: int, row: int, skipped: dict[str, None]) -> tuple[Row, str]:
         if row < self._uniform.count:
@@ -195,7 +195,8 @@ def _require_group(corpora: Corpora, config: LoaderConfig) -> None:
         )
 
 
-def _collate(rows: Sequence[Row], keys: list[str], relevant: Tensor) -> Batch:
+def collate(rows: Sequence[Row], keys: list[str], relevant: Tensor) -> Batch:
+    """Rows of equal length and their keys as a batch; `relevant` (B,) bool."""
     fields = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
     actions = {name[7:]: fields.pop(name) for name in list(fields) if name.startswith("action/")}
     frames = fields.pop("frames", None)

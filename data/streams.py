@@ -49,7 +49,7 @@ class Stream:
     """
 
     def __init__(self, stretches: Sequence[Piece], length: int, *, seed: tuple[int, ...], num_tasks: int):
-        self._stretches, self._length, self._seed, self._num_tasks = stretches, length, seed, num_tasks
+        self.stretches, self._length, self._seed, self._num_tasks = stretches, length, seed, num_tasks
         self.frames = sum(stretch.n for stretch in stretches)
         self._epochs: dict[int, _Epoch] = {}
 
@@ -71,7 +71,7 @@ class Stream:
     def _piece(self, epoch: _Epoch, position: int, most: int) -> Piece:
         """At most `most` frames from `position` of the ring to the end of the stretch there."""
         slot = int(np.searchsorted(epoch.ends, position, side="right"))
-        stretch = self._stretches[int(epoch.order[slot])]
+        stretch = self.stretches[int(epoch.order[slot])]
         left = int(epoch.ends[slot]) - position
         return Piece(
             stretch.episode, stretch.start + stretch.n - left, min(left, most), int(epoch.tasks[slot])
@@ -86,9 +86,9 @@ class Stream:
 
     def _shuffle(self, epoch: int) -> _Epoch:
         rng = np.random.default_rng([*self._seed, epoch])
-        order = rng.permutation(len(self._stretches))
-        lengths = np.array([stretch.n for stretch in self._stretches])[order]
-        tasks = np.array([stretch.task for stretch in self._stretches])[order]
+        order = rng.permutation(len(self.stretches))
+        lengths = np.array([stretch.n for stretch in self.stretches])[order]
+        tasks = np.array([stretch.task for stretch in self.stretches])[order]
         drawn = rng.integers(max(1, self._num_tasks), size=len(order))
         offset = rng.integers(self.frames)
         starts = (offset + rng.permutation(len(self)) * self._length) % self.frames

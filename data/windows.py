@@ -85,7 +85,7 @@ class RowReader:
             actions, action_mask = steps.actions_into(part.start, part.stop)
         else:
             actions, action_mask = self._space.null_numpy(n), np.zeros(n, np.bool_)
-        reward, reward_mask = _reward(steps.cut(part.start, part.stop), piece.task)
+        reward, reward_mask = task_reward(steps.cut(part.start, part.stop), piece.task)
         return {
             self._visual: self._pixels(part),
             **{f"action/{name}": value for name, value in actions.items()},
@@ -106,8 +106,8 @@ class RowReader:
         return Steps.unknown(n, self._reader.index.action_space, len(self._reader.index.tasks))
 
 
-def _reward(steps: Steps, task: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of the task, 1 when it was accomplished; as recorded where there is none."""
+def task_reward(steps: Steps, task: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rewards (n,) and whether they are known: of the task, 1 when it was accomplished; as recorded for `NO_TASK`."""
     if task == NO_TASK:
         return steps.reward, steps.reward_mask
     return steps.events[:, task].astype(np.float32), np.ones(len(steps), np.bool_)

@@ -13,12 +13,19 @@ from matplotlib.ticker import MaxNLocator
 from reverie.evaluation.curves import Curve
 from reverie.evaluation.statistics import Estimate
 
-COLOURS = {"model": "#d97706", "shuffled": "#7c3aed", "copy": "#64748b", "tokenizer": "#0f766e"}
+COLOURS = {
+    "model": "#d97706",
+    "shuffled": "#7c3aed",
+    "copy": "#64748b",
+    "tokenizer": "#0f766e",
+    "posterior": "#0f766e",
+}
 NAMES = {
     "model": "model",
     "shuffled": "shuffled actions",
     "copy": "copy last frame",
     "tokenizer": "tokenizer on the truth",
+    "posterior": "posterior on the truth",
 }
 TITLES = {
     "psnr": "PSNR of the mean error, dB",
@@ -46,8 +53,11 @@ _STYLE = {
 
 
 def horizon_chart(curves: Mapping[str, Mapping[str, Curve]]) -> str:
-    """One panel per metric, one line per method over the horizon, with 95 % bands. `curves`: method -> metric -> curve."""
-    metrics = list(curves["model"])
+    """One panel per metric, one line per method over the horizon, with 95 % bands.
+
+    `curves`: method or model -> metric -> curve.
+    """
+    metrics = list(next(iter(curves.values())))
     columns = 2
     rows = -(-len(metrics) // columns)
     with matplotlib.rc_context(_STYLE):
@@ -93,12 +103,14 @@ def success_chart(success: Mapping[str, Mapping[str, Estimate]], tasks: Sequence
 
 
 def _draw_curves(axis: Axes, methods: Mapping[str, Curve]) -> None:
-    for name, curve in methods.items():
+    others = matplotlib.colormaps["viridis"](np.linspace(0.15, 0.85, len(methods)))
+    for i, (name, curve) in enumerate(methods.items()):
         steps = np.arange(1, len(curve) + 1)
-        style = "--" if name == "tokenizer" else "-"
-        axis.plot(steps, [e.value for e in curve], style, color=COLOURS[name], label=NAMES[name], linewidth=2)
+        style, colour = "--" if name in ("tokenizer", "posterior") else "-", COLOURS.get(name, others[i])
+        label = NAMES.get(name, name)
+        axis.plot(steps, [e.value for e in curve], style, color=colour, label=label, linewidth=2)
         low, high = [e.low for e in curve], [e.high for e in curve]
-        axis.fill_between(steps, low, high, color=COLOURS[name], alpha=0.14, linewidth=0)
+        axis.fill_between(steps, low, high, color=colour, alpha=0.14, linewidth=0)
     axis.set_xlabel("frames after the context")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 

@@ -1,6 +1,6 @@
 """Results as the plain values of report.json, and as lines and a table for the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,9 @@ from reverie.evaluation.reconstruction import Reconstruction
 from reverie.evaluation.rollouts import Rollouts
 from reverie.evaluation.statistics import Estimate
 from reverie.evaluation.windows import Selection
+
+DREAMER_4 = "dreamer 4"
+"""What Dreamer 4's world model is called beside the baselines."""
 
 
 @dataclass(frozen=True)
@@ -89,20 +92,46 @@ class RolloutFigures:
                 method: {metric: _curve(curve) for metric, curve in found.items()}
                 for method, found in self.curves.items()
             },
+            "averages": self.averages(),
             "advantage": {name: _advantage(lead) for name, lead in self.advantage.items()},
         }
 
-    def lines(self) -> list[str]:
-        """What the rollouts show, one line per baseline."""
+    def averages(self) -> dict[str, float]:
+        """Metric -> the model's mean over the horizon."""
+        found = self.curves["model"]
+        return {name: sum(e.value for e in curve) / len(curve) for name, curve in found.items()}
+
+    def lines(self, name: str) -> list[str]:
+        """What the rollouts of the model called `name` show, one line per baseline."""
         count, context, horizon = len(self.selection.places), self.rollouts.context, self.rollouts.horizon
-        mean = {name: sum(e.value for e in found["psnr"]) / horizon for name, found in self.curves.items()}
-        levels = ", ".join(f"{NAMES[name]} {value:.2f}" for name, value in mean.items())
-        lines = [f"rollouts: {count} windows, {horizon} frames after {context}; PSNR in dB: {levels}"]
-        for name, lead in self.advantage.items():
+        mean = {
+            method: sum(e.value for e in found["psnr"]) / horizon for method, found in self.curves.items()
+        }
+        levels = ", ".join(f"{NAMES[method]} {value:.2f}" for method, value in mean.items())
+        lines = [
+            f"rollouts of {name}: {count} windows, {horizon} frames after {context}; PSNR in dB: {levels}"
+        ]
+        for other, lead in self.advantage.items():
             start = lead.beaten_from()
             when = f"ahead at every step from {start} on" if start else "behind at the last step"
-            lines.append(f"  against {NAMES[name]}: {lead.average.text(signed=True)} dB, {when}")
+            lines.append(f"  against {NAMES[other]}: {lead.average.text(signed=True)} dB, {when}")
         return lines
+
+
+def world_models_table(found: Mapping[str, RolloutFigures]) -> Table:
+    """One row per world model: means over the horizon, and its lead with intervals."""
+    one = next(iter(found.values()))
+    metrics = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS"}
+    metrics = {name: title for name, title in metrics.items() if name in one.averages()}
+    leads = {name: f"over {NAMES[name]}, dB" for name in one.advantage}
+    count, horizon = len(one.selection.places), one.rollouts.horizon
+    title = f"world models: {count} held-out windows, {horizon} frames after {one.rollouts.context}"
+    columns = ["model", *metrics.values(), *leads.values()]
+    table = Table(*columns, title=title, title_justify="left")
+    for name, rollouts in found.items():
+        means = [f"{rollouts.averages()[metric]:.{2 if metric == 'psnr' else 4}f}" for metric in metrics]
+        table.add_row(name, *means, *(rollouts.advantage[lead].average.text(signed=True) for lead in leads))
+    return table
 
 
 def reconstruction_json(reconstruction: Reconstruction) -> dict[str, Any]:

@@ -36,10 +36,10 @@ def rollout_films(rollouts: Rollouts, keys: Sequence[str], fps: float) -> list[M
     ]
 
 
-def rollout_strips(rollouts: Rollouts, keys: Sequence[str]) -> list[Media]:
-    """The first examples frame by frame."""
+def rollout_strips(rollouts: Rollouts, keys: Sequence[str], name: str = "rollout") -> list[Media]:
+    """The first examples frame by frame; files and captions begin with `name`."""
     return [
-        Media(f"rollout-{i}.png", keys[i], png(rollout_strip(truth, predicted, rollouts.context)))
+        Media(f"{name}-{i}.png", f"{name}: {keys[i]}", png(rollout_strip(truth, predicted, rollouts.context)))
         for i, (truth, predicted) in enumerate(_examples(rollouts)[:NUM_STRIPS])
     ]
 

@@ -46,14 +46,22 @@ class Gallery:
     reconstruction_grids: list[Media] = field(default_factory=list)
     rollout_films: list[Media] = field(default_factory=list)
     rollout_strips: list[Media] = field(default_factory=list)
+    baseline_strips: list[Media] = field(default_factory=list)
     agent_films: dict[str, list[Media]] = field(default_factory=dict)
     horizon_chart: str = ""
+    world_models_chart: str = ""
     success_chart: str = ""
 
     def files(self) -> list[Media]:
         """All pictures and videos."""
         films = [film for player in self.agent_films.values() for film in player]
-        return [*self.reconstruction_grids, *self.rollout_films, *self.rollout_strips, *films]
+        return [
+            *self.reconstruction_grids,
+            *self.rollout_films,
+            *self.rollout_strips,
+            *self.baseline_strips,
+            *films,
+        ]
 
 
 def write_report(folder: Path, figures: Figures, gallery: Gallery) -> Path:
@@ -62,7 +70,7 @@ def write_report(folder: Path, figures: Figures, gallery: Gallery) -> Path:
     write_atomic(folder / "report.json", json.dumps(figures, indent=2, allow_nan=False).encode() + b"\n")
     for media in gallery.files():
         (folder / "media" / media.name).write_bytes(media.content)
-    for name in ("horizon_chart", "success_chart"):
+    for name in ("horizon_chart", "world_models_chart", "success_chart"):
         if chart := getattr(gallery, name):
             (folder / "media" / f"{name}.svg").write_text(chart)
     page = folder / "report.html"
@@ -91,8 +99,10 @@ def render(figures: Figures, gallery: Gallery) -> str:
 
 def _tiles(figures: Figures) -> list[dict[str, str]]:
     """The headline figures."""
-    psnr = figures["reconstruction"]["scores"]["psnr"]
-    tiles = [{"value": f"{_value(psnr, 1)} dB", "text": "PSNR of the tokenizer on held-out frames"}]
+    tiles = []
+    if "reconstruction" in figures:
+        psnr = figures["reconstruction"]["scores"]["psnr"]
+        tiles.append({"value": f"{_value(psnr, 1)} dB", "text": "PSNR of the tokenizer on held-out frames"})
     for name, lead in figures.get("rollouts", {}).get("advantage", {}).items():
         text = f"PSNR of rollouts against {NAMES[name]}, mean over the horizon"
         tiles.append({"value": f"{_value(lead['average'], 1, signed=True)} dB", "text": text})

@@ -1,33 +1,47 @@
-"""Rollouts against held-out video: the world model continues real clips, knowing only the actions.
+"""Rollouts against held-out video: a world model continues real clips, knowing only the actions.
 
-The tokenizer encodes `context` true frames, the dynamics model generates `horizon` more with the true future
-actions, and the decoder, its cache warm from the context, turns them into frames one by one. Beside it stand
+Every model (`evaluation.predictors`) sees `context` true frames and predicts `horizon` more with the true future actions.
+Beside its prediction stand
 
 copy       the last context frame, repeated
 shuffled   the same model and the same noise with the future actions of another clip: what actions are worth
-tokenizer  the true future encoded and decoded: about the best that a prediction of latents can look
+tokenizer  Dreamer 4: the true future encoded and decoded, about the best that a prediction of latents can look
+posterior  Dreamer V1 to V3: the same, with states that have seen each true frame
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from einops import repeat
 from torch import Tensor, nn
 
-from reverie.dynamics.generation import generate
-from reverie.dynamics.model import Dynamics
 from reverie.evaluation.metrics import FrameScores, frame_scores
 from reverie.evaluation.windows import Actions, Windows
-from reverie.nn.cache import RingCache
-from reverie.nn.frames import to_uint8
-from reverie.tokenizer.model import Tokenizer
 
-METHODS = ("model", "shuffled", "copy", "tokenizer")
+METHODS = ("model", "shuffled", "copy", "tokenizer", "posterior")
 
-Generate = Callable[[Tensor, Actions, Actions, int], Tensor]
-"""Context latents (B, C, N, D), context actions (B, C), future actions (B, H), noise seed -> (B, H, N, D)."""
+
+class Predictor(Protocol):
+    """A world model that continues video."""
+
+    def __call__(
+        self, truth: Tensor, actions: Actions, others: Actions | None, context: int, seed: int
+    ) -> dict[str, Tensor]:
+        """Predictions for frames context, context + 1, ...
+
+        Args:
+          truth: (B, T, H, W, C) uint8; predictions may use the first `context` frames only.
+          actions: the actions that led to `truth`, on any device.
+          others: other actions, of which those after the context are used for "shuffled"; None for none.
+          seed: decides what is drawn.
+
+        Returns:
+          "model", "shuffled" if there are others, and what the model makes of the true future: (B, T - context, H, W, C) uint8
+          each, on the device of the model.
+        """
 
 
 @dataclass(frozen=True)
@@ -50,28 +64,9 @@ class Rollouts:
         return self.truth.shape[1] - self.context
 
 
-def dynamics_generator(dynamics: Dynamics, sampling_steps: int) -> Generate:
-    """`generation.generate` as a `Generate`: its noise depends on the seed alone."""
-
-    def run(latents: Tensor, past: Actions, future: Actions, seed: int) -> Tensor:
-        return generate(
-            dynamics,
-            latents,
-            past.values,
-            past.known,
-            future.values,
-            future.known,
-            sampling_steps=sampling_steps,
-            generator=torch.Generator(latents.device).manual_seed(seed),
-        )
-
-    return run
-
-
 @torch.no_grad()
 def roll_out(
-    tokenizer: Tokenizer,
-    generator: Generate,
+    predictor: Predictor,
     windows: Windows,
     *,
     context: int,
@@ -91,8 +86,12 @@ def roll_out(
     shown: list[tuple[Tensor, dict[str, Tensor]]] = []
     for start in range(0, len(windows), batch_size):
         rows = torch.arange(start, min(start + batch_size, len(windows)))
-        other = None if order is None else windows.actions.rows(order[rows])
-        truth, frames = _predict(tokenizer, generator, windows, rows, other, context, seed + start)
+        others = None if order is None else windows.actions.rows(order[rows])
+        truth = windows.load_frames(rows.tolist())
+        frames = predictor(truth, windows.actions.rows(rows), others, context, seed + start)
+        truth = truth.to(frames["model"].device)
+        frames["copy"] = repeat(truth[:, context - 1], "b h w c -> b t h w c", t=truth.shape[1] - context)
+        frames = {name: frames[name] for name in METHODS if name in frames}
         scored.append({name: frame_scores(x, truth[:, context:], lpips) for name, x in frames.items()})
         kept = slice(0, max(0, num_examples - start))
         finished(len(rows))
@@ -118,42 +117,6 @@ def derangement(n: int, seed: int) -> np.ndarray:
 def _can_shuffle(windows: Windows, context: int) -> bool:
     # Only the future counts: what led to an episode's first frame is never known.
     return len(windows) > 1 and bool(windows.actions.known[:, context:].all())
-
-
-def _predict(
-    tokenizer: Tokenizer,
-    generator: Generate,
-    windows: Windows,
-    rows: Tensor,
-    other: Actions | None,
-    context: int,
-    seed: int,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """True frames (B, context + horizon, H, W, C) of `rows`, each method's (B, horizon, H, W, C); uint8."""
-    device = tokenizer.mask_token.device
-    truth = windows.load_frames(rows.tolist()).to(device)
-    latents = tokenizer.encode(truth)
-    past, future = windows.actions.rows(rows).to(device).split(context)
-    frames = {
-        "model": decode_future(
-            tokenizer, latents[:, :context], generator(latents[:, :context], past, future, seed)
-        ),
-        "copy": repeat(truth[:, context - 1], "b h w c -> b t h w c", t=truth.shape[1] - context),
-        "tokenizer": decode_future(tokenizer, latents[:, :context], latents[:, context:]),
-    }
-    if other is not None:
-        _, future = other.to(device).split(context)
-        imagined = generator(latents[:, :context], past, future, seed)
-        frames["shuffled"] = decode_future(tokenizer, latents[:, :context], imagined)
-    return truth, {name: frames[name] for name in METHODS if name in frames}
-
-
-def decode_future(tokenizer: Tokenizer, context: Tensor, future: Tensor) -> Tensor:
-    """Latents of context and future (B, T, N, D) -> the future's frames (B, T, H, W, C) uint8, one by one."""
-    cache: RingCache = tokenizer.decoder_cache(len(context))
-    tokenizer.decode(context, cache=cache)
-    frames = [to_uint8(tokenizer.decode(future[:, t : t + 1], cache=cache)) for t in range(future.shape[1])]
-    return torch.cat(frames, dim=1)
 
 
 def _join_scores(parts: list[FrameScores]) -> FrameScores:

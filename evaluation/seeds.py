@@ -13,18 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from reverie.data.errors import UserError
+from reverie.evaluation.figures import DREAMER_4
 from reverie.evaluation.statistics import Estimate, mean, paired_difference
 
 LADDER = ("random", "cloning", "imagination")
 
 
 def over_seeds(reports: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
-    """Name -> mean over runs: PSNR of tokenizer and rollouts in dB, success in per cent, and gains between stages."""
-    found = {"tokenizer PSNR, dB": mean([r["reconstruction"]["scores"]["psnr"]["value"] for r in reports])}
+    """Name -> mean over runs.
+
+    PSNR of tokenizer and rollouts in dB, success in per cent, gains between stages and over baselines.
+    """
+    found: dict[str, Estimate] = {}
+    if all("reconstruction" in report for report in reports):
+        psnr = [report["reconstruction"]["scores"]["psnr"]["value"] for report in reports]
+        found["tokenizer PSNR, dB"] = mean(psnr)
     if all("rollouts" in report for report in reports):
         for name in reports[0]["rollouts"]["advantage"]:
             leads = [r["rollouts"]["advantage"][name]["average"]["value"] for r in reports]
             found[f"rollouts against {name}, dB"] = mean(leads)
+    found |= _world_models(reports)
     if all("games" in report for report in reports):
         found |= _game(reports)
     return found
@@ -36,19 +44,36 @@ def markdown(found: Mapping[str, Estimate]) -> str:
     return "\n".join(["| figure | mean [95 % interval] over runs | runs |", "|---|---|---|", *rows])
 
 
+def _world_models(reports: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
+    """PSNR of each world model's rollouts, and by how much Dreamer 4 leads."""
+    psnr = {
+        name: [report["world_models"][name]["averages"]["psnr"] for report in reports]
+        for name in _shared([list(report.get("world_models", {})) for report in reports])
+    }
+    found = {f"rollouts of {name}: PSNR, dB": mean(values) for name, values in psnr.items()}
+    for name in psnr:
+        if name != DREAMER_4 and DREAMER_4 in psnr:
+            found[f"rollouts: {DREAMER_4} - {name}, dB"] = paired_difference(psnr[DREAMER_4], psnr[name])
+    return found
+
+
 def _game(reports: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
-    rates = {name: _success(reports, name) for name in _players(reports)}
+    played = [[row["player"] for row in report["games"]["players"]] for report in reports]
+    rates = {name: _success(reports, name) for name in _shared(played)}
     task = reports[0]["games"]["task"]
     found = {f"{task} %: {name}": mean(values) for name, values in rates.items()}
     ladder = [name for name in LADDER if name in rates]
     for worse, better in zip(ladder, ladder[1:], strict=False):
         found[f"{task}: {better} - {worse}, points"] = paired_difference(rates[better], rates[worse])
+    best = ladder[-1] if ladder else ""
+    for name in reports[0].get("world_models", {}):
+        if name in rates and best in LADDER[1:]:
+            found[f"{task}: {best} - {name}, points"] = paired_difference(rates[best], rates[name])
     return found
 
 
-def _players(reports: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Players that every run scored, in the order of the first."""
-    names = [[row["player"] for row in report["games"]["players"]] for report in reports]
+def _shared(names: Sequence[Sequence[str]]) -> list[str]:
+    """What all runs have, in the order of the first."""
     return [name for name in names[0] if all(name in others for others in names)]
 
 

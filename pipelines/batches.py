@@ -5,12 +5,16 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
+
+import torch
 
 from reverie.data.batch import Batch
 from reverie.data.corpora import Corpora, Share
 from reverie.data.errors import UserError
-from reverie.data.loader import Loader, LoaderConfig
+from reverie.data.loader import Loader, LoaderConfig, collate
+from reverie.data.reader import BrokenSample
+from reverie.data.rings import CorpusRings, Ring
 
 VALIDATION = "validation"
 
@@ -51,6 +55,23 @@ class Mixture:
     """Frames before a task's event that count as relevant to it; None for the length of a window."""
     task: str | None = None
     """The one task of all rows; None draws one per episode."""
+
+
+class BatchSource(Protocol):
+    """An endless, resumable stream of batches."""
+
+    def next(self, step: int) -> Batch:
+        """The batch of step number `step`; called once per step, in order."""
+
+    @property
+    def skipped(self) -> list[str]:
+        """One sentence for everything that could not be read so far."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, JSON-able."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from a saved position; before the first `next`."""
 
 
 class Batches:
@@ -142,9 +163,8 @@ def heldout_batches(corpora: Corpora, config: BatchesConfig, count: int, mixture
         relevant_before=mixture.relevant_before,
         task=mixture.task,
     )
-    # Fewer labels are a handicap of training, not of what measures it.
-    whole = [replace(share, labelled_fraction=None) for share in corpora.shares]
-    shares = tuple(share for share in whole if _holds_out(corpora, share, chosen))
+    whole = _fully_labelled(corpora)
+    shares = tuple(share for share in whole.shares if _holds_out(corpora, share, chosen))
     if not shares:
         return []
     try:
@@ -152,6 +172,35 @@ def heldout_batches(corpora: Corpora, config: BatchesConfig, count: int, mixture
     except UserError as error:
         print(f"No held-out evaluation while training: {error}", file=sys.stderr)
         return []
+
+
+def heldout_episodes(corpora: Corpora, count: int, longest: int, mixture: Mixture) -> Iterator[Batch]:
+    """The first `count` episodes of the validation splits that can be read, a batch of one row each, read one by one.
+
+    Longer ones end after `longest` frames. None where there is no such split.
+    """
+    return islice(_every_episode(_fully_labelled(corpora), longest, mixture), count)
+
+
+def _every_episode(corpora: Corpora, longest: int, mixture: Mixture) -> Iterator[Batch]:
+    chosen = LoaderConfig(batch_size=1, length=1, split=VALIDATION, task=mixture.task)
+    for number, share in enumerate(corpora.shares):
+        if VALIDATION in share.index.splits:
+            yield from _whole_episodes(CorpusRings(corpora, number, chosen, cache_bytes=0).uniform(), longest)
+
+
+def _fully_labelled(corpora: Corpora) -> Corpora:
+    """Fewer labels are a handicap of training, not of what measures it."""
+    return replace(corpora, shares=tuple(replace(share, labelled_fraction=None) for share in corpora.shares))
+
+
+def _whole_episodes(ring: Ring, longest: int) -> Iterator[Batch]:
+    for piece in ring.stream.stretches:
+        try:
+            row = ring.rows.row([replace(piece, n=min(piece.n, longest))])
+        except BrokenSample:
+            continue  # told when training meets its like
+        yield collate([row], [f"{piece.episode}"], torch.zeros(1, dtype=torch.bool))
 
 
 def _holds_out(corpora: Corpora, share: Share, config: LoaderConfig) -> bool:

@@ -28,6 +28,8 @@ from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.pipelines.atomic import new_folder, remove_folder, write_json, write_text
 from reverie.pipelines.configs import from_plain, to_plain
 from reverie.pipelines.run import file_sha256
+from reverie.rssm.config import DreamerConfig
+from reverie.rssm.model import Dreamer
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
 
 FORMAT = 1
@@ -39,8 +41,9 @@ WEIGHTS = "model.safetensors"
 class Card:
     """config.json: everything but the weights that is needed to build and to use a model.
 
-    `kind` is tokenizer, dynamics or agent; `model` holds the fields of that kind's configuration. `dynamics` (of an
-    agent), `action_space`, `tasks` and `tokenizer_sha256` are None where they do not apply.
+    `kind` is tokenizer, dynamics, agent or baseline; `model` holds the fields of that kind's configuration. `dynamics` (of
+    an agent), `action_space`, `tasks` and `tokenizer_sha256` are None where they do not apply. A baseline plays for one
+    task, or for the recorded rewards if its `tasks` are empty.
     """
 
     kind: str
@@ -151,6 +154,19 @@ def load_agent(path: Path, device: torch.device | str = "cpu") -> Agent:
     assert card.dynamics is not None and card.tasks is not None
     agent = Agent(build_dynamics(card.dynamics, card), from_plain(AgentConfig, card.model), card.tasks)
     return _filled(agent, path, device)
+
+
+def load_baseline(path: Path, device: torch.device | str = "cpu") -> Dreamer:
+    """The frozen Dreamer V1, V2 or V3 of a baseline run, in evaluation mode."""
+    return _filled(build_baseline(_card_of_kind(path, "baseline")), path, device)
+
+
+def build_baseline(card: Card) -> Dreamer:
+    """An untrained Dreamer as `card` describes it."""
+    assert card.frame_size is not None
+    height, width = card.frame_size
+    space = ActionSpace.from_json(card.action_space or {}, "config.json")
+    return Dreamer(from_plain(DreamerConfig, card.model), (height, width, 3), space)
 
 
 def build_dynamics(model: Mapping[str, Any], card: Card) -> Dynamics:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 import yaml
 
@@ -41,6 +41,9 @@ COMMANDS = {
     "clone": Command("clone", "CloneStage", "train_clone", "finetune it into an agent by cloning"),
     "imagine": Command(
         "imagine", "ImagineStage", "train_imagine", "improve the agent inside the world model"
+    ),
+    "baseline": Command(
+        "baseline", "BaselineStage", "baseline", "train Dreamer V1, V2 or V3 to compare with"
     ),
     "evaluate": Command(
         "evaluate", "EvaluateConfig", "evaluate", "score rollouts and agents, write a report"
@@ -136,7 +139,7 @@ def _parser(name: str, cls: type) -> Any:
     from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
     from jsonargparse.typing import register_type
 
-    from reverie.pipelines.presets import PRESETS
+    from reverie.pipelines.presets import presets_of
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     register_type(Url)
@@ -144,20 +147,26 @@ def _parser(name: str, cls: type) -> Any:
     parser.add_argument(
         "--config", action=ActionConfigFile, help="YAML file of these settings; may be repeated"
     )
-    if any(name in stages for stages in PRESETS.values()):
-        parser.add_argument("--preset", type=str, help=f"sizes that belong together: {', '.join(PRESETS)}")
+    if presets := presets_of(name):
+        parser.add_argument("--preset", type=str, help=f"sizes that belong together: {', '.join(presets)}")
     parser.add_class_arguments(cls)
     return parser
 
 
 def _spelled_out(cls: type, arguments: Sequence[str]) -> list[str]:
-    """`arguments` with --path before a first or last lone word, if `cls` has a path, and =true behind switches."""
+    """`arguments` as jsonargparse wants them.
+
+    --path before a first or last lone word, if `cls` has a path; =true behind switches; + behind the names of lists.
+    """
     hints = get_type_hints(cls)
     switches = {f"--{name}" for name, kind in hints.items() if kind is bool}
+    lists = {f"--{name}" for name, kind in hints.items() if get_origin(kind) is list}
     full: list[str] = []
     for argument, following in zip(arguments, [*arguments, ""][1:], strict=True):
         lone = argument in switches and following.lower() not in ("true", "false")
-        full.append(f"{argument}=true" if lone else argument)
+        full.append(
+            f"{argument}=true" if lone else argument + "+" * (argument in lists and following[:1] != "[")
+        )
     if "path" not in hints or not full:
         return full
     if not full[0].startswith("-"):
@@ -170,23 +179,26 @@ def _spelled_out(cls: type, arguments: Sequence[str]) -> list[str]:
 def _preset_defaults(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     """The chosen preset's settings for command `name`, with dotted keys."""
     from reverie.pipelines.configs import flatten, to_plain
-    from reverie.pipelines.presets import PRESETS
+    from reverie.pipelines.presets import DEFAULT_BASELINES, presets_of
 
-    preset = _chosen_preset(arguments)
-    if preset is None:
+    presets = presets_of(name)
+    preset = _setting("preset", arguments)
+    if preset is None and name == "baseline":
+        preset = DEFAULT_BASELINES.get(_setting("version", arguments))
+    if preset is None or not presets:
         return {}
-    if preset not in PRESETS:
-        raise UserError(f"--preset {preset}: is not known, choose one of {', '.join(PRESETS)}")
-    return flatten(to_plain(PRESETS[preset].get(name, {})))
+    if preset not in presets:
+        raise UserError(f"--preset {preset}: is not known, choose one of {', '.join(presets)}")
+    return flatten(to_plain(presets[preset]))
 
 
-def _chosen_preset(arguments: Sequence[str]) -> str | None:
-    """--preset, or `preset:` of the last --config file that has one."""
+def _setting(name: str, arguments: Sequence[str]) -> str | None:
+    """--name, or `name:` of the last --config file that has one; it is needed before the arguments are parsed."""
     flags = _flag_values(arguments)
-    named = [value for flag, value in flags if flag == "--preset"]
+    named = [value for flag, value in flags if flag == f"--{name}"]
     files = [Path(value) for flag, value in flags if flag == "--config"]
     contents = [_load_yaml(file) for file in files if file.is_file()]
-    named = named or [c["preset"] for c in contents if isinstance(c, dict) and "preset" in c]
+    named = named or [c[name] for c in contents if isinstance(c, dict) and name in c]
     return named[-1] if named else None
 
 

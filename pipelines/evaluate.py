@@ -1,7 +1,8 @@
 """Stage `evaluate`: the tokenizer on held-out frames, rollouts against held-out video, players in the real game.
 
-Each part needs what it scores: a tokenizer alone gives reconstructions, a dynamics run adds rollouts (with or without
-actions), a game adds players. Everything ends in report.html, report.json and a table.
+Each part needs what it scores: a tokenizer gives reconstructions, a dynamics run and baselines give rollouts (with or without
+actions), a game adds players. Dreamer 4 and the baselines go through the same code, on the same windows and in the same
+worlds. Everything ends in report.html, report.json and tables.
 """
 
 import json
@@ -13,19 +14,19 @@ from rich.console import Console
 
 from reverie.data.errors import UserError
 from reverie.data.index import ShardIndex
-from reverie.evaluation.charts import horizon_chart
-from reverie.evaluation.figures import RolloutFigures, reconstruction_json, reconstruction_line
-from reverie.evaluation.gallery import reconstruction_media, rollout_films, rollout_strips
+from reverie.evaluation.figures import reconstruction_json, reconstruction_line
+from reverie.evaluation.gallery import reconstruction_media
 from reverie.evaluation.reconstruction import Reconstruction, choose_clips, reconstruct
 from reverie.evaluation.report import write_report
-from reverie.evaluation.rollouts import dynamics_generator, roll_out
-from reverie.evaluation.windows import Selection, load_windows, select
+from reverie.evaluation.windows import Selection, select
 from reverie.pipelines.checkpoints import weights_sha256
 from reverie.pipelines.configs import to_plain
 from reverie.pipelines.playing import open_game, play_all
+from reverie.pipelines.predicting import predict_all
 from reverie.pipelines.progress import meter
 from reverie.pipelines.run import open_run
 from reverie.pipelines.scoring import EvaluateConfig, Scoring, load_models
+from reverie.tokenizer.model import Tokenizer
 from reverie.tokenizer.perceptual import PerceptualDistance, load_lpips
 
 SPLIT = "validation"
@@ -40,21 +41,22 @@ def evaluate(config: EvaluateConfig) -> Path:
     scoring = Scoring(config, index, load_models(config, index))
     # Before anything slow: what is asked must be possible.
     scoring.chosen.samples(SPLIT)
-    selection = _select_windows(scoring) if scoring.models.dynamics is not None else None
+    selection = _select_windows(scoring) if scoring.models.predictors else None
     game = open_game(scoring) if config.env is not None else None
     scoring.lpips = _load_lpips(scoring)
-    inputs = {"data": index.hash(), "tokenizer": weights_sha256(config.tokenizer)}
+    inputs = {"data": index.hash()}
+    if config.tokenizer is not None:
+        inputs["tokenizer"] = weights_sha256(config.tokenizer)
     run = open_run(config.out, kind="evaluate", config=config, model={}, inputs=inputs)
     console = Console(highlight=False, soft_wrap=True)
 
     figures: dict[str, Any] = {"format": 1, "title": config.env or str(config.data), "notes": scoring.notes}
-    reconstruction = _reconstruct(scoring)
-    figures["reconstruction"] = reconstruction_json(reconstruction)
-    console.print(reconstruction_line(reconstruction))
+    if scoring.models.tokenizer is not None:
+        reconstruction = _reconstruct(scoring, scoring.models.tokenizer)
+        figures["reconstruction"] = reconstruction_json(reconstruction)
+        console.print(reconstruction_line(reconstruction))
     if selection is not None:
-        rollouts = _roll_out(scoring, selection)
-        figures["rollouts"] = rollouts.to_json()
-        console.print("\n".join(rollouts.lines()))
+        figures |= predict_all(scoring, selection, console)
     if game is not None:
         scores = play_all(scoring, game)
         figures["games"] = scores.to_json()
@@ -81,37 +83,13 @@ def _load_lpips(scoring: Scoring) -> PerceptualDistance | None:
         return None
 
 
-def _reconstruct(scoring: Scoring) -> Reconstruction:
+def _reconstruct(scoring: Scoring, tokenizer: Tokenizer) -> Reconstruction:
     config = scoring.config
     clips = choose_clips(scoring.chosen, config.clips, config.seed, SPLIT)
     with meter("reconstruct", len(clips)) as shown:
-        tokenizer = scoring.models.tokenizer
         found = reconstruct(tokenizer, scoring.index, clips, lpips=scoring.lpips, finished=shown.update)
     scoring.gallery.reconstruction_grids = reconstruction_media(found)
     return found
-
-
-def _roll_out(scoring: Scoring, selection: Selection) -> RolloutFigures:
-    config, gallery, fps = scoring.config, scoring.gallery, scoring.index.fps
-    assert scoring.models.dynamics is not None
-    windows = load_windows(scoring.index, selection.places, config.context + config.horizon)
-    with meter("roll out", len(windows)) as shown:
-        rollouts = roll_out(
-            scoring.models.tokenizer,
-            dynamics_generator(scoring.models.dynamics, config.sampling_steps),
-            windows,
-            context=config.context,
-            seed=config.seed,
-            batch_size=config.batch_size,
-            num_examples=config.videos,
-            lpips=scoring.lpips,
-            finished=shown.update,
-        )
-    figures = RolloutFigures.of(rollouts, selection, config.seed)
-    gallery.rollout_films = rollout_films(rollouts, windows.keys, fps)
-    gallery.rollout_strips = rollout_strips(rollouts, windows.keys)
-    gallery.horizon_chart = horizon_chart(figures.curves)
-    return figures
 
 
 def _provenance(scoring: Scoring, path: Path) -> dict[str, Any]:
@@ -119,7 +97,8 @@ def _provenance(scoring: Scoring, path: Path) -> dict[str, Any]:
     config = scoring.config
     launch = json.loads(path.read_text())["launches"][-1]
     runs = {name: getattr(config, name) for name in ("tokenizer", "dynamics", "cloned", "agent")}
-    hashes = {f"{name}_sha256": weights_sha256(run) for name, run in runs.items() if run is not None}
+    named = {name: run for name, run in runs.items() if run is not None} | config.baselines
+    hashes = {f"{name}_sha256": weights_sha256(run) for name, run in named.items()}
     return {
         **launch,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -12,7 +12,13 @@ from reverie.data.errors import UserError
 from reverie.data.index import INDEX, ShardIndex
 from reverie.data.location import Location, Url
 from reverie.dynamics.model import Dynamics, DynamicsConfig
-from reverie.pipelines.checkpoints import build_dynamics, find_checkpoint, read_card, weights_sha256
+from reverie.pipelines.checkpoints import (
+    build_baseline,
+    build_dynamics,
+    find_checkpoint,
+    read_card,
+    weights_sha256,
+)
 from reverie.pipelines.configs import from_plain
 from reverie.pipelines.presets import PRESETS, Preset
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
@@ -98,6 +104,11 @@ def _describe_model(path: Path) -> list[str]:
             lines = _part_lines("tokenizer", Tokenizer(from_plain(TokenizerConfig, card.model)))
         elif card.kind == "dynamics":
             lines = _part_lines("dynamics", build_dynamics(card.model, card))
+        elif card.kind == "baseline":
+            dreamer = build_baseline(card)
+            lines = _part_lines("world model", dreamer.world_model) + _part_lines(
+                "actor and critic", dreamer.behaviour
+            )
         else:
             dynamics = build_dynamics(card.dynamics or {}, card)
             agent = Agent(dynamics, from_plain(AgentConfig, card.model), card.tasks or [])

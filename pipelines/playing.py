@@ -1,10 +1,12 @@
 """The part of `evaluate` that plays: random, scripted, cloned and improved players in the same held-out worlds."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from pathlib import Path
 
 from reverie.agent.model import Agent
 from reverie.agent.player import Player
+from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
 from reverie.environments.players import require_player
 from reverie.environments.vector import VectorGame
@@ -13,6 +15,7 @@ from reverie.evaluation.figures import GameScores
 from reverie.evaluation.gallery import agent_films
 from reverie.evaluation.games import (
     AgentPolicy,
+    Gain,
     GameScore,
     Policy,
     ScriptedPolicy,
@@ -22,8 +25,14 @@ from reverie.evaluation.games import (
     score,
 )
 from reverie.evaluation.recorded import recorded_results
+from reverie.pipelines.checkpoints import read_card
 from reverie.pipelines.progress import meter
 from reverie.pipelines.scoring import EvaluateConfig, Scoring
+from reverie.rssm.model import Dreamer
+from reverie.rssm.player import Player as RecurrentPlayer
+
+STAGES = ("cloning", "imagination")
+"""What the players of Dreamer 4 are called."""
 
 
 def open_game(scoring: Scoring) -> VectorGame:
@@ -34,10 +43,10 @@ def open_game(scoring: Scoring) -> VectorGame:
     seeds = held_out_seeds(config.episodes, config.seed)
     num_envs = min(config.num_envs, config.episodes)
     game = VectorGame(config.env, num_envs, seeds, keep_frames=config.films, **limit, **config.options)
-    size = scoring.models.tokenizer.config.frame_size
+    size = scoring.index.frame_size
     if tuple(game.frame_size) != tuple(size):
         raise UserError(
-            f"--env {config.env}: has frames of {tuple(game.frame_size)}, the tokenizer is for {tuple(size)}; "
+            f"--env {config.env}: has frames of {tuple(game.frame_size)}, the models are for {tuple(size)}; "
             f"give the game and the options that were recorded."
         )
     _require_task(scoring, game)
@@ -45,6 +54,8 @@ def open_game(scoring: Scoring) -> VectorGame:
 
 
 def _require_task(scoring: Scoring, game: VectorGame) -> None:
+    for path in scoring.config.baseline:
+        _require_same_play(scoring.config, path, game)
     task = _task(scoring.config, game)
     if task is None:
         return
@@ -63,6 +74,19 @@ def _require_task(scoring: Scoring, game: VectorGame) -> None:
             )
 
 
+def _require_same_play(config: EvaluateConfig, path: Path, game: VectorGame) -> None:
+    """Raises `UserError` unless the baseline in `path` has the game's actions, and learned the task that is played for."""
+    card, task = read_card(path), _task(config, game)
+    if ActionSpace.from_json(card.action_space or {}, str(path)) != game.action_space_spec:
+        raise UserError(
+            f"--env {config.env}: has other actions than {path} has learned; give the game it was recorded from."
+        )
+    if task is not None and card.tasks and task not in card.tasks:
+        raise UserError(
+            f"--task {task}: {path} has learned {card.tasks[0]}; give that task, or a run that learned this one."
+        )
+
+
 def _task(config: EvaluateConfig, game: VectorGame) -> str | None:
     """The task played for; None in a game without tasks, where only the return counts."""
     return config.task or (game.tasks[-1] if game.tasks else None)
@@ -79,20 +103,27 @@ def play_all(scoring: Scoring, game: VectorGame) -> GameScores:
     learned = _learned(scoring, game, task)
     for name, make in learned.items():
         players.append(_play(scoring, game, name, make(), learned=True))
-    named = {found.player: found for found in players}
-    ladder = [named["random"], *(named[name] for name in learned)]
     scores = GameScores(
         env=str(config.env),
         task=task,
         tasks=game.tasks,
         episodes=config.episodes,
         players=players,
-        gains=[gain(better, worse, task) for worse, better in zip(ladder, ladder[1:], strict=False)],
+        gains=_gains({found.player: found for found in players}, scoring.models.baselines, task),
     )
     if game.tasks:
         scoring.gallery.success_chart = success_chart({p.player: p.success for p in players}, game.tasks)
     game.close()
     return scores
+
+
+def _gains(players: Mapping[str, GameScore], baselines: Iterable[str], task: str | None) -> list[Gain]:
+    """Each stage of Dreamer 4 over the one before it, and its last one over every baseline."""
+    ladder = [players[name] for name in ("random", *STAGES) if name in players]
+    steps = [gain(better, worse, task) for worse, better in zip(ladder, ladder[1:], strict=False)]
+    if len(ladder) == 1:
+        return [gain(players[name], ladder[0], task) for name in baselines]
+    return steps + [gain(ladder[-1], players[name], task) for name in baselines]
 
 
 def _play(scoring: Scoring, game: VectorGame, name: str, policy: Policy, *, learned: bool) -> GameScore:
@@ -116,10 +147,14 @@ def _scripted(config: EvaluateConfig, game: VectorGame) -> Mapping[str, Callable
 
 
 def _learned(scoring: Scoring, game: VectorGame, task: str | None) -> Mapping[str, Callable[[], Policy]]:
-    """The cloned policy (of its own run, or the prior of the improved agent) and the improved one."""
+    """The baselines, the cloned policy (of its own run, or the prior of the improved agent) and the improved one."""
     models, config = scoring.models, scoring.config
 
+    def recurrent(model: Dreamer) -> Policy:
+        return AgentPolicy(RecurrentPlayer(model, game.num_envs, greedy=config.greedy, seed=config.seed))
+
     def policy(agent: Agent, *, prior: bool = False) -> Policy:
+        assert models.tokenizer is not None
         player = Player(
             models.tokenizer,
             agent,
@@ -131,11 +166,11 @@ def _learned(scoring: Scoring, game: VectorGame, task: str | None) -> Mapping[st
         )
         return AgentPolicy(player)
 
-    found: dict[str, Callable[[], Policy]] = {}
+    found = {name: partial(recurrent, model) for name, model in models.baselines.items()}
     if models.cloned is not None:
-        found["cloning"] = partial(policy, models.cloned)
+        found[STAGES[0]] = partial(policy, models.cloned)
     elif models.agent is not None:
-        found["cloning"] = partial(policy, models.agent, prior=True)
+        found[STAGES[0]] = partial(policy, models.agent, prior=True)
     if models.agent is not None:
-        found["imagination"] = partial(policy, models.agent)
+        found[STAGES[1]] = partial(policy, models.agent)
     return found

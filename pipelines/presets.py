@@ -19,10 +19,13 @@ from reverie.agent.imagination import ImaginationConfig
 from reverie.agent.model import AgentConfig
 from reverie.dynamics.model import DynamicsConfig
 from reverie.dynamics.objective import DynamicsObjectiveConfig
+from reverie.pipelines.baseline_config import OnlineConfig, PolicyConfig
 from reverie.pipelines.batches import BatchesConfig
 from reverie.pipelines.optimization import OptimizerConfig
 from reverie.pipelines.session import TrainingConfig
 from reverie.pipelines.training import FabricConfig
+from reverie.rssm import presets as rssm_presets
+from reverie.rssm.config import DreamerConfig
 from reverie.tokenizer.model import TokenizerConfig
 from reverie.tokenizer.objective import TokenizerObjectiveConfig
 
@@ -216,3 +219,34 @@ PAPER: Preset = {
 }
 
 PRESETS: Mapping[str, Preset] = {"nano": NANO, "small": SMALL, "base": BASE, "paper": PAPER}
+
+
+def presets_of(command: str) -> Mapping[str, Mapping[str, Any]]:
+    """Preset -> field of the command's configuration -> value; empty for commands without presets."""
+    if command == "baseline":
+        return BASELINES
+    if not any(command in stages for stages in PRESETS.values()):
+        return {}
+    return {name: stages.get(command, {}) for name, stages in PRESETS.items()}
+
+
+def _baseline(name: str, model: DreamerConfig) -> Mapping[str, Any]:
+    """The published batches; lengths of training as in V-D4RL where it gave them."""
+    size, length = {"v1": (50, 50), "v2": (16, 50), "v3": (16, 64)}[model.world_model.generation]
+    fields: dict[str, Any] = {"model": model, "batches": BatchesConfig(batch_size=size, length=length)}
+    if name == "v1":
+        fields["collect"] = OnlineConfig(prefill=5000, noise=0.3)
+    if name == "v2-offline":
+        fields |= {
+            "batches": BatchesConfig(batch_size=64, length=50),
+            "training": TrainingConfig(steps=25_000, evaluate_every=1000, save_every=1000),
+            "policy": PolicyConfig(steps=200_000),
+        }
+    return fields
+
+
+BASELINES = {name: _baseline(name, model) for name, model in rssm_presets.PRESETS.items()}
+"""Published settings of Dreamer V1, V2 and V3."""
+
+DEFAULT_BASELINES: Mapping[str | None, str] = {"v1": "v1-atari", "v2": "v2-atari", "v3": "v3-12m"}
+"""What --version alone stands for: the settings for games that end."""

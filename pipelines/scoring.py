@@ -10,11 +10,23 @@ from reverie.data.errors import UserError
 from reverie.data.index import ShardIndex
 from reverie.data.location import Location
 from reverie.dynamics.model import Dynamics
+from reverie.evaluation.figures import DREAMER_4
 from reverie.evaluation.report import Gallery
-from reverie.pipelines.checkpoints import load_agent, load_dynamics, load_tokenizer, read_card, weights_sha256
+from reverie.pipelines.checkpoints import (
+    load_agent,
+    load_baseline,
+    load_dynamics,
+    load_tokenizer,
+    read_card,
+    weights_sha256,
+)
 from reverie.pipelines.encode import pick_device
+from reverie.rssm.model import Dreamer
 from reverie.tokenizer.model import Tokenizer
 from reverie.tokenizer.perceptual import PerceptualDistance
+
+_TAKEN = {"random", "data", "expert", "cloning", "imagination", DREAMER_4}
+"""Names of other players and models in the tables."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,16 +35,18 @@ class EvaluateConfig:
 
     data: Location
     """Folder of video shards, or the URL of one; its validation split is what is held out."""
-    tokenizer: Path
-    """Run folder of the tokenizer."""
     out: Path
     """Folder of the report."""
+    tokenizer: Path | None = None
+    """Run folder of the tokenizer; None where only baselines are scored."""
     dynamics: Path | None = None
     """Run folder of the dynamics model; None for no rollouts."""
     cloned: Path | None = None
     """Run folder of `clone`, the cloned policy; None takes the behavioural prior inside --agent."""
     agent: Path | None = None
     """Run folder of `imagine`, the policy improved in imagination."""
+    baseline: list[Path] = field(default_factory=list)
+    """Run folder of a baseline (Dreamer V1, V2 or V3), which is called by the folder's name; may be repeated."""
     env: str | None = None
     """Game in which players are scored, as in `record`; None for no games."""
     task: str | None = None
@@ -79,16 +93,35 @@ class EvaluateConfig:
                 raise UserError(f"{name}: must be at least 0, got {getattr(self, name)}.")
         if self.sampling_steps < 1 or self.sampling_steps & (self.sampling_steps - 1):
             raise UserError(f"sampling_steps: must be a power of two, got {self.sampling_steps}.")
+        if self.tokenizer is None and (self.dynamics or self.cloned or self.agent or not self.baseline):
+            raise UserError(
+                "--tokenizer: is needed to score Dreamer 4; give its run folder, or a --baseline alone."
+            )
+        if len(self.baselines) < len(self.baseline):
+            raise UserError("--baseline: two runs have the same name; give folders with different names.")
+        for name in _TAKEN & self.baselines.keys():
+            raise UserError(f"--baseline: {name} is the name of another player; rename that run folder.")
+
+    @property
+    def baselines(self) -> dict[str, Path]:
+        """Name -> run folder of each baseline."""
+        return {path.resolve().name: path for path in self.baseline}
 
 
 @dataclass(frozen=True)
 class Models:
     """The models to score, on one device."""
 
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
     dynamics: Dynamics | None
     cloned: Agent | None
     agent: Agent | None
+    baselines: dict[str, Dreamer]
+
+    @property
+    def predictors(self) -> bool:
+        """Whether any of them predicts video."""
+        return self.dynamics is not None or bool(self.baselines)
 
 
 @dataclass
@@ -113,30 +146,44 @@ def load_models(config: EvaluateConfig, index: ShardIndex) -> Models:
     if index.latent_shape is not None:
         raise UserError(f"{config.data}: holds latents; give the folder of video shards that `prepare` made.")
     device = pick_device(config.device)
-    tokenizer = load_tokenizer(config.tokenizer, device)
-    if tuple(tokenizer.config.frame_size) != tuple(index.frame_size):
-        raise UserError(
-            f"{config.tokenizer}: is for frames of {tuple(tokenizer.config.frame_size)}, but {config.data} has "
-            f"{tuple(index.frame_size)}; give the data it was trained on."
-        )
-    for path in (config.dynamics, config.cloned, config.agent):
-        if path is not None:
-            _require_fit(config.tokenizer, path, index)
+    if config.tokenizer is not None:
+        _require_frames(config.tokenizer, index)
+        for path in (config.dynamics, config.cloned, config.agent):
+            if path is not None:
+                _require_tokenizer(config.tokenizer, path)
+                _require_actions(path, index)
+    for path in config.baseline:
+        _require_frames(path, index)
+        _require_actions(path, index)
     return Models(
-        tokenizer=tokenizer,
+        tokenizer=None if config.tokenizer is None else load_tokenizer(config.tokenizer, device),
         dynamics=None if config.dynamics is None else load_dynamics(config.dynamics, device),
         cloned=None if config.cloned is None else load_agent(config.cloned, device),
         agent=None if config.agent is None else load_agent(config.agent, device),
+        baselines={name: load_baseline(path, device) for name, path in config.baselines.items()},
     )
 
 
-def _require_fit(tokenizer: Path, path: Path, index: ShardIndex) -> None:
+def _require_frames(path: Path, index: ShardIndex) -> None:
+    size = read_card(path).frame_size
+    if size is not None and tuple(size) != tuple(index.frame_size):
+        raise UserError(
+            f"{path}: is for frames of {tuple(size)}, but {index.folder} has {tuple(index.frame_size)}; give the data it was "
+            f"trained on."
+        )
+
+
+def _require_tokenizer(tokenizer: Path, path: Path) -> None:
     card, digest = read_card(path), weights_sha256(tokenizer)
     if card.tokenizer_sha256 != digest:
         raise UserError(
             f"{path}: was trained with tokenizer {(card.tokenizer_sha256 or 'none')[:12]}, but --tokenizer "
             f"{tokenizer} is {digest[:12]}; give the tokenizer run that it was trained with."
         )
+
+
+def _require_actions(path: Path, index: ShardIndex) -> None:
+    card = read_card(path)
     if ActionSpace.from_json(card.action_space or {}, str(path)) != index.action_space:
         raise UserError(
             f"{path}: has the actions {', '.join(card.action_space or {}) or 'none'}, but {index.folder} has "

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from reverie.data.batch import Batch
 from reverie.data.errors import UserError
-from reverie.pipelines.batches import Batches
+from reverie.pipelines.batches import BatchSource
 from reverie.pipelines.checkpoints import Card, Snapshot, latest_checkpoint, read_snapshot, save_checkpoint
 from reverie.pipelines.metrics import Averages, MetricsLog, all_finite, describe
 from reverie.pipelines.progress import Meter
@@ -73,6 +73,7 @@ class Session:
       name: of the stage, for people.
       objective: module with attribute `model`, the model to save; not wrapped for several processes.
       evaluate: held-out metrics, called with the objective in evaluation mode without gradients; every process calls it.
+      counts: further figures of every logged row.
     """
 
     def __init__(
@@ -83,13 +84,15 @@ class Session:
         card: Card,
         objective: nn.Module,
         optimizer: Optimizer,
-        batches: Batches,
+        batches: BatchSource,
         config: TrainingConfig,
         processes: Processes,
         evaluate: Callable[[], Mapping[str, float]] | None = None,
+        counts: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
         self.name, self.run, self.card, self.config, self.processes = name, run, card, config, processes
         self.objective, self.optimizer, self.batches, self.evaluate = objective, optimizer, batches, evaluate
+        self.counts = counts
         self.step, self._saved_step = 0, -1
         self._averages, self._skips_told = Averages(), 0
         self._resume()
@@ -192,9 +195,10 @@ class Session:
         if not all_finite(values):
             raise UserError(
                 f"{self.run.path}: the loss is not finite at step {self.step}; "
-                f"lower optimizer.lr and start again from the last checkpoint."
+                f"lower the learning rate and start again from the last checkpoint."
             )
         if self._log is not None and self._meter is not None:
+            values |= self.counts()
             self._log.write(self.step, values | {"train/steps_per_second": self._meter.rate})
             self._meter.update(0, note=f"loss {values.get('train/loss', float('nan')):.4g}")
             for sentence in self.batches.skipped[self._skips_told :]:

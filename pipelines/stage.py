@@ -1,30 +1,41 @@
 """What the stages that learn from shards have in common: their settings, and one run from folder to last step."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from reverie.data.actions import ActionSpace
+from reverie.data.batch import Batch
 from reverie.data.corpora import Corpora
 from reverie.data.errors import UserError
 from reverie.data.location import Location
-from reverie.pipelines.batches import BatchesConfig, Mixture, heldout_batches, training_batches
+from reverie.pipelines.batches import (
+    Batches,
+    BatchesConfig,
+    BatchSource,
+    Mixture,
+    heldout_batches,
+    training_batches,
+)
 from reverie.pipelines.checkpoints import Card
 from reverie.pipelines.configs import to_plain
-from reverie.pipelines.optimization import OptimizerConfig, make_optimizer
+from reverie.pipelines.optimization import OptimizerConfig
 from reverie.pipelines.run import open_run
-from reverie.pipelines.session import Session, TrainingConfig, derive_seed
+from reverie.pipelines.session import Processes, Session, TrainingConfig, derive_seed
 from reverie.pipelines.training import (
     FabricConfig,
+    Updates,
     fabric_processes,
     fit,
     forward,
     heldout_metrics,
     make_fabric,
+    scheduled_updates,
 )
 
 HELDOUT_BATCHES = 8
@@ -33,7 +44,7 @@ HELDOUT_BATCHES = 8
 
 @dataclass(frozen=True, kw_only=True)
 class StageConfig:
-    """Settings of every stage that learns from shards."""
+    """Settings of the Dreamer 4 stages that learn from shards."""
 
     data: Location
     """Folder of shards, or the URL of one, or a YAML file that mixes several (docs/data.md)."""
@@ -49,6 +60,51 @@ class StageConfig:
     """Devices, processes, precision."""
 
 
+class RunConfig(Protocol):
+    """What a run needs to know of its stage's settings."""
+
+    @property
+    def out(self) -> Path:
+        """The run folder."""
+
+    @property
+    def training(self) -> TrainingConfig:
+        """Length and intervals."""
+
+    @property
+    def fabric(self) -> FabricConfig:
+        """Devices, processes, precision."""
+
+
+Run = Callable[[Batch], Any]
+"""The wrapped objective, on its device and in its precision."""
+Evaluate = Callable[[], Mapping[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One run, from data to weights.
+
+    build           makes the objective; the random generator is seeded before
+    card            what the model is, for its checkpoints
+    identity        plain values that may not change while the run continues
+    inputs          what it learns from, by name and hash
+    updates         how weights are updated
+    open_batches    called with the objective and the processes
+    open_evaluation called with the objective and its wrapped form; None where nothing is held out
+    counts          further figures of every logged row
+    """
+
+    build: Callable[[], nn.Module]
+    card: Card
+    identity: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    updates: Updates
+    open_batches: Callable[[nn.Module, Processes], BatchSource]
+    open_evaluation: Callable[[nn.Module, Run], Evaluate | None]
+    counts: Callable[[], Mapping[str, float]] = dict
+
+
 def train_stage(
     name: str,
     config: StageConfig,
@@ -62,50 +118,71 @@ def train_stage(
     """Trains the objective that `build` makes, in the run folder `config.out`.
 
     Args:
-      build: makes the objective; the random generator is seeded before.
-      card: what the model is, for its checkpoints.
+      build, card: see `Plan`.
       inputs: parents of the run by name and hash, beside the data.
       mixture: which rows a batch is mixed of; None draws uniformly.
     """
+    rows = mixture or Mixture()
+
+    def open_evaluation(objective: nn.Module, run: Run) -> Evaluate | None:
+        held_out = heldout_batches(corpora, config.batches, HELDOUT_BATCHES, rows)
+        return partial(heldout_metrics, run, held_out) if held_out else None
+
+    plan = Plan(
+        build=build,
+        card=card,
+        identity=to_plain(card),
+        inputs={"data": corpora.hash(), **inputs},
+        updates=scheduled_updates(config.optimizer, config.training.steps),
+        open_batches=lambda _, processes: shard_batches(
+            corpora, config.batches, config.training.seed, processes, rows
+        ),
+        open_evaluation=open_evaluation,
+    )
+    train(name, config, plan)
+
+
+def shard_batches(
+    corpora: Corpora, config: BatchesConfig, seed: int, processes: Processes, mixture: Mixture
+) -> Batches:
+    """The training batches of one process."""
+    return training_batches(
+        corpora, config, seed=seed, rank=processes.rank, world_size=processes.world_size, mixture=mixture
+    )
+
+
+def train(name: str, config: RunConfig, plan: Plan, steps: int | None = None) -> None:
+    """Trains by `plan` in the run folder `config.out` for `steps`, by default `config.training.steps`."""
     fabric = make_fabric(config.fabric)
     processes = fabric_processes(fabric)
     run = open_run(
         config.out,
         kind=name,
         config=config,
-        model=to_plain(card),
-        inputs={"data": corpora.hash(), **inputs},
+        model=plan.identity,
+        inputs=plan.inputs,
         main=processes.main,
     )
     torch.manual_seed(derive_seed(config.training.seed, -2))
-    objective = _build(build)
-    mixture = mixture or Mixture()
-    held_out = heldout_batches(corpora, config.batches, HELDOUT_BATCHES, mixture)
+    objective = _build(plan.build)
+    training = config.training if steps is None else replace(config.training, steps=steps)
 
     def make_session(model: nn.Module, optimizer: torch.optim.Optimizer) -> Session:
-        batches = training_batches(
-            corpora,
-            config.batches,
-            seed=config.training.seed,
-            rank=processes.rank,
-            world_size=processes.world_size,
-            mixture=mixture,
-        )
         run_model = partial(forward, model, device=fabric.device, precision=config.fabric.precision)
         return Session(
             name=name,
             run=run,
-            card=card,
+            card=plan.card,
             objective=objective,
             optimizer=optimizer,
-            batches=batches,
-            config=config.training,
+            batches=plan.open_batches(objective, processes),
+            config=training,
             processes=processes,
-            evaluate=partial(heldout_metrics, run_model, held_out) if held_out else None,
+            evaluate=plan.open_evaluation(objective, run_model),
+            counts=plan.counts,
         )
 
-    optimizer = partial(make_optimizer, config=config.optimizer)
-    fit(fabric, objective, optimizer, make_session, config.optimizer, config.fabric.precision)
+    fit(fabric, objective, plan.updates, make_session, config.fabric.precision)
 
 
 def _build(build: Callable[[], nn.Module]) -> nn.Module:

@@ -8,6 +8,7 @@ under torchrun or SLURM the launcher's world is used.
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -17,7 +18,7 @@ from torch.optim import Optimizer
 from reverie.data.batch import Batch
 from reverie.nn.precision import has_fast_bfloat16
 from reverie.pipelines.metrics import Averages
-from reverie.pipelines.optimization import OptimizerConfig, learning_rate, set_learning_rate
+from reverie.pipelines.optimization import OptimizerConfig, learning_rate, make_optimizer, set_learning_rate
 from reverie.pipelines.session import Processes, Session
 from reverie.pipelines.sharding import shard_layers
 
@@ -72,31 +73,53 @@ def fabric_processes(fabric: "Fabric") -> Processes:
     )
 
 
+@dataclass(frozen=True)
+class Updates:
+    """How a stage's weights are updated.
+
+    make_optimizer  called with the objective once it is on its device and sharded
+    prepare         called with the optimiser and the number of the coming step; sets its learning rate
+    clip_norm       gradients are scaled down to this global norm; None where the optimiser itself clips
+    """
+
+    make_optimizer: Callable[[nn.Module], Optimizer]
+    prepare: Callable[[Optimizer, int], None]
+    clip_norm: float | None
+
+
+def scheduled_updates(config: OptimizerConfig, steps: int) -> Updates:
+    """AdamW or Muon with warm-up and decay over `steps`."""
+
+    def prepare(optimizer: Optimizer, step: int) -> None:
+        set_learning_rate(optimizer, learning_rate(step, steps, config))
+
+    return Updates(partial(make_optimizer, config=config), prepare, config.clip_norm)
+
+
 def fit(
     fabric: "Fabric",
     objective: nn.Module,
-    make_optimizer: Callable[[nn.Module], Optimizer],
+    updates: Updates,
     make_session: Callable[[nn.Module, Optimizer], Session],
-    config: OptimizerConfig,
     precision: str,
 ) -> None:
     """Trains until the session's last step.
 
     Args:
-      make_optimizer: called with the objective once it is on its device and sharded.
       make_session: called with the wrapped objective and the optimiser; resumes both.
     """
     model = fabric.setup_module(objective)
-    raw_optimizer = make_optimizer(objective)
+    raw_optimizer = updates.make_optimizer(objective)
     optimizer = fabric.setup_optimizers(raw_optimizer)
     assert not isinstance(optimizer, tuple)
     with make_session(model, raw_optimizer) as session:
         while session.running:
             step, batch = session.begin_step()
-            set_learning_rate(raw_optimizer, learning_rate(step, session.config.steps, config))
+            updates.prepare(raw_optimizer, step)
             loss, metrics = forward(model, batch, fabric.device, precision)
             fabric.backward(loss)
-            fabric.clip_gradients(model, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
+            if updates.clip_norm is not None:
+                fabric.clip_gradients(model, optimizer, max_norm=updates.clip_norm, error_if_nonfinite=False)
             optimizer.step()
             optimizer.zero_grad()
             session.end_step(metrics)

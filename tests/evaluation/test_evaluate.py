@@ -199,7 +199,7 @@ def test_another_tokenizer_is_refused(corpus: Corpus, tmp_path: Path) -> None:
         ),
         (
             {"env": GAME, "options": {"tile_size": 4}},
-            r"has frames of \(20, 20\), the tokenizer is for \(40, 40\)",
+            r"has frames of \(20, 20\), the models are for \(40, 40\)",
         ),
         ({"env": "minigrid-nowhere"}, "minigrid-nowhere"),
         ({"group": "end"}, "has no group 'end'; its groups are: none"),

@@ -9,13 +9,8 @@ from reverie.data.actions import ActionSpace, Categorical
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.evaluation.curves import advantage, curves
 from reverie.evaluation.metrics import PSNR_CAP
-from reverie.evaluation.rollouts import (
-    Rollouts,
-    decode_future,
-    derangement,
-    dynamics_generator,
-    roll_out,
-)
+from reverie.evaluation.predictors import LatentPredictor, decode_future, dynamics_generator
+from reverie.evaluation.rollouts import Rollouts, derangement, roll_out
 from reverie.evaluation.windows import Actions, Windows
 from reverie.nn.frames import to_uint8
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
@@ -54,7 +49,10 @@ def nothing(latents: Tensor, past: Actions, future: Actions, seed: int) -> Tenso
 
 def run(tokenizer: Tokenizer, windows: Windows, generator=nothing, **options) -> Rollouts:  # type: ignore[no-untyped-def]
     return roll_out(
-        tokenizer, generator, windows, context=CONTEXT, **{"batch_size": 3, "seed": 11, **options}
+        LatentPredictor(tokenizer, generator),
+        windows,
+        context=CONTEXT,
+        **{"batch_size": 3, "seed": 11, **options},
     )
 
 

@@ -14,6 +14,8 @@ from reverie.agent.imagination import ImaginationConfig
 from reverie.agent.model import AgentConfig
 from reverie.data.errors import UserError
 from reverie.dynamics.model import DynamicsConfig
+from reverie.pipelines.baseline import baseline
+from reverie.pipelines.baseline_config import BaselineStage, OnlineConfig, PolicyConfig
 from reverie.pipelines.batches import BatchesConfig
 from reverie.pipelines.clone import CloneStage, train_clone
 from reverie.pipelines.dynamics import DynamicsStage, train_dynamics
@@ -27,6 +29,7 @@ from reverie.pipelines.training import FabricConfig
 from reverie.tokenizer.model import TokenizerConfig
 from reverie.tokenizer.objective import TokenizerObjectiveConfig
 from tests.processes import TIMEOUT, start
+from tests.rssm.models import small_config
 
 STAGES: dict[str, Callable[[Any], None]] = {
     "tokenizer": train_tokenizer,
@@ -34,6 +37,7 @@ STAGES: dict[str, Callable[[Any], None]] = {
     "dynamics": train_dynamics,
     "clone": train_clone,
     "imagine": train_imagine,
+    **dict.fromkeys(("v1", "v2", "v3", "online"), baseline),
 }
 
 
@@ -90,6 +94,41 @@ class Corpus:
         imagination = ImaginationConfig(horizon=3, sampling_steps=2)
         latents, agent = self.finished("encode"), self.finished("clone")
         return ImagineStage(data=latents, agent=agent, out=out, imagination=imagination, cpu=True, **common)
+
+    def _v1(self, out: Path) -> BaselineStage:
+        return self.offline("v1", out)
+
+    def _v2(self, out: Path) -> BaselineStage:
+        return self.offline("v2", out)
+
+    def _v3(self, out: Path) -> BaselineStage:
+        return self.offline("v3", out)
+
+    def offline(self, version: Literal["v1", "v2", "v3"], out: Path, **changes: Any) -> BaselineStage:
+        """Six steps of the world model, six of the policy."""
+        common = _common(4, 8) | {
+            "training": TrainingConfig(steps=6, log_every=1, evaluate_every=3, save_every=3, keep=4),
+            "policy": PolicyConfig(steps=6),
+            "task": "reach_goal",
+        }
+        del common["optimizer"]
+        settings = {"data": self.shards, **common, **changes}
+        return BaselineStage(version=version, out=out, model=small_config(version, burn_in=2), **settings)
+
+    def _online(self, out: Path) -> BaselineStage:
+        common = _common(4, 8)
+        del common["optimizer"]
+        collect = OnlineConfig(prefill=40, train_ratio=2.0, memory=120, noise=0.1, episodes=2)
+        return BaselineStage(
+            version="v3",
+            out=out,
+            model=small_config("v3"),
+            online=True,
+            env="minigrid-empty-5x5",
+            max_steps=12,
+            collect=collect,
+            **common,
+        )
 
 
 def run_stage(stage: str, config: Any, max_file_bytes: int | None = None) -> BaseProcess:

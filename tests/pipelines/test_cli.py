@@ -1,7 +1,7 @@
 """The command line: every command explains itself, every preset and file parses, mistakes are one line."""
 
 import re
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -11,7 +11,7 @@ import pytest
 from reverie.data.errors import UserError
 from reverie.pipelines.cli import COMMANDS, main, parse
 from reverie.pipelines.info import build_preset, count
-from reverie.pipelines.presets import PRESETS
+from reverie.pipelines.presets import BASELINES, PRESETS
 
 ROOT = Path(__file__).parents[2]
 PATHS = ["--data", "d", "--out", "o"]
@@ -23,6 +23,7 @@ NEEDED = {
     "dynamics": PATHS,
     "clone": [*PATHS, "--dynamics", "m"],
     "imagine": [*PATHS, "--agent", "a"],
+    "baseline": [*PATHS, "--version", "v3"],
     "evaluate": [*PATHS, "--tokenizer", "t"],
     "demo": ["--out", "o"],
     "info": [],
@@ -60,9 +61,32 @@ def test_every_preset_parses_to_its_values(preset: str, stage: str) -> None:
         assert getattr(config, field) == value
 
 
+@pytest.mark.parametrize("preset", BASELINES)
+def test_every_baseline_parses_to_its_values(preset: str) -> None:
+    version = BASELINES[preset]["model"].world_model.generation
+    config = parse("baseline", [*PATHS, "--version", version, "--preset", preset])
+    for field, value in BASELINES[preset].items():
+        assert getattr(config, field) == value
+
+
+def test_the_version_alone_chooses_a_baseline() -> None:
+    config = parse("baseline", [*PATHS, "--version", "v2", "--model.world_model.deter", "24"])
+    atari = BASELINES["v2-atari"]["model"]
+    assert config.model == replace(atari, world_model=replace(atari.world_model, deter=24))
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_shipped_file_parses(file: Path) -> None:
-    assert parse(file.stem, ["--config", str(file), *NEEDED[file.stem]]) is not None
+    if file.parent.name == "baselines":
+        config = parse("baseline", ["--config", str(file), *PATHS])
+        assert config.version == file.stem
+    else:
+        assert parse(file.stem, ["--config", str(file), *NEEDED[file.stem]]) is not None
+
+
+@pytest.mark.parametrize("flags", [["--baseline", "a", "--baseline", "b"], ["--baseline", "[a, b]"]])
+def test_baselines_are_given_one_by_one_or_as_a_list(flags: list[str]) -> None:
+    assert parse("evaluate", [*PATHS, *flags]).baseline == [Path("a"), Path("b")]
 
 
 @pytest.mark.parametrize(

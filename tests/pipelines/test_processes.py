@@ -48,6 +48,17 @@ def test_two_processes_imagine_together(corpus: Corpus, tmp_path: Path) -> None:
     assert steps == list(range(1, config.training.steps + 1)), "one process writes"
 
 
+def test_two_processes_train_both_phases_of_a_baseline(corpus: Corpus, tmp_path: Path) -> None:
+    for version in ("v1", "v3"):
+        config = corpus.config(version, tmp_path / version)
+        _run(["-m"], "baseline", replace(config, fabric=replace(config.fabric, devices=2)))
+        snapshot = read_snapshot(config.out)
+        assert snapshot.step == 12
+        alone = read_snapshot(corpus.finished(version))
+        assert snapshot.state["batches"] == alone.state["batches"], "the same rows, shared out"
+        assert snapshot.optimizer.keys() == alone.optimizer.keys()
+
+
 def test_torchrun_decides_how_many_processes_there_are(corpus: Corpus, tmp_path: Path) -> None:
     config = shorter(corpus.config("dynamics", tmp_path / "run"), steps=2)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]

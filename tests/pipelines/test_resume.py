@@ -10,7 +10,7 @@ import pytest
 from reverie.pipelines.checkpoints import latest_checkpoint
 from tests.pipelines.stages import TIMEOUT, Corpus, run_stage, wait_for
 
-TRAINED = ("tokenizer", "dynamics", "clone", "imagine")
+TRAINED = ("tokenizer", "dynamics", "clone", "imagine", "v1", "online")
 
 
 @pytest.mark.parametrize("stage", TRAINED)

@@ -1,0 +1,121 @@
+"""Windows of recorded episodes held in memory: what an agent learns from while it goes on recording.
+
+The rows are those that the loader would make of the same episodes once `prepare` has put them into shards.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from reverie.data.batch import Batch
+from reverie.data.episodes import Recording, log_path, video_path
+from reverie.data.loader import collate
+from reverie.data.logs import is_terminal, log_steps, read_log
+from reverie.data.steps import Steps
+from reverie.data.streams import NO_TASK
+from reverie.data.video import read_frames
+from reverie.data.windows import Row, task_reward
+
+
+@dataclass(frozen=True)
+class PlayedEpisode:
+    """One whole episode: frames (N, H, W, 3) uint8, its log, and whether it ended for good."""
+
+    name: str
+    frames: np.ndarray
+    steps: Steps
+    is_terminal: bool
+
+
+def read_episode(folder: Path, name: str, recording: Recording) -> PlayedEpisode:
+    """Episode `name` of a folder of recorded episodes. Raises `UserError` when it is damaged."""
+    log = log_path(folder, name)
+    fields = read_log(log)
+    n = len(fields["reward"])
+    frames = read_frames(video_path(folder, name), range(n), recording.frame_size)
+    steps = log_steps(fields, n, recording.action_space, recording.tasks, log)
+    return PlayedEpisode(name, frames, steps, is_terminal(fields, log))
+
+
+class Replay:
+    """The newest episodes, as few as hold at least `memory` frames, in a ring from the oldest to the newest.
+
+    Args:
+      folder: of recorded episodes.
+      recording: what they have in common.
+      memory: frames.
+      task: number of the task that is rewarded; `NO_TASK` for the recorded rewards.
+    """
+
+    def __init__(self, folder: Path, recording: Recording, memory: int, task: int = NO_TASK):
+        self._folder, self._recording, self._memory, self._task = folder, recording, memory, task
+        self.episodes: deque[PlayedEpisode] = deque()
+
+    @property
+    def frames(self) -> int:
+        """Frames in memory."""
+        return sum(len(episode.frames) for episode in self.episodes)
+
+    def add(self, name: str) -> PlayedEpisode:
+        """Takes the newest episode in, as it is on disk, and forgets those that are too old."""
+        episode = read_episode(self._folder, name, self._recording)
+        self.episodes.append(episode)
+        while self.frames - len(self.episodes[0].frames) >= self._memory:
+            self.episodes.popleft()
+        return episode
+
+    def restore(self, names: list[str]) -> None:
+        """As if all of `names` had been added in this order; reads only those that are remembered."""
+        for name in reversed(names):
+            if self.frames >= self._memory:
+                break
+            self.episodes.appendleft(read_episode(self._folder, name, self._recording))
+
+    def batch(self, batch_size: int, length: int, rng: np.random.Generator) -> Batch:
+        """`batch_size` windows of `length` consecutive frames of the ring, from places drawn uniformly."""
+        starts = rng.integers(self.frames, size=batch_size)
+        rows = [self._row(int(start), length) for start in starts]
+        keys = [f"{self._locate(int(start))[0].name}:{self._locate(int(start))[1]}" for start in starts]
+        return collate(rows, keys, torch.zeros(batch_size, dtype=torch.bool))
+
+    def _row(self, start: int, length: int) -> Row:
+        pieces = [self._piece(*piece, segment) for segment, piece in enumerate(self._pieces(start, length))]
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+    def _pieces(self, position: int, missing: int) -> Iterator[tuple[PlayedEpisode, int, int]]:
+        """(episode, start, stop) of the pieces of a window."""
+        while missing:
+            episode, start = self._locate(position)
+            n = min(missing, len(episode.frames) - start)
+            yield episode, start, start + n
+            position, missing = (position + n) % self.frames, missing - n
+
+    def _locate(self, position: int) -> tuple[PlayedEpisode, int]:
+        """The episode at a place of the ring, and the frame within it."""
+        for episode in self.episodes:
+            if position < len(episode.frames):
+                return episode, position
+            position -= len(episode.frames)
+        raise AssertionError("beyond the ring")
+
+    def _piece(self, episode: PlayedEpisode, start: int, stop: int, segment: int) -> Row:
+        n, steps = stop - start, episode.steps
+        actions, action_mask = steps.actions_into(start, stop)
+        reward, reward_mask = task_reward(steps.cut(start, stop), self._task)
+        is_last = np.arange(start, stop) == len(episode.frames) - 1
+        return {
+            "frames": episode.frames[start:stop],
+            **{f"action/{name}": value for name, value in actions.items()},
+            "action_mask": action_mask,
+            "reward": reward,
+            "reward_mask": reward_mask,
+            "is_first": np.arange(start, stop) == 0,
+            "is_last": is_last,
+            "is_terminal": is_last & episode.is_terminal,
+            "task": np.full(n, self._task, np.int64),
+            "segment": np.full(n, segment, np.int64),
+        }

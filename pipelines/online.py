@@ -1,0 +1,209 @@
+"""Dreamer V1 to V3 as they were published: a game is played, and learned from while it is played.
+
+Whole episodes are played, by the policy as it is then, and written to RUN/played in the form of `reverie record`, so that
+`reverie prepare` makes shards of them. Update number s happens once prefill + s x batch_size x length / train_ratio steps have
+been played. What is played is a function of seed, weights and the number of the episode, so a run that was killed continues to
+the same bytes: episodes that are on disk are read, not played again.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from reverie.data.batch import Batch
+from reverie.data.episodes import EpisodeWriter
+from reverie.data.errors import UserError
+from reverie.data.replay import Replay
+from reverie.data.streams import NO_TASK
+from reverie.environments.game import GameEnv
+from reverie.environments.make import make_env
+from reverie.environments.play import play, play_episode
+from reverie.environments.vector import VectorGame
+from reverie.evaluation.games import AgentPolicy, held_out_seeds
+from reverie.evaluation.games import play as play_all
+from reverie.pipelines.baseline_config import BaselineStage
+from reverie.pipelines.checkpoints import Card
+from reverie.pipelines.configs import to_plain
+from reverie.pipelines.phases import Phases, updates
+from reverie.pipelines.record import episode_name
+from reverie.pipelines.session import Processes
+from reverie.pipelines.stage import Evaluate, Plan, Run, train
+from reverie.rssm.model import Dreamer, DreamerObjective
+from reverie.rssm.player import Player
+
+PLAYED = "played"
+"""Folder of the played episodes within the run folder."""
+_RECENT = 10
+"""Episodes whose mean return is logged."""
+
+
+def train_online(config: BaselineStage) -> None:
+    """Plays and learns. Raises `UserError` when the game cannot be played or has not the task."""
+    game = _make_game(config)
+    if config.task is not None and config.task not in game.tasks:
+        raise UserError(
+            f"--task {config.task}: the game has the tasks {', '.join(game.tasks) or 'none'}; choose one of them."
+        )
+    if config.fabric.devices * config.fabric.num_nodes > 1:
+        raise UserError("--fabric.devices: one process plays and learns online; leave it at 1.")
+    card = Card(
+        kind="baseline",
+        model=to_plain(config.model),
+        fps=game.fps,
+        frame_size=list(game.frame_size),
+        action_space=to_plain(game.action_space_spec.to_json()),
+        tasks=[] if config.task is None else [config.task],
+    )
+    played = {
+        name: to_plain(getattr(config, name))
+        for name in ("env", "max_steps", "options", "collect", "batches")
+    }
+    batches: list[PlayedBatches] = []
+
+    def open_batches(objective: nn.Module, _: Processes) -> PlayedBatches:
+        batches.append(PlayedBatches(config, game, objective))
+        return batches[0]
+
+    plan = Plan(
+        build=lambda: DreamerObjective(Dreamer(config.model, (*game.frame_size, 3), game.action_space_spec)),
+        card=card,
+        identity=to_plain(card) | played,
+        inputs={},
+        updates=updates(config.model, Phases("joint", config.training.steps, "joint", 0)),
+        open_batches=open_batches,
+        open_evaluation=partial(_open_evaluation, config),
+        counts=lambda: batches[0].counts(),
+    )
+    try:
+        train("baseline", config, plan)
+    finally:
+        game.close()
+
+
+class PlayedBatches:
+    """Batches of what has been played so far; playing goes on when more is needed.
+
+    Args:
+      config: of the stage.
+      game: one game.
+      objective: whose model plays.
+    """
+
+    def __init__(self, config: BaselineStage, game: GameEnv, objective: nn.Module):
+        self._config, self._game, self._objective = config, game, objective
+        self._folder = config.out / PLAYED
+        self._writer = EpisodeWriter(
+            self._folder,
+            env=game.name,
+            fps=game.fps,
+            frame_size=game.frame_size,
+            action_space=game.action_space_spec,
+            tasks=game.tasks,
+            players={"baseline": config.version, "seed": config.training.seed},
+        )
+        task = NO_TASK if config.task is None else game.tasks.index(config.task)
+        self._replay = Replay(self._folder, self._writer.recording, config.collect.memory, task)
+        self._episodes, self._steps = 0, 0
+        self.skipped: list[str] = []
+
+    def next(self, step: int) -> Batch:
+        """The batch of update number `step`."""
+        collect, batches = self._config.collect, self._config.batches
+        per_update = batches.batch_size * batches.length / collect.train_ratio
+        while self._steps < collect.prefill + int(step * per_update):
+            self._play()
+        rng = np.random.default_rng([self._config.training.seed, step])
+        return self._replay.batch(batches.batch_size, batches.length, rng)
+
+    def state_dict(self) -> dict[str, int]:
+        """How much had been played."""
+        return {"episodes": self._episodes, "steps": self._steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues there; the episodes are read from disk. Raises `UserError` when one is missing."""
+        self._episodes, self._steps = int(state["episodes"]), int(state["steps"])
+        names = [episode_name(number) for number in range(self._episodes)]
+        missing = [name for name in names if not self._writer.has(name)]
+        if missing:
+            raise UserError(
+                f"{self._folder}: episode {missing[0]} is missing, which the run has learned from; put it back, or begin "
+                f"anew with another --out."
+            )
+        self._replay.restore(names)
+
+    def counts(self) -> dict[str, float]:
+        """Steps and episodes played, and the mean return of the newest ones."""
+        newest = list(self._replay.episodes)[-_RECENT:]
+        returns = [float(episode.steps.reward.sum()) for episode in newest]
+        return {
+            "play/steps": float(self._steps),
+            "play/episodes": float(self._episodes),
+            "play/return": float(np.mean(returns)),
+        }
+
+    def _play(self) -> None:
+        name = episode_name(self._episodes)
+        if not self._writer.has(name):
+            seed = np.random.SeedSequence([self._config.training.seed, self._episodes])
+            if self._steps < self._config.collect.prefill:
+                frames, steps = play_episode(self._game, "random", seed=seed)
+            else:
+                frames, steps = play(self._game, self._acting, "agent", seed)
+            self._writer.write(
+                name, frames, steps.actions, steps.reward, steps.events, steps.is_terminal, steps.player
+            )
+        episode = self._replay.add(name)
+        self._episodes += 1
+        self._steps += len(episode.frames) - 1
+
+    def _acting(self, rng: np.random.Generator) -> "_Acting":
+        model = self._objective.model
+        assert isinstance(model, Dreamer)
+        was_training = model.training
+        player = Player(model, 1, noise=self._config.collect.noise, seed=int(rng.integers(2**31)))
+        model.train(was_training)
+        return _Acting(player, self._game)
+
+
+class _Acting:
+    """A model's player in one game."""
+
+    def __init__(self, player: Player, game: GameEnv):
+        self._player, self._game = player, game
+
+    def act(self) -> dict[str, np.ndarray]:
+        """The action for the frame that the game shows."""
+        return {name: value[0] for name, value in self._player.act(self._game.frame()[None]).items()}
+
+
+def _make_game(config: BaselineStage) -> GameEnv:
+    assert config.env is not None
+    return make_env(config.env, seed=config.training.seed, **_options(config))
+
+
+def _options(config: BaselineStage) -> dict[str, Any]:
+    limit = {} if config.max_steps is None else {"max_steps": config.max_steps}
+    return limit | config.options
+
+
+def _open_evaluation(config: BaselineStage, objective: nn.Module, _: Run) -> Evaluate:
+    """Plays with the most likely actions in worlds that no episode is recorded in."""
+    assert isinstance(objective, DreamerObjective) and config.env is not None
+    make = partial(VectorGame, config.env, **_options(config))
+
+    def evaluate() -> Mapping[str, float]:
+        count = config.collect.episodes
+        game = make(num_envs=min(count, 16), seeds=held_out_seeds(count, config.training.seed))
+        player = Player(objective.model, game.num_envs, greedy=True, seed=config.training.seed)
+        results = [episode.result for episode in play_all(game, AgentPolicy(player))]
+        game.close()
+        success = {
+            f"success/{task}": float(np.mean([task in r.events for r in results])) for task in game.tasks
+        }
+        returns = float(np.mean([r.episode_return for r in results]))
+        return {"return": returns, "steps": float(np.mean([r.steps for r in results])), **success}
+
+    return evaluate

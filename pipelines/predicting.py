@@ -1,0 +1,71 @@
+"""The part of `evaluate` that predicts: every world model continues the same held-out windows."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+
+from reverie.evaluation.charts import horizon_chart
+from reverie.evaluation.figures import DREAMER_4, RolloutFigures, world_models_table
+from reverie.evaluation.gallery import rollout_films, rollout_strips
+from reverie.evaluation.predictors import LatentPredictor, RecurrentPredictor, dynamics_generator
+from reverie.evaluation.rollouts import Predictor, Rollouts, roll_out
+from reverie.evaluation.windows import Selection, Windows, load_windows
+from reverie.pipelines.progress import meter
+from reverie.pipelines.scoring import Scoring
+
+
+def predict_all(scoring: Scoring, selection: Selection, console: Console) -> dict[str, Any]:
+    """Rolls out Dreamer 4 and every baseline, prints their figures, and returns what the report needs of them."""
+    config, gallery = scoring.config, scoring.gallery
+    windows = load_windows(scoring.index, selection.places, config.context + config.horizon)
+    found: dict[str, RolloutFigures] = {}
+    for name, predictor in _predictors(scoring).items():
+        rollouts = _roll_out(scoring, name, predictor, windows)
+        found[name] = RolloutFigures.of(rollouts, selection, config.seed)
+        console.print("\n".join(found[name].lines(name)))
+        if name == DREAMER_4:
+            gallery.rollout_films = rollout_films(rollouts, windows.keys, scoring.index.fps)
+            gallery.rollout_strips = rollout_strips(rollouts, windows.keys)
+            gallery.horizon_chart = horizon_chart(found[name].curves)
+        else:
+            gallery.baseline_strips += rollout_strips(rollouts, windows.keys, name)[:1]
+    figures: dict[str, Any] = {}
+    if DREAMER_4 in found:
+        figures["rollouts"] = found[DREAMER_4].to_json()
+    if scoring.models.baselines:
+        console.print(world_models_table(found))
+        gallery.world_models_chart = _side_by_side(found)
+        figures["world_models"] = {name: rollouts.to_json() for name, rollouts in found.items()}
+    return figures
+
+
+def _predictors(scoring: Scoring) -> Mapping[str, Predictor]:
+    models, found = scoring.models, dict[str, Predictor]()
+    if models.dynamics is not None and models.tokenizer is not None:
+        generator = dynamics_generator(models.dynamics, scoring.config.sampling_steps)
+        found[DREAMER_4] = LatentPredictor(models.tokenizer, generator)
+    return found | {name: RecurrentPredictor(model) for name, model in models.baselines.items()}
+
+
+def _roll_out(scoring: Scoring, name: str, predictor: Predictor, windows: Windows) -> Rollouts:
+    config = scoring.config
+    with meter(f"roll out: {name}", len(windows)) as shown:
+        return roll_out(
+            predictor,
+            windows,
+            context=config.context,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            num_examples=config.videos,
+            lpips=scoring.lpips,
+            finished=shown.update,
+        )
+
+
+def _side_by_side(found: Mapping[str, RolloutFigures]) -> str:
+    """The models' own curves in one chart, with copying, which is the same for all."""
+    copy = next(iter(found.values())).curves["copy"]
+    return horizon_chart(
+        {name: rollouts.curves["model"] for name, rollouts in found.items()} | {"copy": copy}
+    )

@@ -1,0 +1,68 @@
+"""Playing and learning: how much is played when, what is kept of it, and that it can be prepared like any recording."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from reverie.data.episodes import Recording, complete_episodes, read_steps
+from reverie.data.errors import UserError
+from reverie.data.index import ShardIndex
+from reverie.pipelines.baseline import baseline
+from reverie.pipelines.checkpoints import read_card, read_snapshot
+from reverie.pipelines.metrics import read_metrics
+from reverie.pipelines.prepare import PrepareConfig, prepare
+from tests.pipelines.stages import Corpus, shorter
+
+
+def test_as_much_is_played_as_the_train_ratio_asks(corpus: Corpus) -> None:
+    run = corpus.finished("online")
+    recording = Recording.load(run / "played")
+    logs = [read_steps(run / "played", name, recording) for name in complete_episodes(run / "played")]
+    steps = [log.num_frames - 1 for log in logs]
+    state = read_snapshot(run).state["batches"]
+    assert state == {"episodes": len(logs), "steps": sum(steps)}
+    needed = 40 + 11 * 4 * 8 / 2.0  # prefill, and 11 updates before the last one
+    assert sum(steps[:-1]) < needed <= sum(steps)
+    random = [number for number, log in enumerate(logs) if log.player == "random"]
+    assert random == list(range(len(random))) and sum(steps[: len(random) - 1]) < 40 <= sum(
+        steps[: len(random)]
+    )
+    assert {log.player for log in logs} == {"random", "agent"}
+
+
+def test_evaluations_and_play_are_logged(corpus: Corpus) -> None:
+    rows = read_metrics(corpus.finished("online") / "metrics.jsonl")
+    held_out = [row for row in rows if "heldout/return" in row]
+    assert [row["step"] for row in held_out] == [6, 12]
+    assert all(0 <= row["heldout/success/reach_goal"] <= 1 and row["heldout/steps"] >= 1 for row in held_out)
+    played = [row["play/steps"] for row in rows if "play/steps" in row]
+    assert played == sorted(played) and played[0] >= 40
+
+
+def test_what_was_played_becomes_shards(corpus: Corpus, tmp_path: Path) -> None:
+    run = corpus.finished("online")
+    prepare(PrepareConfig(source=run / "played", out=tmp_path / "shards", workers=1))
+    index = ShardIndex.load(tmp_path / "shards")
+    played = complete_episodes(run / "played")
+    assert sum(len(index.episodes(split)) for split in index.splits) == len(played)
+    offline = corpus.offline("v3", tmp_path / "run", data=tmp_path / "shards", joint=True)
+    baseline(shorter(offline, steps=2))
+    assert read_card(tmp_path / "run").tasks == ["reach_goal"] and read_card(run).tasks == []
+
+
+def test_another_way_of_playing_or_a_lost_episode_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(corpus.finished("online"), tmp_path / "run"))
+    config = corpus.config("online", run)
+    for changes, message in [
+        ({"collect": replace(config.collect, train_ratio=4.0)}, "model.collect.train_ratio: 2.0 -> 4.0"),
+        ({"task": "fly"}, "--task fly: the game has the tasks reach_goal"),
+        ({"env": "minigrid-nowhere"}, "minigrid-nowhere"),
+        ({"fabric": replace(config.fabric, devices=2)}, "--fabric.devices: one process"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            baseline(replace(config, **changes))
+    (run / "played" / "episodes" / "000001.npz").unlink()
+    with pytest.raises(UserError, match="episode 000001 is missing"):
+        baseline(shorter(config, steps=14))
