@@ -84,7 +84,7 @@ def test_a_policy_learned_in_imagination_wins(generation):
     train(model, "behaviour", 300, data, rng)
     returned = play(200, np.random.default_rng(1), Player(model, 200, greedy=True))[1]
     assert random_return < 0.4
-    assert returned > 0.5  # two runs reached 0.6 or more in v1 and v2, 0.72 and more than 0.8 in v3
+    assert returned > 0.5  # seen: 0.60 (v1), 0.64 (v2), 0.72 and more than 0.8 (v3)
 
 
 def learning_config(generation: str) -> DreamerConfig:
