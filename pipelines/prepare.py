@@ -58,7 +58,7 @@ class PrepareConfig:
     decoder: Backend = "auto"
     """Library that reads the videos: decord, pyav, or auto (decord, and PyAV where that fails; PyAV for LeRobot)."""
     workers: int = 0
-    """Videos converted at a time; 0: one per CPU core, four at most."""
+    """Videos converted at a time, each holding one clip in memory; 0: one per CPU core."""
     ray: str | None = None
     """Ray cluster that converts the videos instead: auto, local or HOST:PORT; all its machines must see both folders."""
     vpt: VPTOptions = field(default_factory=VPTOptions)
@@ -266,7 +266,7 @@ def _take(
 
 
 def _num_workers(config: PrepareConfig) -> int:
-    return config.workers or min(4, os.cpu_count() or 1)
+    return config.workers or os.cpu_count() or 1
 
 
 def _pieces(staged: dict[Source, dict[str, Any]], config: PrepareConfig) -> list[dict[str, Any]]:
