@@ -115,16 +115,14 @@ class Core(nn.Module):
         """Parameters (N, P) of z given h and the frame."""
 
 
-class GaussianCore(Core):
-    """V1: Gaussian latents, a plain GRU, ELU."""
+class EluCore(Core):
+    """What V1 and V2 share: [z, a] enter through one ELU layer, the posterior has another, heads see [z, h]."""
 
-    def __init__(self, config: WorldModelConfig, action_size: int, embed_size: int):
-        latent = GaussianLatent(config.stoch)
+    def __init__(self, config: WorldModelConfig, latent: Latent, action_size: int, embed_size: int):
         deter, hidden = config.deter, config.hidden
         priors = [elu_mlp(deter, hidden, 1, latent.num_parameters) for _ in range(config.prior_members)]
         super().__init__(deter, latent, priors)
         self.inputs = dense(latent.size + action_size, hidden)
-        self.cell = _keras_gru(hidden, deter)
         self.posterior_in = dense(deter + embed_size, hidden)
         self.posterior_out = dense(hidden, latent.num_parameters)
 
@@ -147,65 +145,43 @@ class GaussianCore(Core):
     def embed_part(self, embed: Tensor) -> Tensor:
         """See `Core`."""
         return F.linear(embed, self.posterior_in.weight[:, self.deter :], self.posterior_in.bias)
+
+    def posterior(self, linears: Linears, deter: Tensor, embed_in: Tensor) -> Tensor:
+        """See `Core`."""
+        return linears["out"](F.elu(linears["deter"](deter) + embed_in))
+
+
+class GaussianCore(EluCore):
+    """V1: Gaussian latents, a plain GRU."""
+
+    def __init__(self, config: WorldModelConfig, action_size: int, embed_size: int):
+        super().__init__(config, GaussianLatent(config.stoch), action_size, embed_size)
+        self.cell = _keras_gru(config.hidden, config.deter)
 
     def recur(self, linears: Linears, state: State, action_in: Tensor) -> Tensor:
         """h' = GRU(ELU(W [z, a]), h)."""
         x = F.elu(linears["stoch"](state.stoch) + action_in)
         return self.cell(x, state.deter)
 
-    def posterior(self, linears: Linears, deter: Tensor, embed_in: Tensor) -> Tensor:
-        """See `Core`."""
-        return self.posterior_out(
-            F.elu(F.linear(deter, self.posterior_in.weight[:, : self.deter]) + embed_in)
-        )
 
-
-class LayerNormCore(Core):
-    """V2: categorical latents, a GRU with one LayerNorm over its gates, ELU."""
+class LayerNormCore(EluCore):
+    """V2: categorical latents, a GRU with one LayerNorm over its gates."""
 
     def __init__(self, config: WorldModelConfig, action_size: int, embed_size: int):
         latent = CategoricalLatent(config.stoch, config.classes, unimix=0.0)
-        deter, hidden = config.deter, config.hidden
-        priors = [elu_mlp(deter, hidden, 1, latent.num_parameters) for _ in range(config.prior_members)]
-        super().__init__(deter, latent, priors)
-        self.inputs = dense(latent.size + action_size, hidden)
-        self.gates = dense(hidden + deter, 3 * deter)
-        self.gates_norm = nn.LayerNorm(3 * deter, eps=1e-3)
-        self.posterior_in = dense(deter + embed_size, hidden)
-        self.posterior_out = dense(hidden, latent.num_parameters)
-
-    def feature(self, state: State) -> Tensor:
-        """[z, h]."""
-        return torch.cat([state.stoch, state.deter], dim=-1)
+        super().__init__(config, latent, action_size, embed_size)
+        self.gates = dense(config.hidden + config.deter, 3 * config.deter)
+        self.gates_norm = nn.LayerNorm(3 * config.deter, eps=1e-3)
 
     def linears(self) -> Linears:
         """See `Core`."""
-        return {
-            "stoch": StepLinear(self.inputs.weight[:, : self.latent.size].T),
-            "deter": StepLinear(self.posterior_in.weight[:, : self.deter].T),
-            "out": StepLinear(self.posterior_out.weight.T, self.posterior_out.bias),
-            "gates": StepLinear(self.gates.weight.T, self.gates.bias),
-        }
-
-    def action_part(self, linears: Linears, action: Tensor) -> Tensor:
-        """See `Core`."""
-        return F.linear(action, self.inputs.weight[:, self.latent.size :], self.inputs.bias)
-
-    def embed_part(self, embed: Tensor) -> Tensor:
-        """See `Core`."""
-        return F.linear(embed, self.posterior_in.weight[:, self.deter :], self.posterior_in.bias)
+        return super().linears() | {"gates": StepLinear(self.gates.weight.T, self.gates.bias)}
 
     def recur(self, linears: Linears, state: State, action_in: Tensor) -> Tensor:
         """h' = LayerNormGRU(ELU(W [z, a]), h)."""
         x = F.elu(linears["stoch"](state.stoch) + action_in)
         gates = self.gates_norm(linears["gates"](torch.cat([x, state.deter], dim=-1)))
         return gru_update(gates, state.deter)
-
-    def posterior(self, linears: Linears, deter: Tensor, embed_in: Tensor) -> Tensor:
-        """See `Core`."""
-        return self.posterior_out(
-            F.elu(F.linear(deter, self.posterior_in.weight[:, : self.deter]) + embed_in)
-        )
 
 
 class BlockCore(Core):
@@ -266,9 +242,7 @@ class BlockCore(Core):
 
     def posterior(self, linears: Linears, deter: Tensor, embed_in: Tensor) -> Tensor:
         """See `Core`."""
-        return (
-            linears["out"](self.posterior_norm(linears["deter"](deter) + embed_in)) + self.posterior_out.bias
-        )
+        return linears["out"](self.posterior_norm(linears["deter"](deter) + embed_in))
 
 
 def gru_update(gates: Tensor, deter: Tensor) -> Tensor:
