@@ -37,17 +37,8 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
 
 def write_atomic(path: Path, content: bytes) -> None:
     """`path` holds either all of `content` or what it held before, whatever is killed when."""
-    partial = path.with_name(PARTIAL + path.name)
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    with new_file(path) as partial:
+        partial.write_bytes(content)
 
 
 @contextmanager
