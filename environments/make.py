@@ -1,5 +1,6 @@
 """Games by name. Each library is imported only when one of its games is asked for."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from reverie.data.errors import UserError
@@ -26,6 +27,11 @@ def make_env(name: str, *, seed: int | None = None, **options: Any) -> GameEnv:
         if options and "unexpected keyword" in str(error):
             raise UserError(f"game {name!r}: knows not all of the options {', '.join(options)}.") from None
         raise
+
+
+def with_limit(options: Mapping[str, Any], max_steps: int | None) -> dict[str, Any]:
+    """`options` of a game and its longest episode, where one is given."""
+    return dict(options) if max_steps is None else {**options, "max_steps": max_steps}
 
 
 def _build(name: str, seed: int | None, options: dict[str, Any]) -> GameEnv:

@@ -8,6 +8,7 @@ from reverie.agent.model import Agent
 from reverie.agent.player import Player
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
+from reverie.environments.make import with_limit
 from reverie.environments.players import require_player
 from reverie.environments.vector import VectorGame
 from reverie.evaluation.charts import success_chart
@@ -39,10 +40,10 @@ def open_game(scoring: Scoring) -> VectorGame:
     """The game with its held-out worlds. Raises `UserError` unless the models can play it."""
     config = scoring.config
     assert config.env is not None
-    limit = {} if config.max_steps is None else {"max_steps": config.max_steps}
+    options = with_limit(config.options, config.max_steps)
     seeds = held_out_seeds(config.episodes, config.seed)
     num_envs = min(config.num_envs, config.episodes)
-    game = VectorGame(config.env, num_envs, seeds, keep_frames=config.films, **limit, **config.options)
+    game = VectorGame(config.env, num_envs, seeds, keep_frames=config.films, **options)
     size = scoring.index.frame_size
     if tuple(game.frame_size) != tuple(size):
         raise UserError(

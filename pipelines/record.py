@@ -18,7 +18,7 @@ import numpy as np
 from reverie.data.episodes import EpisodeSteps, EpisodeWriter, read_steps
 from reverie.data.errors import UserError
 from reverie.environments.game import GameEnv
-from reverie.environments.make import make_env
+from reverie.environments.make import make_env, with_limit
 from reverie.environments.play import play_episode
 from reverie.environments.players import KINDS, require_player
 from reverie.pipelines.progress import Meter, meter
@@ -124,8 +124,7 @@ def _describe(kind: str, group: list[EpisodeSteps], tasks: tuple[str, ...]) -> s
 
 
 def _make_game(config: RecordConfig) -> GameEnv:
-    limit = {} if config.max_steps is None else {"max_steps": config.max_steps}
-    return make_env(config.env, seed=config.seed, **limit, **config.options)
+    return make_env(config.env, seed=config.seed, **with_limit(config.options, config.max_steps))
 
 
 def _make_writer(config: RecordConfig, game: GameEnv) -> EpisodeWriter:
