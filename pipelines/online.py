@@ -19,7 +19,7 @@ from reverie.data.errors import UserError
 from reverie.data.replay import Replay
 from reverie.data.streams import NO_TASK
 from reverie.environments.game import GameEnv
-from reverie.environments.make import make_env
+from reverie.environments.make import make_env, with_limit
 from reverie.environments.play import play, play_episode
 from reverie.environments.vector import VectorGame
 from reverie.evaluation.games import AgentPolicy, held_out_seeds
@@ -136,7 +136,7 @@ class PlayedBatches:
 
     def counts(self) -> dict[str, float]:
         """Steps and episodes played, and the mean return of the newest ones."""
-        newest = list(self._replay.episodes)[-_RECENT:]
+        newest = self._replay.episodes[-_RECENT:]
         returns = [float(episode.steps.reward.sum()) for episode in newest]
         return {
             "play/steps": float(self._steps),
@@ -162,9 +162,7 @@ class PlayedBatches:
     def _acting(self, rng: np.random.Generator) -> "_Acting":
         model = self._objective.model
         assert isinstance(model, Dreamer)
-        was_training = model.training
         player = Player(model, 1, noise=self._config.collect.noise, seed=int(rng.integers(2**31)))
-        model.train(was_training)
         return _Acting(player, self._game)
 
 
@@ -181,18 +179,13 @@ class _Acting:
 
 def _make_game(config: BaselineStage) -> GameEnv:
     assert config.env is not None
-    return make_env(config.env, seed=config.training.seed, **_options(config))
-
-
-def _options(config: BaselineStage) -> dict[str, Any]:
-    limit = {} if config.max_steps is None else {"max_steps": config.max_steps}
-    return limit | config.options
+    return make_env(config.env, seed=config.training.seed, **with_limit(config.options, config.max_steps))
 
 
 def _open_evaluation(config: BaselineStage, objective: nn.Module, _: Run) -> Evaluate:
     """Plays with the most likely actions in worlds that no episode is recorded in."""
     assert isinstance(objective, DreamerObjective) and config.env is not None
-    make = partial(VectorGame, config.env, **_options(config))
+    make = partial(VectorGame, config.env, **with_limit(config.options, config.max_steps))
 
     def evaluate() -> Mapping[str, float]:
         count = config.collect.episodes

@@ -24,7 +24,7 @@ class Player:
     def __init__(
         self, model: Dreamer, num_envs: int, *, greedy: bool = False, noise: float = 0.0, seed: int = 0
     ):
-        self.model, self.greedy, self.noise = model.eval(), greedy, noise
+        self.model, self.greedy, self.noise = model, greedy, noise
         self.state = model.world_model.initial(num_envs)
         self.device = self.state.deter.device
         space = model.world_model.action_space
