@@ -3,9 +3,10 @@
 The rows are those that the loader would make of the same episodes once `prepare` has put them into shards.
 """
 
-from collections import deque
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,10 @@ class PlayedEpisode:
     is_terminal: bool
 
 
+_Piece = tuple[PlayedEpisode, int, int]
+"""Frames start..stop-1 of an episode."""
+
+
 def read_episode(folder: Path, name: str, recording: Recording) -> PlayedEpisode:
     """Episode `name` of a folder of recorded episodes. Raises `UserError` when it is damaged."""
     log = log_path(folder, name)
@@ -53,7 +58,7 @@ class Replay:
 
     def __init__(self, folder: Path, recording: Recording, memory: int, task: int = NO_TASK):
         self._folder, self._recording, self._memory, self._task = folder, recording, memory, task
-        self.episodes: deque[PlayedEpisode] = deque()
+        self.episodes: list[PlayedEpisode] = []
 
     @property
     def frames(self) -> int:
@@ -65,7 +70,7 @@ class Replay:
         episode = read_episode(self._folder, name, self._recording)
         self.episodes.append(episode)
         while self.frames - len(self.episodes[0].frames) >= self._memory:
-            self.episodes.popleft()
+            self.episodes.pop(0)
         return episode
 
     def restore(self, names: list[str]) -> None:
@@ -73,36 +78,34 @@ class Replay:
         for name in reversed(names):
             if self.frames >= self._memory:
                 break
-            self.episodes.appendleft(read_episode(self._folder, name, self._recording))
+            self.episodes.insert(0, read_episode(self._folder, name, self._recording))
 
     def batch(self, batch_size: int, length: int, rng: np.random.Generator) -> Batch:
         """`batch_size` windows of `length` consecutive frames of the ring, from places drawn uniformly."""
-        starts = rng.integers(self.frames, size=batch_size)
-        rows = [self._row(int(start), length) for start in starts]
-        keys = [f"{self._locate(int(start))[0].name}:{self._locate(int(start))[1]}" for start in starts]
-        return collate(rows, keys, torch.zeros(batch_size, dtype=torch.bool))
+        ends = list(accumulate(len(episode.frames) for episode in self.episodes))
+        windows = [
+            list(self._pieces(ends, start, length)) for start in rng.integers(ends[-1], size=batch_size)
+        ]
+        keys = [f"{pieces[0][0].name}:{pieces[0][1]}" for pieces in windows]
+        return collate(
+            [self._row(pieces) for pieces in windows], keys, torch.zeros(batch_size, dtype=torch.bool)
+        )
 
-    def _row(self, start: int, length: int) -> Row:
-        pieces = [self._piece(*piece, segment) for segment, piece in enumerate(self._pieces(start, length))]
-        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-
-    def _pieces(self, position: int, missing: int) -> Iterator[tuple[PlayedEpisode, int, int]]:
-        """(episode, start, stop) of the pieces of a window."""
+    def _pieces(self, ends: Sequence[int], position: int, missing: int) -> Iterator[_Piece]:
+        """Of the window of `missing` frames from `position` of the ring, in which episode e ends before `ends[e]`."""
+        number = bisect_right(ends, position)
+        start = position - ends[number] + len(self.episodes[number].frames)
         while missing:
-            episode, start = self._locate(position)
-            n = min(missing, len(episode.frames) - start)
-            yield episode, start, start + n
-            position, missing = (position + n) % self.frames, missing - n
+            episode = self.episodes[number]
+            stop = min(start + missing, len(episode.frames))
+            yield episode, start, stop
+            missing, number, start = missing - (stop - start), (number + 1) % len(ends), 0
 
-    def _locate(self, position: int) -> tuple[PlayedEpisode, int]:
-        """The episode at a place of the ring, and the frame within it."""
-        for episode in self.episodes:
-            if position < len(episode.frames):
-                return episode, position
-            position -= len(episode.frames)
-        raise AssertionError("beyond the ring")
+    def _row(self, pieces: Sequence[_Piece]) -> Row:
+        parts = [self._part(*piece, segment) for segment, piece in enumerate(pieces)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _piece(self, episode: PlayedEpisode, start: int, stop: int, segment: int) -> Row:
+    def _part(self, episode: PlayedEpisode, start: int, stop: int, segment: int) -> Row:
         n, steps = stop - start, episode.steps
         actions, action_mask = steps.actions_into(start, stop)
         reward, reward_mask = task_reward(steps.cut(start, stop), self._task)
