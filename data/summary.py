@@ -9,6 +9,8 @@ from reverie.data.actions import ActionSpace, Binary, Categorical, Component, Co
 from reverie.data.index import Sample
 from reverie.data.steps import Steps
 
+BINS = 16
+
 
 @dataclass
 class ComponentTally:
@@ -17,6 +19,7 @@ class ComponentTally:
     rows       how many
     totals     (n,): how often each class or key, or the sum of each number
     low, high  (n,): extremes of each number; meaningless for classes and keys
+    bins       (n, BINS): how many of each number lie in each equal part of its declared range; 0 for classes and keys
     """
 
     component: Component
@@ -24,12 +27,15 @@ class ComponentTally:
     totals: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    bins: np.ndarray
 
     @classmethod
     def empty(cls, component: Component) -> "ComponentTally":
         """Nothing counted yet."""
         n = component.n
-        return cls(component, 0, np.zeros(n), np.full(n, np.inf), np.full(n, -np.inf))
+        return cls(
+            component, 0, np.zeros(n), np.full(n, np.inf), np.full(n, -np.inf), np.zeros((n, BINS), np.int64)
+        )
 
     def add(self, values: np.ndarray) -> None:
         """Counts rows: (rows, ...) as stored."""
@@ -41,10 +47,16 @@ class ComponentTally:
                 self.totals += values.sum(0)
             case Continuous() if len(values):
                 self.totals += values.sum(0, dtype=np.float64)
-                self.low, self.high = (
-                    np.minimum(self.low, values.min(0)),
-                    np.maximum(self.high, values.max(0)),
-                )
+                self.low = np.minimum(self.low, values.min(0))
+                self.high = np.maximum(self.high, values.max(0))
+                self.bins += self._binned(values)
+
+    def _binned(self, values: np.ndarray) -> np.ndarray:
+        assert isinstance(self.component, Continuous)
+        span = self.component.low, self.component.high
+        if span[0] == span[1]:  # one value alone
+            span = span[0] - 0.5, span[1] + 0.5
+        return np.stack([np.histogram(column.clip(*span), BINS, span)[0] for column in values.T])
 
     def names(self) -> list[str]:
         """Names of the classes, keys or numbers; their positions where they have none."""

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 
+import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from reverie.data.actions import Binary, Categorical
+from reverie.data.actions import Binary, Categorical, Continuous
 from reverie.data.checking import all_samples
 from reverie.data.corpora import Corpora, Share
 from reverie.data.index import Sample, ShardIndex
@@ -93,7 +94,7 @@ def split_table(index: ShardIndex, summary: Summary) -> Table:
 
 
 def action_tables(summary: Summary) -> dict[str, Table]:
-    """Title -> how often each class was chosen and each key was down; mean and range of each number."""
+    """Title -> how often each class was chosen and each key was down; mean, range and histogram of each number."""
     return {
         f"action {name}, {tally.rows:,} known": _action_table(tally)
         for name, tally in summary.actions.items()
@@ -173,12 +174,20 @@ def _action_table(tally: ComponentTally) -> Table:
             table = _table(["key", "down", "rate"])
             for label, count in zip(tally.names(), tally.totals, strict=True):
                 table.add_row(escape(label), f"{int(count):,}", f"{count / rows:.1%}")
-        case _:
-            table = _table(["number", "mean", "min", "max"])
-            values = zip(tally.names(), tally.totals / rows, tally.low, tally.high, strict=True)
-            for label, *numbers in values:
-                table.add_row(escape(label), *(f"{x:+.3f}" if tally.rows else "-" for x in numbers))
+        case Continuous():
+            low, high = tally.component.low, tally.component.high
+            table = _table(["number", "mean", "min", "max", f"{low:g} to {high:g}"])
+            values = zip(tally.names(), tally.totals / rows, tally.low, tally.high, tally.bins, strict=True)
+            for label, *numbers, bins in values:
+                cells = [f"{x:+.3f}" if tally.rows else "-" for x in numbers]
+                table.add_row(escape(label), *cells, _bars(bins))
     return table
+
+
+def _bars(counts: np.ndarray) -> str:
+    """A histogram in one line: blank for none, else one of eight heights."""
+    heights = np.ceil(8 * counts / max(counts.max(), 1)).astype(int)
+    return "".join(" ▁▂▃▄▅▆▇█"[height] for height in heights)
 
 
 def _table(columns: list[str]) -> Table:

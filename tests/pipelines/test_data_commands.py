@@ -50,6 +50,7 @@ def test_summary_equals_what_was_recorded(prepared: Path) -> None:
     stick = summary.actions["stick"]
     np.testing.assert_allclose(stick.totals / stick.rows, joined["stick"].mean(0), rtol=1e-5)
     np.testing.assert_array_equal([stick.low, stick.high], [joined["stick"].min(0), joined["stick"].max(0)])
+    assert stick.bins.tolist() == [np.histogram(x, 16, (-1, 1))[0].tolist() for x in joined["stick"].T]
     marks = [task for events in EVENTS.values() for _, task in events]
     assert sum(split.events for split in splits).tolist() == [marks.count(0), marks.count(1)]
     for task in (0, 1):
@@ -65,6 +66,7 @@ def test_info_prints_it(shards: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert ["all", "0.010", "378", "16", "8", "8", "97.9%"] in cells
     assert ["door", "5", "4"] in cells and ["goal", "3", "3"] in cells
     assert "24 x 40, 10 fps, stored bit-exact" in text
+    assert "-1 to 1" in text and any(len(row) == 5 and set(row[4]) & set("▁▂▃▄▅▆▇") for row in cells)
     assert "8 used, 1 skipped" in text and "bad.mp4: holds no frames" in text
 
 
