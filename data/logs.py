@@ -14,6 +14,7 @@ import numpy as np
 
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
+from reverie.data.parquet import require_pyarrow
 from reverie.data.steps import Steps
 
 LOG_SUFFIXES = (".npz", ".jsonl", ".csv", ".parquet")
@@ -141,11 +142,9 @@ def _cell(text: str) -> Any:
 
 
 def _read_parquet(path: Path) -> Table:
-    try:
-        from pyarrow import parquet
-    except ImportError:
-        fix = "install it with: pip install 'reverie[parquet]'"
-        raise UserError(f"{path}: reading parquet needs pyarrow; {fix}") from None
+    require_pyarrow(path)
+    from pyarrow import parquet
+
     with path.open("rb") as file, parquet.ParquetFile(file) as source:
         names = [name for name in source.schema_arrow.names if _is_field(name)]
         table = source.read(columns=names, use_threads=False)
