@@ -1,11 +1,12 @@
 """What the data path costs beside plain loops over the very same clips: decord, PyAV, webdataset, and latents.
 
-    python benchmarks/data.py [--videos FOLDER] [--size 128 128] [--repeats 7] [--frames 1024] [--clips 10000]
+    python benchmarks/data.py [--videos FOLDER] [--size 128 128] [--repeats 7] [--frames 4096] [--clips 10000]
 
 Makes its own data: videos that are always the same, or those of a folder, stored by `reverie prepare` as training reads
 them. Each repeat runs every row once, so that a busy machine slows all of them alike; the figures are CPU time, and the
-ratios compare rows of one repeat. Windows are those of the loader, and the plain loops decode the same frames of them,
-which is checked. At the end: memory while 10,000 clips of 16 frames of 64 x 64 go by, each kind in a process of its own.
+ratios compare rows of one repeat. Windows are those of a loader that is running, from its second batch on, and the plain
+loops decode the same frames of them, which is checked. At the end: memory while 10,000 clips of 16 frames of 64 x 64 go
+by, each kind in a process of its own.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -55,11 +57,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Row:
-    """One measured loop: runs over `frames` frames; `reference` is the row it is compared with."""
+    """One measured loop over `frames` frames; `reference` is the row it is compared with.
+
+    `open` is called in every repeat before the clock runs and returns what is measured.
+    """
 
     name: str
     frames: int
-    run: Callable[[], object]
+    open: Callable[[], Callable[[], object]]
     reference: str | None = None
 
 
@@ -194,10 +199,19 @@ def consume(iterator: Iterator[object], count: int) -> None:
         pass
 
 
+def after_first(
+    index: ShardIndex, length: int, batches: int, decoder: Backend = "auto"
+) -> Callable[[], object]:
+    """A loop over the batches after the first, of a loader that is running: what a training sees."""
+    running = loader(index, length, decoder)
+    next(running)
+    return partial(consume, running, batches)
+
+
 def video_rows(index: ShardIndex, length: int, frames: int) -> list[Row]:
     """The loader beside plain loops over the same windows."""
     batches = max(1, frames // (BATCH_SIZE * length))
-    found, reader = windows(index, length, batches * BATCH_SIZE), PlainReader(index)
+    found, reader = windows(index, length, (1 + batches) * BATCH_SIZE), PlainReader(index)
     shown = next(loader(index, length)).numpy()
     rows = []
     for backend in BACKENDS:
@@ -206,16 +220,14 @@ def video_rows(index: ShardIndex, length: int, frames: int) -> list[Row]:
             np.testing.assert_array_equal(row, np.concatenate([read(part) for part in parts]))
 
         def plain(read: Callable[[Part], np.ndarray] = read) -> None:
-            for parts in found:
+            for parts in found[BATCH_SIZE:]:
                 for part in parts:
                     read(part)
 
-        def ours(backend: Backend = backend) -> None:
-            consume(loader(index, length, backend), batches)
-
+        ours = partial(after_first, index, length, batches, backend)
         name, total = f"windows of {length}", batches * BATCH_SIZE * length
         rows += [
-            Row(f"{name}, plain {backend}", total, plain),
+            Row(f"{name}, plain {backend}", total, lambda plain=plain: plain),
             Row(f"{name}, loader on {backend}", total, ours, f"{name}, plain {backend}"),
         ]
     return rows
@@ -226,7 +238,8 @@ def clip_rows(index: ShardIndex, frames: int) -> list[Row]:
     samples = index.samples("train")
     samples = samples[: max(1, sum(np.cumsum([sample.n for sample in samples]) <= frames))]
     total, plain = sum(sample.n for sample in samples), PlainReader(index)
-    rows = [Row("whole clips, webdataset and decord", total, lambda: webdataset_loop(index, len(samples)))]
+    loop = partial(webdataset_loop, index, len(samples))
+    rows = [Row("whole clips, webdataset and decord", total, lambda: loop)]
     for backend in BACKENDS:
         read = getattr(plain, backend)
         reader = ShardReader(index, decoder=backend)
@@ -241,8 +254,13 @@ def clip_rows(index: ShardIndex, frames: int) -> list[Row]:
                 reader.steps(sample)
 
         rows += [
-            Row(f"whole clips, plain {backend}", total, bare),
-            Row(f"whole clips, reader on {backend}", total, ours, f"whole clips, plain {backend}"),
+            Row(f"whole clips, plain {backend}", total, lambda bare=bare: bare),
+            Row(
+                f"whole clips, reader on {backend}",
+                total,
+                lambda ours=ours: ours,
+                f"whole clips, plain {backend}",
+            ),
         ]
     return rows
 
@@ -251,8 +269,8 @@ def latent_rows(index: ShardIndex, length: int, frames: int) -> list[Row]:
     """The loader on latents."""
     batches = max(1, 8 * frames // (BATCH_SIZE * length))
     total = batches * BATCH_SIZE * length
-    run = lambda: consume(loader(index, length), batches)  # noqa: E731
-    return [Row(f"windows of {length}, loader on latents {LATENT_SHAPE}", total, run)]
+    name = f"windows of {length}, loader on latents {LATENT_SHAPE}"
+    return [Row(name, total, partial(after_first, index, length, batches))]
 
 
 def measure(rows: list[Row], repeats: int) -> None:
@@ -261,8 +279,9 @@ def measure(rows: list[Row], repeats: int) -> None:
     wall: dict[str, list[float]] = {row.name: [] for row in rows}
     for number in range(repeats + 1):
         for row in rows:
+            run = row.open()
             c, w = time.process_time(), time.perf_counter()
-            row.run()
+            run()
             if number:  # the first round only warms up
                 cpu[row.name].append(1000 * (time.process_time() - c) / row.frames)
                 wall[row.name].append((time.perf_counter() - w) / row.frames)
