@@ -184,7 +184,7 @@ def webdataset_loop(index: ShardIndex, clips: int) -> None:
         reader.get_batch(list(range(len(reader)))).asnumpy()
 
 
-def loader(index: ShardIndex, length: int, decoder: Backend = "auto") -> Iterator[torch.Tensor]:
+def loader(index: ShardIndex, length: int, decoder: Backend = "pyav") -> Iterator[torch.Tensor]:
     """The loader's batches, with nothing kept from one clip to the next."""
     config = LoaderConfig(batch_size=BATCH_SIZE, length=length, decoder=decoder, cache_bytes=0)
     for batch in Loader(index, config):
@@ -200,7 +200,7 @@ def consume(iterator: Iterator[object], count: int) -> None:
 
 
 def after_first(
-    index: ShardIndex, length: int, batches: int, decoder: Backend = "auto"
+    index: ShardIndex, length: int, batches: int, decoder: Backend = "pyav"
 ) -> Callable[[], object]:
     """A loop over the batches after the first, of a loader that is running: what a training sees."""
     running = loader(index, length, decoder)
@@ -375,7 +375,7 @@ def measure_memory(source: Path, root: Path, clips: int) -> None:
     print("\nresident memory after as many windows")
     for backend in BACKENDS:
         watch_memory(f"loader on {backend}", many, backend, clips)
-    watch_memory(f"loader on latents {LATENT_SHAPE}", latents, "auto", clips)
+    watch_memory(f"loader on latents {LATENT_SHAPE}", latents, "pyav", clips)
 
 
 if __name__ == "__main__":

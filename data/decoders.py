@@ -1,11 +1,12 @@
-"""The libraries that decode video, behind one interface: decord first, PyAV where decord cannot.
+"""The libraries that decode video, behind one interface: PyAV, or decord where it is asked for.
 
-Two faults of decord shape this file. An idle reader goes on decoding the rest of the file into memory, so a
-reader is opened for one call and dropped at once. And some widths whose rows are not a multiple of 64 bytes fail
-(72, for one): PyAV takes over. Both give bit-identical frames, turned upright.
+PyAV is the default because it costs least (docs/results.md, "Speed") and reads what decord cannot. Two faults of decord
+shape its class: an idle reader goes on decoding the rest of the file into memory, so one is opened for one call and
+dropped at once; and some widths whose rows are not a multiple of 64 bytes fail (72, for one). Both give bit-identical
+frames, turned upright.
 
 decord reads older containers (avi, ts, mpg, wmv, gif), which do not say when frames are shown, wrongly and without a
-word: those go to `data.pyav.SequentialDecoder`.
+word: PyAV reads those from the start (`data.pyav.SequentialDecoder`).
 """
 
 import io
@@ -18,15 +19,13 @@ import numpy as np
 
 from reverie.data.errors import UserError
 from reverie.data.pyav import PyAVDecoder, SequentialDecoder
-from reverie.data.video_source import Decoder, VideoError, VideoInfo, VideoSource, unreadable
+from reverie.data.video_source import Decoder, VideoInfo, VideoSource, unreadable
 
-Backend = Literal["auto", "decord", "pyav"]
+Backend = Literal["pyav", "decord"]
 
 
 class DecordDecoder:
     """decord: one reader per call, never kept (module docstring)."""
-
-    name = "decord"
 
     def __init__(self, source: VideoSource):
         self._source = source
@@ -63,46 +62,13 @@ class DecordDecoder:
             del reader
 
 
-class AutoDecoder:
-    """decord first; PyAV from the first failure on."""
-
-    def __init__(self, source: VideoSource):
-        self._source = source
-        self._decoder: Decoder = DecordDecoder(source)
-
-    @property
-    def name(self) -> str:
-        """The library in use."""
-        return self._decoder.name
-
-    def probe(self) -> VideoInfo:
-        """By PyAV, which knows exact times and, unlike decord, is silent about files that are no videos."""
-        return PyAVDecoder(self._source).probe()
-
-    def read(self, indices: Sequence[int]) -> np.ndarray:
-        """By decord unless it failed before."""
-        try:
-            return self._decoder.read(indices)
-        except VideoError:
-            if isinstance(self._decoder, PyAVDecoder):
-                raise
-            self._decoder = PyAVDecoder(self._source)
-            return self._decoder.read(indices)
-
-    def close(self) -> None:
-        """Closes the library in use."""
-        self._decoder.close()
-
-
-def open_video(source: VideoSource, backend: Backend = "auto") -> Decoder:
+def open_video(source: VideoSource, backend: Backend = "pyav") -> Decoder:
     """A decoder of `source`, a file or the bytes of one."""
-    if backend not in ("auto", "decord", "pyav"):
-        raise UserError(f"decoder: {backend!r} is unknown; use auto, decord or pyav.")
+    if backend not in ("pyav", "decord"):
+        raise UserError(f"decoder: {backend!r} is unknown; use pyav or decord.")
     if backend == "decord":
         return DecordDecoder(source)
-    if not _knows_times(source):
-        return SequentialDecoder(source)
-    return AutoDecoder(source) if backend == "auto" else PyAVDecoder(source)
+    return PyAVDecoder(source) if _knows_times(source) else SequentialDecoder(source)
 
 
 def _knows_times(source: VideoSource) -> bool:

@@ -31,8 +31,8 @@ class LoaderConfig:
     """Group of the episodes whose actions and rewards are shown; the others count as plain video. None: all groups."""
     task: str | None = None
     """Name of the one task of all rows; None draws a task per episode."""
-    decoder: Backend = "auto"
-    """Library that decodes clips: decord, pyav, or auto (decord, and PyAV where that fails)."""
+    decoder: Backend = "pyav"
+    """Library that decodes clips: pyav or decord."""
     cache_bytes: int = 512_000_000
     """Decoded clips kept in memory, shared out to workers and corpora; those of a corpus only if all of them fit."""
     patience: float = PATIENCE

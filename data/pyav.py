@@ -31,8 +31,6 @@ class PyAVDecoder:
         pts: timestamps, in units of the file, of the frames that count as its frames; default: all.
     """
 
-    name = "pyav"
-
     def __init__(self, source: VideoSource, pts: Sequence[int] | None = None):
         self._source = source
         self._pts = None if pts is None else list(pts)
@@ -127,8 +125,6 @@ def _frame_times(path: Path, stamp: tuple[int, int]) -> FrameTimes:
 
 class SequentialDecoder:
     """Counts frames from the start, so that reading forward is cheap and going back is not."""
-
-    name = "pyav"
 
     def __init__(self, source: VideoSource):
         self._source = source

@@ -60,7 +60,7 @@ class ShardReader:
         index: ShardIndex,
         *,
         cache_bytes: int = 0,
-        decoder: Backend = "auto",
+        decoder: Backend = "pyav",
         patience: float = PATIENCE,
     ):
         self.index, self._decoder = index, decoder

@@ -82,7 +82,7 @@ def read_frames(
     source: VideoSource,
     indices: Sequence[int],
     size: tuple[int, int] | None = None,
-    backend: Backend = "auto",
+    backend: Backend = "pyav",
 ) -> np.ndarray:
     """(len(indices), H, W, 3) uint8 frames, cropped to the true `size` (H, W) if the file was padded.
 

@@ -34,10 +34,6 @@ class VideoInfo:
 class Decoder(Protocol):
     """How one library reads one video. Every method raises `VideoError` when it cannot."""
 
-    @property
-    def name(self) -> str:
-        """The library."""
-
     def probe(self) -> VideoInfo:
         """Size, rate and timestamps."""
 

@@ -55,8 +55,8 @@ class PrepareConfig:
     """lossless, high, standard; auto: lossless for frames up to 128 pixels high, high above."""
     shard_mb: float = 256.0
     """Size limit of one shard file in MB."""
-    decoder: Backend = "auto"
-    """Library that reads the videos: decord, pyav, or auto (decord, and PyAV where that fails; PyAV for LeRobot)."""
+    decoder: Backend = "pyav"
+    """Library that reads the videos: pyav or decord (LeRobot: always PyAV)."""
     workers: int = 0
     """Videos converted at a time, each holding one clip in memory; 0: one per CPU core."""
     ray: str | None = None
