@@ -215,7 +215,7 @@ def _upright(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
 
     A reformatter is slow to make and good for all frames of a video; `frame.to_ndarray` would make one each time.
     """
-    return np.rot90(reformatter.reformat(frame, format="rgb24").to_ndarray(), frame.rotation // 90)
+    return np.rot90(reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray(), frame.rotation // 90)
 
 
 @contextmanager
@@ -227,6 +227,8 @@ def _stream(source: VideoSource) -> Iterator[tuple[InputContainer, VideoStream]]
                 raise VideoError(f"{place(source)}: holds no video track; remove it or give a video.")
             if container.streams.video[0].codec_context is None:
                 raise VideoError(f"{place(source)}: has a codec that is not known; re-encode it.")
+            if isinstance(source, bytes):  # setting threads up costs more than they bring for a clip
+                container.streams.video[0].codec_context.thread_count = 1
             yield container, container.streams.video[0]
     except (av.FFmpegError, OSError) as error:
         raise unreadable(source, error) from None
