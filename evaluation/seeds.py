@@ -22,7 +22,7 @@ LADDER = ("random", "cloning", "imagination")
 def over_seeds(reports: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
     """Name -> mean over runs.
 
-    PSNR of tokenizer and rollouts in dB, success in per cent, gains between stages and over baselines.
+    PSNR of tokenizer and rollouts in dB, success in per cent, returns, gains between stages and over baselines.
     """
     found: dict[str, Estimate] = {}
     if all("reconstruction" in report for report in reports):
@@ -58,31 +58,32 @@ def _world_models(reports: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
 
 
 def _game(reports: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
-    played = [[row["player"] for row in report["games"]["players"]] for report in reports]
-    rates = {name: _success(reports, name) for name in _shared(played)}
     task = reports[0]["games"]["task"]
-    found = {f"{task} %: {name}": mean(values) for name, values in rates.items()}
-    ladder = [name for name in LADDER if name in rates]
-    for worse, better in zip(ladder, ladder[1:], strict=False):
-        found[f"{task}: {better} - {worse}, points"] = paired_difference(rates[better], rates[worse])
-    best = ladder[-1] if ladder else ""
-    for name in reports[0].get("world_models", {}):
-        if name in rates and best in LADDER[1:]:
-            found[f"{task}: {best} - {name}, points"] = paired_difference(rates[best], rates[name])
-    return found
+    rows = [{row["player"]: row for row in report["games"]["players"]} for report in reports]
+    names = _shared([list(players) for players in rows])
+    success = {n: [100 * players[n]["success"][task]["value"] for players in rows] for n in names}
+    returns = {n: [players[n]["return"]["value"] for players in rows] for n in names}
+    pairs = _pairs(names, list(reports[0].get("world_models", {})))
+    return {
+        **{f"{task} %: {name}": mean(values) for name, values in success.items()},
+        **{f"{task}: {a} - {b}, points": paired_difference(success[a], success[b]) for a, b in pairs},
+        **{f"return: {name}": mean(values) for name, values in returns.items()},
+        **{f"return: {a} - {b}": paired_difference(returns[a], returns[b]) for a, b in pairs},
+    }
+
+
+def _pairs(names: Sequence[str], baselines: Sequence[str]) -> list[tuple[str, str]]:
+    """(better, worse): each stage of Dreamer 4 after the one before, then its last one and every baseline."""
+    ladder = [name for name in LADDER if name in names]
+    pairs = [(better, worse) for worse, better in zip(ladder, ladder[1:], strict=False)]
+    if ladder and ladder[-1] in LADDER[1:]:
+        pairs += [(ladder[-1], name) for name in baselines if name in names]
+    return pairs
 
 
 def _shared(names: Sequence[Sequence[str]]) -> list[str]:
     """What all runs have, in the order of the first."""
     return [name for name in names[0] if all(name in others for others in names)]
-
-
-def _success(reports: Sequence[Mapping[str, Any]], player: str) -> list[float]:
-    found = []
-    for report in reports:
-        row = next(row for row in report["games"]["players"] if row["player"] == player)
-        found.append(100 * row["success"][report["games"]["task"]]["value"])
-    return found
 
 
 def _read(path: Path) -> Mapping[str, Any]:

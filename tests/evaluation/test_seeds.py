@@ -8,7 +8,10 @@ from reverie.evaluation.seeds import markdown, over_seeds
 
 
 def report(psnr: float, lead: float, success: dict[str, float]) -> dict[str, object]:
-    players = [{"player": name, "success": {"goal": {"value": rate}}} for name, rate in success.items()]
+    players = [
+        {"player": name, "success": {"goal": {"value": rate}}, "return": {"value": 2 * rate}}
+        for name, rate in success.items()
+    ]
     return {
         "reconstruction": {"scores": {"psnr": {"value": psnr}}},
         "rollouts": {"advantage": {"copy": {"average": {"value": lead}}}},
@@ -29,6 +32,8 @@ def test_figures_are_means_over_runs_and_gains_are_paired() -> None:
     assert found["goal %: cloning"].value == pytest.approx(100 * 1.3 / 3)
     gain = found["goal: imagination - cloning, points"]
     assert gain.value == pytest.approx(20) and gain.high - gain.low == pytest.approx(0, abs=1e-9)
+    assert found["return: cloning"].value == pytest.approx(2 * 1.3 / 3)
+    assert found["return: imagination - cloning"].value == pytest.approx(0.4)
     assert "| rollouts against copy, dB | 2.00 [2.00, 2.00] | 3 |" in markdown(found)
 
 
@@ -44,6 +49,7 @@ def test_baselines_are_compared_with_dreamer_4_within_runs() -> None:
     assert found["rollouts: dreamer 4 - v3, dB"].value == pytest.approx(2.5)
     gain = found["goal: imagination - v3, points"]
     assert gain.value == pytest.approx(30) and gain.high - gain.low == pytest.approx(0, abs=1e-9)
+    assert found["return: imagination - v3"].value == pytest.approx(0.6)
 
 
 def test_reports_of_baselines_alone_are_pooled() -> None:
@@ -52,7 +58,13 @@ def test_reports_of_baselines_alone_are_pooled() -> None:
         del run["reconstruction"], run["rollouts"]
         run["world_models"] = {"v1": {"averages": {"psnr": 20.0}}}
     found = over_seeds(runs)
-    assert list(found) == ["rollouts of v1: PSNR, dB", "goal %: random", "goal %: v1"]
+    assert list(found) == [
+        "rollouts of v1: PSNR, dB",
+        "goal %: random",
+        "goal %: v1",
+        "return: random",
+        "return: v1",
+    ]
 
 
 def test_players_that_a_run_lacks_are_left_out() -> None:
