@@ -7,7 +7,7 @@ in MineRL and comes back unchanged. MineStudio's two forms cannot say everything
 |---|---|
 | MineRL | nothing |
 | MineStudio "env" | ESC, drop, swapHands, pickItem |
-| MineStudio "agent" | ESC, swapHands, pickItem, buttons that exclude each other (see `data.minecraft.encode_joint`), the camera at the inventory key |
+| MineStudio "agent" | ESC, swapHands, pickItem; one of two buttons that exclude each other; all else at the inventory key |
 
 The other way round the turn of the camera is rounded to the nearest of the 11 x 11 classes.
 """
