@@ -18,7 +18,7 @@ from reverie.environments.game import GameCrashed
 from reverie.environments.quest import Prompter, Quest
 from reverie.evaluation.games import Actions
 from reverie.evaluation.milestones import End, QuestEpisode
-from reverie.evaluation.remote import RemoteGame, Seen
+from reverie.evaluation.remote import GamePool, RemoteGame, Seen
 from reverie.evaluation.words import caption
 
 _PAUSE = 0.5
@@ -101,7 +101,7 @@ class Expedition:
     """Plays worlds with one policy.
 
     Args:
-      open_game: starts the game of a row in a process.
+      pool: where games come from; it stays open.
       num_rows: N games side by side.
       quest: what is asked for and counted.
       policy: for N games.
@@ -113,7 +113,7 @@ class Expedition:
 
     def __init__(
         self,
-        open_game: Callable[[int], RemoteGame],
+        pool: GamePool,
         num_rows: int,
         quest: Quest,
         policy: QuestPolicy,
@@ -123,32 +123,29 @@ class Expedition:
         film: Callable[[int], Path | None] = lambda number: None,
         stepped: Callable[[int, int], object] = lambda steps, crashes: None,
     ) -> None:
-        self._open, self._quest, self._policy = open_game, quest, policy
+        self._pool, self._quest, self._policy = pool, quest, policy
         self._max_crashes, self._film, self._stepped = max_crashes, film, stepped
-        self._rows = [_Row(i, open_game(i)) for i in range(num_rows)]
+        self._rows = [_Row(i, game) for i, game in enumerate(pool.take(num_rows))]
         self._frames = np.zeros((num_rows, *frame_size, 3), np.uint8)
         self._tasks = [quest.prompts[0].task] * num_rows
         self._waiting: deque[_Trip] = deque()
         self._crashes = self._failed_starts = 0
 
     def play(self, worlds: Iterable[tuple[int, int]]) -> Iterator[QuestEpisode]:
-        """Plays `worlds`, (number, seed), each once to its end; episodes come as they end. Closes the games after.
+        """Plays `worlds`, (number, seed), each once to its end; episodes come as they end.
 
         Raises `GameCrashed` when the game does not even start `max_crashes` + 1 times in a row, `UserError` when it
         cannot be had.
         """
         self._waiting = deque(_Trip(number, seed, self._quest) for number, seed in worlds)
-        try:
-            for row in self._rows:
-                self._next(row)
-            while any(row.trip for row in self._rows):
-                for row in self._answering():
-                    if (episode := self._receive(row)) is not None:
-                        yield episode
-                        self._next(row)
-                self._act()
-        finally:
-            self._close()
+        for row in self._rows:
+            self._next(row)
+        while any(row.trip for row in self._rows):
+            for row in self._answering():
+                if (episode := self._receive(row)) is not None:
+                    yield episode
+                    self._next(row)
+            self._act()
 
     def _next(self, row: _Row) -> None:
         row.trip, row.state = (self._waiting.popleft(), "starting") if self._waiting else (None, "idle")
@@ -191,12 +188,11 @@ class Expedition:
     def _replace(self, row: _Row, error: GameCrashed) -> QuestEpisode | None:
         """Another process for a crashed game, which begins the episode again; the episode, if that was once too often."""
         assert row.trip is not None
-        row.game.kill()
+        row.game = self._pool.replace(row.index)
         if row.state == "starting":
             self._failed_starts += 1
             if self._failed_starts > self._max_crashes:
                 raise error
-        row.game = self._open(row.index)
         row.trip.crashes += 1
         self._crashes += 1
         if row.trip.crashes > self._max_crashes:
@@ -226,9 +222,3 @@ class Expedition:
             return []
         value = None if values is None else float(values[row.index])
         return caption(trip.steps, card.fps, trip.prompter.task, action, value, trip.milestones)
-
-    def _close(self) -> None:
-        for row in self._rows:
-            row.game.connection.close()  # all of them at once begin to end
-        for row in self._rows:
-            row.game.close()

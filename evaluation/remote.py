@@ -194,6 +194,37 @@ class RemoteGame:
         )
 
 
+class GamePool:
+    """Processes of one game, opened when they are first needed and kept from player to player. A context manager."""
+
+    def __init__(self, plan: GamePlan, logs: Path) -> None:
+        self.plan, self._logs = plan, logs
+        self._games: list[RemoteGame] = []
+
+    def take(self, n: int) -> list[RemoteGame]:
+        """The first `n` games; those that are new have only begun to start."""
+        self._games += [self._open(number) for number in range(len(self._games), n)]
+        return self._games[:n]
+
+    def replace(self, number: int) -> RemoteGame:
+        """Another process for a game that crashed."""
+        self._games[number].kill()
+        self._games[number] = self._open(number)
+        return self._games[number]
+
+    def __enter__(self) -> "GamePool":
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        for game in self._games:
+            game.connection.close()  # all of them begin to end
+        for game in self._games:
+            game.close()
+
+    def _open(self, number: int) -> RemoteGame:
+        return RemoteGame(self.plan, self._logs / f"{number:02d}.log")
+
+
 def read_card(plan: GamePlan, log: Path) -> GameCard:
     """What the game is, from a process started for that alone. Raises `UserError` when it cannot be had."""
     game = RemoteGame(plan, log)

@@ -5,7 +5,7 @@ are missing: an episode that was under way when everything was killed begins ane
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from reverie.environments.spaces import sample_action
 from reverie.evaluation.expedition import Expedition, QuestPolicy
 from reverie.evaluation.games import Actions, held_out_seeds
 from reverie.evaluation.milestones import QuestEpisode, QuestScore, QuestScores
-from reverie.evaluation.remote import GameCard, GamePlan, RemoteGame, read_card
+from reverie.evaluation.remote import GameCard, GamePlan, GamePool, read_card
 from reverie.pipelines.checkpoints import read_card as read_model_card
 from reverie.pipelines.playing import STAGES
 from reverie.pipelines.progress import Meter, meter
@@ -35,6 +35,8 @@ from reverie.rssm.model import Dreamer
 from reverie.rssm.player import Player as RecurrentPlayer
 
 _SAME_RATE = 0.005
+_WIDTH = 140
+"""Characters of the tables where the output is no terminal."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,12 @@ def play_quests(scoring: Scoring, setting: Setting, console: Console) -> dict[st
     Returns the figures for the report.
     """
     config, quest = scoring.config, setting.quest
-    players = [
-        _play(scoring, setting, name, make, learned=name != "random")
-        for name, make in _policies(scoring, setting.card).items()
-        if config.plays(name)
-    ]
+    with GamePool(setting.plan, config.out / "games") as pool:
+        players = [
+            _play(config, setting, pool, name, make)
+            for name, make in _policies(scoring, setting.card).items()
+            if config.plays(name)
+        ]
     scores = QuestScores(
         env=str(config.env),
         prompts=f"prompt {config.task}" if config.task else f"{len(quest.prompts)} prompts",
@@ -90,45 +93,43 @@ def play_quests(scoring: Scoring, setting: Setting, console: Console) -> dict[st
         items=list(quest.milestones),
         players=players,
     )
+    wide = console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=_WIDTH)
     for table in scores.tables():
-        console.print(table)
+        wide.print(table)
     console.print("\n".join(score.line() for score in players))
     return {**scores.to_json(), "films": _films(config.out)}
 
 
 def _play(
-    scoring: Scoring, setting: Setting, name: str, make: Callable[[int], QuestPolicy], *, learned: bool
+    config: EvaluateConfig, setting: Setting, pool: GamePool, name: str, make: Callable[[int], QuestPolicy]
 ) -> QuestScore:
     """The episodes that are there already and those that are missing."""
-    config, folder = scoring.config, scoring.config.out / "episodes" / name
+    folder = config.out / "episodes" / name
     folder.mkdir(parents=True, exist_ok=True)
-    done = {
-        number: QuestEpisode.load(path)
-        for number in range(config.episodes)
-        if (path := _file(folder, number)).exists()
-    }
-    missing = [
-        pair for pair in enumerate(held_out_seeds(config.episodes, config.seed)) if pair[0] not in done
-    ]
-    if missing:
-        with meter(f"play: {name}", config.episodes, start=len(done)) as shown:
-            for episode in _expedition(config, setting, name, make, len(missing), shown).play(missing):
-                write_atomic(_file(folder, episode.number), json.dumps(episode.to_json()).encode() + b"\n")
-                done[episode.number] = episode
-                shown.update(note=_note(episode))
-    episodes = [done[number] for number in sorted(done)]
-    return QuestScore.of(name, episodes, list(setting.quest.milestones), setting.card.fps, learned=learned)
+    files = [folder / f"{number:06d}.json" for number in range(config.episodes)]
+    done = {number: QuestEpisode.load(path) for number, path in enumerate(files) if path.exists()}
+    seeds = held_out_seeds(config.episodes, config.seed)
+    missing = [(number, seed) for number, seed in enumerate(seeds) if number not in done]
+    with meter(f"play: {name}", config.episodes, start=len(done)) as shown:
+        for episode in _episodes(config, setting, pool, name, make, missing, shown):
+            write_atomic(files[episode.number], json.dumps(episode.to_json()).encode() + b"\n")
+            done[episode.number] = episode
+            shown.update(note=_note(episode))
+    episodes, items = [done[number] for number in sorted(done)], list(setting.quest.milestones)
+    return QuestScore.of(name, episodes, items, setting.card.fps, learned=name != "random")
 
 
-def _expedition(
+def _episodes(
     config: EvaluateConfig,
     setting: Setting,
+    pool: GamePool,
     name: str,
     make: Callable[[int], QuestPolicy],
-    missing: int,
+    worlds: Sequence[tuple[int, int]],
     shown: Meter,
-) -> Expedition:
-    num_rows = min(config.num_envs, missing)
+) -> Iterator[QuestEpisode]:
+    """Plays `worlds` side by side."""
+    num_rows = min(config.num_envs, len(worlds))
     media, every = config.out / "media", config.quest.film_every
     for leftover in media.glob(f"{PARTIAL}{name}-*"):
         leftover.unlink()
@@ -142,8 +143,8 @@ def _expedition(
         total += steps
         shown.update(0, note=f"{total} steps, {crashes} crashes")
 
-    return Expedition(
-        lambda row: RemoteGame(setting.plan, config.out / "games" / f"{row:02d}.log"),
+    expedition = Expedition(
+        pool,
         num_rows,
         setting.quest,
         make(num_rows),
@@ -152,6 +153,7 @@ def _expedition(
         film=film,
         stepped=stepped,
     )
+    yield from expedition.play(worlds)
 
 
 @dataclass
@@ -284,7 +286,3 @@ def _films(out: Path) -> list[str]:
 def _note(episode: QuestEpisode) -> str:
     last = list(episode.milestones)[-1:] or ["no milestone"]
     return f"episode {episode.number}: {episode.steps} steps, {last[0]}"
-
-
-def _file(folder: Path, number: int) -> Path:
-    return folder / f"{number:06d}.json"

@@ -43,9 +43,14 @@ def write_recordings(folder: Path) -> None:
     for session in range(3):
         lines, frames = [], []
         for t in range(_LINES):
-            stats = {f"minecraft.{name.replace(':', ':minecraft.')}": t // (7 + 3 * i) for i, name in enumerate(items)}
+            stats = {
+                f"minecraft.{name.replace(':', ':minecraft.')}": t // (7 + 3 * i)
+                for i, name in enumerate(items)
+            }
             held = ("w",) if rng.random() < 0.5 else ()
-            lines.append(tick(*held, dx=float(rng.integers(-30, 30)), buttons=(0,) if t % 3 else (1,), stats=stats))
+            lines.append(
+                tick(*held, dx=float(rng.integers(-30, 30)), buttons=(0,) if t % 3 else (1,), stats=stats)
+            )
             frame = np.full((360, 640, 3), 40 + 60 * session, np.uint8)
             frame[300:340, 4 * t : 4 * t + 40] = 255
             frames.append(frame)
@@ -59,18 +64,53 @@ def train(root: Path) -> Trained:
     write_recordings(root / "vpt")
     few = ["--training.steps", "2", "--training.evaluate_every", "2", "--training.save_every", "2"]
     small = ["--batches.batch_size", "2", "--batches.length", "8"]
-    stage = [*few, *small, "--batches.long_batch_size", "1", "--batches.long_length", "8", "--optimizer.warmup_steps", "1"]
+    stage = [
+        *few,
+        *small,
+        "--batches.long_batch_size",
+        "1",
+        "--batches.long_length",
+        "8",
+        "--optimizer.warmup_steps",
+        "1",
+    ]
     cpu = ["--fabric.accelerator", "cpu", "--fabric.precision", "32-true"]
     tokenizer = [
-        *("--model.width", "16", "--model.num_heads", "2", "--model.num_kv_heads", "2", "--model.patch_size", "12"),
-        *("--model.bottleneck_tokens", "4", "--model.bottleneck_channels", "8", "--objective.lpips_weight", "0"),
+        *(
+            "--model.width",
+            "16",
+            "--model.num_heads",
+            "2",
+            "--model.num_kv_heads",
+            "2",
+            "--model.patch_size",
+            "12",
+        ),
+        *(
+            "--model.bottleneck_tokens",
+            "4",
+            "--model.bottleneck_channels",
+            "8",
+            "--objective.lpips_weight",
+            "0",
+        ),
     ]
     dynamics = [
         *("--model.width", "16", "--model.depth", "4", "--model.num_heads", "2", "--model.num_kv_heads", "1"),
         *("--model.num_registers", "1", "--model.context_length", "8"),
     ]
     steps: list[list[Any]] = [
-        ["prepare", "--source", root / "vpt", "--out", root / "shards", "--size", "[36,64]", "--workers", "1"],
+        [
+            "prepare",
+            "--source",
+            root / "vpt",
+            "--out",
+            root / "shards",
+            "--size",
+            "[36,64]",
+            "--workers",
+            "1",
+        ],
         ["tokenizer", "--data", root / "shards", "--out", root / "tokenizer", *tokenizer, *stage, *cpu],
         ["encode", "--data", root / "shards", "--tokenizer", root / "tokenizer", "--out", root / "latents"],
         ["dynamics", "--data", root / "latents", "--out", root / "dynamics", *dynamics, *stage, *cpu],
