@@ -115,7 +115,7 @@ class RemoteGame:
         except OSError as error:
             os.close(self._lifeline)
             raise UserError(
-                f"--game_python {plan.python}: cannot be started ({error.strerror}); give the path of a Python."
+                f"--quest.python {plan.python}: cannot be started ({error.strerror}); give the path of a Python."
             ) from None
         finally:
             theirs.close()

@@ -36,6 +36,20 @@ class Trained:
         return ["evaluate", *(word for name, value in given.items() for word in (f"--{name}", str(value)))]
 
 
+def games_of(pid: int) -> list[int]:
+    """Process ids of the games that the process `pid` has started and not yet seen end."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes()
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue  # it has just ended
+        if parent == pid and b"reverie.evaluation.game_process" in command:
+            found.append(int(folder.name))
+    return found
+
+
 def write_recordings(folder: Path) -> None:
     """Three sessions at 360 x 640 in which logs are mined, planks and sticks crafted, and so on through the 20 tasks."""
     rng = np.random.default_rng(0)
@@ -96,7 +110,18 @@ def train(root: Path) -> Trained:
         ),
     ]
     dynamics = [
-        *("--model.width", "16", "--model.depth", "4", "--model.num_heads", "2", "--model.num_kv_heads", "1"),
+        *(
+            "--model.width",
+            "16",
+            "--model.depth",
+            "2",
+            "--model.time_every",
+            "2",
+            "--model.num_heads",
+            "2",
+            "--model.num_kv_heads",
+            "1",
+        ),
         *("--model.num_registers", "1", "--model.context_length", "8"),
     ]
     steps: list[list[Any]] = [
