@@ -96,7 +96,8 @@ class RemoteGame:
     """
 
     def __init__(self, plan: GamePlan, log: Path) -> None:
-        self.plan, self.log, self.card = plan, log, None
+        self.plan, self.log = plan, log
+        self.card: GameCard | None = None
         ours, theirs = socket.socketpair()
         lifeline, self._lifeline = os.pipe()
         command = [plan.python or sys.executable, "-P", "-m", "reverie.evaluation.game_process"]
