@@ -151,7 +151,9 @@ class RemoteGame:
             message = json.loads(self.connection.recv_bytes())
             frame = self.connection.recv_bytes() if "seen" in message else b""
         except (EOFError, OSError):
-            raise GameCrashed(f"game {self.plan.name!r}: its process has ended; see {self.log}.") from None
+            raise GameCrashed(
+                f"game {self.plan.name!r}: its process has ended{_last_words(self.log)}; see {self.log}."
+            ) from None
         if "refused" in message:
             raise UserError(message["refused"])
         if "crashed" in message:
@@ -226,15 +228,27 @@ class GamePool:
         return RemoteGame(self.plan, self._logs / f"{number:02d}.log")
 
 
-def read_card(plan: GamePlan, log: Path) -> GameCard:
+def read_card(plan: GamePlan, log: Path, attempts: int = 1) -> GameCard:
     """What the game is, from a process started for that alone. Raises `UserError` when it cannot be had."""
-    game = RemoteGame(plan, log)
-    try:
-        game.receive()
-    finally:
-        game.close()
-    assert game.card is not None
-    return game.card
+    for attempt in range(attempts):
+        game = RemoteGame(plan, log)
+        try:
+            game.receive()
+        except GameCrashed:
+            if attempt == attempts - 1:
+                raise
+        finally:
+            game.close()
+        if game.card is not None:
+            return game.card
+    raise AssertionError(attempts)
+
+
+def _last_words(log: Path) -> str:
+    """The last line of a log in brackets; nothing if it is empty."""
+    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+    said = [line.strip() for line in lines if line.strip()]
+    return f" ({said[-1][:200]})" if said else ""
 
 
 def _quest(data: Mapping[str, Any]) -> Quest:

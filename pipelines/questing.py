@@ -61,7 +61,7 @@ def open_quest(scoring: Scoring) -> Setting:
         timeout=config.quest.timeout,
     )
     with TemporaryDirectory() as folder:
-        card = read_card(plan, Path(folder) / "game.log")
+        card = read_card(plan, Path(folder) / "game.log", config.quest.max_crashes + 1)
     assert card.quest is not None
     quest = card.quest if config.task is None else card.quest.only(config.task)
     _require_fit(scoring, card, quest)
