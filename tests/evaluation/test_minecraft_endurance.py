@@ -43,11 +43,12 @@ def players(out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("game", GAMES)
-def test_a_trained_agent_plays(trained, doubles, tmp_path, game):  # noqa: F811
-    flags = trained.flags(
-        tmp_path / "out", game, episodes=3, num_envs=3, max_steps=300, **{"quest.film_every": 0}
-    )
-    assert main(flags) == 0
+def test_a_trained_agent_plays(trained, tmp_path, game, monkeypatch):
+    """Here the games belong to another Python, which knows nothing but where they and this project lie."""
+    monkeypatch.setenv("PYTHONPATH", str(FOLDER))
+    settings = {"episodes": 3, "num_envs": 3, "max_steps": 300}
+    elsewhere = {"quest.film_every": 0, "quest.python": sys.executable}
+    assert main(trained.flags(tmp_path / "out", game, **settings, **elsewhere)) == 0
     found = players(tmp_path / "out")
     assert list(found) == ["random", "cloning", "imagination"]
     for row in found.values():
