@@ -102,7 +102,11 @@ class QuestScore:
 
 @dataclass(frozen=True)
 class QuestScores:
-    """All players in one game with milestones; `prompts`: what they were asked for."""
+    """All players in one game with milestones.
+
+    prompts      what they were asked for
+    max_minutes  the longest episode
+    """
 
     env: str
     prompts: str
@@ -124,7 +128,7 @@ class QuestScores:
     def tables(self) -> list[Table]:
         """Success (Table 7 of the paper, with the figures that it gives in its text) and minutes (Table 8)."""
         episodes = max(len(score.episodes) for score in self.players)
-        title = f"{self.env}: {episodes} worlds, {self.max_minutes:g} minutes, {self.prompts}, 95 % intervals"
+        title = f"{self.env}: {episodes} worlds, at most {self.max_minutes:.1f} minutes, {self.prompts}, 95 % intervals"
         players = [score.player for score in self.players]
         success = Table("success %", *players, *PAPER, title=title, title_justify="left")
         minutes = Table("minutes to it", *players)

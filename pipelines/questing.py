@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from reverie.agent.model import Agent
@@ -22,10 +21,10 @@ from reverie.data.errors import UserError
 from reverie.data.files import PARTIAL, write_atomic
 from reverie.environments.make import with_limit
 from reverie.environments.quest import Quest
-from reverie.environments.spaces import sample_action
 from reverie.evaluation.expedition import Expedition, QuestPolicy
-from reverie.evaluation.games import Actions, held_out_seeds
+from reverie.evaluation.games import held_out_seeds
 from reverie.evaluation.milestones import QuestEpisode, QuestScore, QuestScores
+from reverie.evaluation.quest_policies import AgentQuest, BaselineQuest, RandomQuest
 from reverie.evaluation.remote import GameCard, GamePlan, GamePool, read_card
 from reverie.pipelines.checkpoints import read_card as read_model_card
 from reverie.pipelines.playing import STAGES
@@ -129,6 +128,8 @@ def _episodes(
     shown: Meter,
 ) -> Iterator[QuestEpisode]:
     """Plays `worlds` side by side."""
+    if not worlds:
+        return
     num_rows = min(config.num_envs, len(worlds))
     media, every = config.out / "media", config.quest.film_every
     for leftover in media.glob(f"{PARTIAL}{name}-*"):
@@ -154,72 +155,6 @@ def _episodes(
         stepped=stepped,
     )
     yield from expedition.play(worlds)
-
-
-@dataclass
-class RandomQuest:
-    """Uniform over the action space; what it does in an episode depends on nothing but `seed` and its number."""
-
-    space: ActionSpace
-    seed: int
-
-    def __post_init__(self) -> None:
-        self._rngs: dict[int, np.random.Generator] = {}
-
-    def begin(self, row: int, number: int) -> None:
-        """Draws anew."""
-        self._rngs[row] = np.random.default_rng([self.seed, number])
-
-    def act(self, frames: np.ndarray, first: np.ndarray, tasks: Sequence[str]) -> Actions:
-        """Random actions, of rows that never began the null action."""
-        actions = self.space.null_numpy(len(frames))
-        for row, rng in self._rngs.items():
-            for name, value in sample_action(self.space, rng).items():
-                actions[name][row] = value
-        return actions
-
-    def values(self) -> None:
-        """Expects nothing."""
-
-
-@dataclass(frozen=True)
-class AgentQuest:
-    """An agent, prompted for each row's task; one state for each row, carried by caches at constant cost a step."""
-
-    player: Player
-
-    def begin(self, row: int, number: int) -> None:
-        """Nothing to do before the first frame is there."""
-
-    def act(self, frames: np.ndarray, first: np.ndarray, tasks: Sequence[str]) -> Actions:
-        """The agent's actions; its memory of a row ends with the row's episode, not with its prompt."""
-        if first.any():
-            self.player.reset(first)
-        self.player.prompt(np.array([self.player.agent.task_index(task) for task in tasks]))
-        return self.player.act(frames)
-
-    def values(self) -> np.ndarray:
-        """Of the value head."""
-        return self.player.values()
-
-
-@dataclass(frozen=True)
-class BaselineQuest:
-    """A baseline, which was trained for one task and hears no prompts."""
-
-    player: RecurrentPlayer
-
-    def begin(self, row: int, number: int) -> None:
-        """Nothing to do before the first frame is there."""
-
-    def act(self, frames: np.ndarray, first: np.ndarray, tasks: Sequence[str]) -> Actions:
-        """The baseline's actions."""
-        if first.any():
-            self.player.reset(first)
-        return self.player.act(frames)
-
-    def values(self) -> None:
-        """Not asked for."""
 
 
 def _policies(scoring: Scoring, card: GameCard) -> Mapping[str, Callable[[int], QuestPolicy]]:

@@ -13,11 +13,22 @@ import pytest
 
 from reverie.data.errors import UserError
 from reverie.data.index import ShardIndex
+from reverie.data.minecraft import KEYS, SPACE
 from reverie.data.video import read_frames
+from reverie.environments.game import GameCrashed
+from reverie.environments.minecraft.quest import DIAMOND
+from reverie.evaluation.expedition import Expedition
+from reverie.evaluation.milestones import QuestEpisode, QuestScore
+from reverie.evaluation.quest_policies import BaselineQuest, RandomQuest
+from reverie.evaluation.remote import GamePlan, GamePool
+from reverie.evaluation.words import caption, minecraft_words
 from reverie.pipelines.cli import main, parse
 from reverie.pipelines.evaluate import evaluate
 from reverie.pipelines.prepare import PrepareConfig, prepare
+from reverie.rssm.player import Player as RecurrentPlayer
+from tests.batches import SPACE as DRAWN
 from tests.environments.minecraft_doubles import doubles  # noqa: F401
+from tests.rssm.models import small_model
 
 from .conftest import save_agent, save_tokenizer
 from .minecraft_agent import Trained, games_of, write_recordings
@@ -102,3 +113,76 @@ def test_another_agent_or_game_is_refused_before_anything_is_played(agent, tmp_p
     with pytest.raises(UserError, match="--quest.python /nowhere/python: cannot be started"):
         evaluate(parse("evaluate", [*flags, "--quest.python", "/nowhere/python"]))
     assert not (tmp_path / "out").exists() and not games_of(os.getpid())
+
+
+def test_a_game_that_never_starts_ends_the_evaluation(tmp_path):
+    plan = GamePlan(name="minecraft-minerl", python=Path("/bin/false"))
+    with GamePool(plan, tmp_path) as pool:
+        expedition = Expedition(pool, 2, DIAMOND, RandomQuest(SPACE, 0), frame_size=(360, 640), max_crashes=2)
+        with pytest.raises(
+            GameCrashed, match=r"game 'minecraft-minerl': its process has ended; see .*0\d\.log"
+        ):
+            next(expedition.play([(0, 0), (1, 1)]))
+    assert not games_of(os.getpid())
+
+
+def test_figures_are_those_of_the_episodes_that_got_there(tmp_path):
+    def episode(number: int, **milestones: int) -> QuestEpisode:
+        return QuestEpisode(
+            **{"number": number, "seed": number, "steps": 9000, "end": "limit", "episode_return": 1.0},
+            **{"milestones": milestones, "events": {}, "prompts": 2, "crashes": number},
+        )
+
+    episodes = [episode(0, log=1200), episode(1, log=2400, diamond=7200), episode(2)]
+    found = QuestScore.of("agent", episodes, ["log", "diamond"], 20.0, learned=True)
+    assert found.success["log"].value == pytest.approx(2 / 3) and found.success["log"].n == 3
+    assert found.success["diamond"].value == pytest.approx(1 / 3)
+    minutes = found.minutes["log"]
+    assert (minutes.value, minutes.n) == (1.5, 2)
+    assert minutes.high - minutes.value == pytest.approx(12.7062 * 0.5, abs=1e-3)  # t(0.975, 1) s / sqrt(2)
+    assert found.minutes["diamond"].value == 6 and found.crashes == 3
+    path = tmp_path / "000001.json"
+    path.write_text(json.dumps(episodes[1].to_json()))
+    assert QuestEpisode.load(path) == episodes[1]
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(
+        UserError, match="000001.json: is damaged; delete it, and its episode is played again."
+    ):
+        QuestEpisode.load(path)
+
+
+def test_a_random_player_does_the_same_in_whatever_row_it_plays():
+    def actions(row: int, num_rows: int) -> list:
+        policy = RandomQuest(SPACE, seed=3)
+        policy.begin(row, number=7)
+        return [
+            policy.act(np.zeros((num_rows, 4, 4, 3)), np.zeros(num_rows, bool), [])["keys"][row]
+            for _ in range(5)
+        ]
+
+    np.testing.assert_array_equal(actions(0, 1), actions(2, 4))
+
+
+def test_a_baseline_hears_no_prompts_and_forgets_at_a_new_episode():
+    policy = BaselineQuest(RecurrentPlayer(small_model("v3"), 2, seed=1))
+    frames = np.zeros((2, 16, 16, 3), np.uint8)
+    taken = policy.act(frames, np.array([True, True]), ["mine_log", "mine_diamond"])
+    assert set(taken) == set(DRAWN.components) and policy.values() is None
+    first = policy.player.state.deter.clone()
+    policy.act(frames, np.array([True, False]), ["mine_log", "mine_log"])
+    second = policy.player.state.deter
+    assert (second[0] == first[0]).all() and not (second[1] == first[1]).all()
+
+
+def test_films_say_what_was_done():
+    action = {
+        "keys": np.array([key in ("forward", "attack") for key in KEYS]),
+        "mouse": np.int64(11 * 10 + 5),
+    }
+    assert caption(1230, 20.0, "mine_log", action, 0.25, ["log", "planks"]) == [
+        "1:01  step 1230  task mine_log",
+        "forward+attack, turn +10.0 +0.0",
+        "value +0.250",
+        "log, planks",
+    ]
+    assert minecraft_words({"keys": np.zeros(23, bool), "mouse": np.int64(60)}) == "nothing"

@@ -17,10 +17,10 @@ import pytest
 
 from reverie.agent.player import Player
 from reverie.evaluation.expedition import Expedition
+from reverie.evaluation.quest_policies import AgentQuest, RandomQuest
 from reverie.evaluation.remote import GamePlan, GamePool, read_card
 from reverie.pipelines.checkpoints import load_agent, load_tokenizer
 from reverie.pipelines.cli import main
-from reverie.pipelines.questing import AgentQuest
 from tests.environments.minecraft_doubles import FOLDER, GAMES, doubles  # noqa: F401
 from tests.processes import kill_group, start
 
@@ -96,6 +96,32 @@ def test_a_game_may_die_twenty_times(trained, doubles, tmp_path):  # noqa: F811
     assert 1 <= sum(row["crashes"] for row in found.values()) <= KILLS
     assert len(list((tmp_path / "out" / "media").glob("random-*.mp4"))) == 10
     assert not games_of(os.getpid())
+
+
+def test_an_episode_whose_game_crashes_too_often_is_given_up(doubles, tmp_path):  # noqa: F811
+    """What its last attempt reached counts, and the next world is played by another process."""
+    plan = GamePlan(name="minecraft-minerl", options={"max_steps": 50})
+    card, deaths = read_card(plan, tmp_path / "card.log"), []
+
+    def stepped(steps: int, crashes: int) -> None:
+        nonlocal total
+        total += steps
+        if total in (10, 40):
+            deaths.extend(games_of(os.getpid()))
+            os.kill(deaths[-1], signal.SIGKILL)
+
+    total = 0
+    assert card.quest is not None
+    policy = RandomQuest(card.action_space, seed=0)
+    with GamePool(plan, tmp_path / "games") as pool:
+        expedition = Expedition(
+            pool, 1, card.quest, policy, frame_size=card.frame_size, max_crashes=1, stepped=stepped
+        )
+        given_up, whole = expedition.play([(0, 5), (1, 6)])
+    assert len(set(deaths)) == 2
+    assert (given_up.end, given_up.crashes, given_up.steps) == ("crash", 2, 29)
+    assert given_up.milestones["log"] < 29
+    assert (whole.number, whole.end, whole.crashes, whole.steps) == (1, "limit", 0, 50)
 
 
 def test_the_evaluator_may_die_twenty_times(trained, tmp_path):
