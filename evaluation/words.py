@@ -6,6 +6,9 @@ import numpy as np
 
 from reverie.data.minecraft import KEYS, decode_camera
 
+_SHOWN = 5
+"""Milestones that fit into a line."""
+
 
 def caption(
     step: int,
@@ -15,13 +18,13 @@ def caption(
     value: float | None,
     reached: Iterable[str],
 ) -> list[str]:
-    """Four lines: where the episode stands, the action taken here, the value, the milestones reached so far."""
+    """Four lines: where the episode stands, the action taken here, the value, the milestones reached last."""
     minutes, seconds = divmod(int(step / fps), 60)
     return [
         f"{minutes}:{seconds:02d}  step {step}  task {task}",
         minecraft_words(action),
         "no value" if value is None else f"value {value:+.3f}",
-        ", ".join(reached) or "no milestone yet",
+        ", ".join(list(reached)[-_SHOWN:]) or "no milestone yet",
     ]
 
 
