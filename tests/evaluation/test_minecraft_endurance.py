@@ -158,11 +158,14 @@ def test_an_hour_of_the_game_at_constant_memory_and_time(trained, doubles, tmp_p
     marks: list[tuple[float, float, float]] = []  # processor seconds, megabytes here, megabytes of the game
 
     def stepped(steps: int, crashes: int) -> None:
-        stepped.total += steps  # type: ignore[attr-defined]
-        if stepped.total % (STEPS // 20) == 0:  # type: ignore[attr-defined]
-            marks.append((time.process_time(), megabytes(os.getpid()), megabytes(games_of(os.getpid())[0])))
+        nonlocal total
+        total += steps
+        if total % (STEPS // 20) == 0:
+            game_pid = games_of(os.getpid())[0]
+            marks.append((time.process_time(), megabytes(os.getpid()), megabytes(game_pid)))
+            print(f"{game}: step {total}, {marks[-1]}", flush=True)
 
-    stepped.total = 0  # type: ignore[attr-defined]
+    total = 0
     with GamePool(plan, tmp_path / "games") as pool:
         policy = AgentQuest(Player(tokenizer, agent, 1, task=-1))
         expedition = Expedition(
