@@ -32,11 +32,6 @@ def serve(connection: int) -> None:
             _tell(other, {"crashed": str(error)})
         except UserError as error:
             _tell(other, {"refused": str(error)})
-        except _Gone:
-            raise
-        except Exception as error:  # whatever a game's library raises: nothing but a new process helps
-            traceback.print_exc()
-            _tell(other, {"crashed": f"{type(error).__name__}: {error}"})
 
 
 class _Gone(Exception):
@@ -45,6 +40,17 @@ class _Gone(Exception):
 
 def _answer(other: Connection) -> None:
     plan = _hear(other)
+    try:
+        _play(other, plan)
+    except (UserError, _Gone):
+        raise
+    except Exception as error:  # whatever a game's library raises: nothing but a new process helps
+        traceback.print_exc()
+        reason = f"{type(error).__name__}: {error}".replace("\n", " ")
+        raise GameCrashed(f"game {plan['name']!r}: crashed ({reason}).") from None
+
+
+def _play(other: Connection, plan: Mapping[str, Any]) -> None:
     game = make_env(plan["name"], **plan["options"])
     try:
         _tell(other, {"game": _description(game)})

@@ -157,7 +157,7 @@ class RemoteGame:
         if "refused" in message:
             raise UserError(message["refused"])
         if "crashed" in message:
-            raise GameCrashed(f"game {self.plan.name!r}: crashed ({message['crashed']}); see {self.log}.")
+            raise GameCrashed(f"{message['crashed'].rstrip('.')}; see {self.log}.")
         if "game" in message:
             self.card = GameCard.from_json(message["game"])
             return None

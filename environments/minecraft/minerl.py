@@ -45,7 +45,7 @@ class MineRLGame(GameEnv):
 def require_alive(name: str, info: Mapping[str, Any]) -> None:
     """Raises `GameCrashed` where `info` has an error: MineRL then gives a random picture and calls the episode done."""
     if "error" in info:
-        raise GameCrashed(f"game {name!r}: its process is gone ({info['error']}); run the command again.")
+        raise GameCrashed(f"game {name!r}: its process is gone ({info['error']}).")
 
 
 def _make() -> Any:

@@ -76,78 +76,25 @@ def write_recordings(folder: Path) -> None:
 def train(root: Path) -> Trained:
     """Prepares, trains and improves; each stage is the real command."""
     write_recordings(root / "vpt")
-    few = ["--training.steps", "2", "--training.evaluate_every", "2", "--training.save_every", "2"]
-    small = ["--batches.batch_size", "2", "--batches.length", "8"]
-    stage = [
-        *few,
-        *small,
-        "--batches.long_batch_size",
-        "1",
-        "--batches.long_length",
-        "8",
-        "--optimizer.warmup_steps",
-        "1",
+    few = "--training.steps 2 --training.evaluate_every 2 --training.save_every 2 --optimizer.warmup_steps 1"
+    batches = "--batches.batch_size 2 --batches.length 8"
+    stage = f"{few} {batches} --batches.long_batch_size 1 --batches.long_length 8 --fabric.accelerator cpu"
+    sizes = "--model.width 16 --model.time_every 2 --model.num_heads 2 --fabric.precision 32-true"
+    tokenizer = (
+        "--model.encoder_depth 2 --model.decoder_depth 2 --model.num_kv_heads 2 --model.patch_size 12 "
+        "--model.bottleneck_tokens 4 --model.bottleneck_channels 8 --objective.lpips_weight 0"
+    )
+    dynamics = "--model.depth 2 --model.num_kv_heads 1 --model.num_registers 1 --model.context_length 8"
+    commands = [
+        f"prepare --source {root}/vpt --out {root}/shards --size [36,64] --workers 1",
+        f"tokenizer --data {root}/shards --out {root}/tokenizer {stage} {sizes} {tokenizer}",
+        f"encode --data {root}/shards --tokenizer {root}/tokenizer --out {root}/latents",
+        f"dynamics --data {root}/latents --out {root}/dynamics {stage} {sizes} {dynamics}",
+        f"clone --data {root}/latents --dynamics {root}/dynamics --out {root}/clone {stage} "
+        f"--model.head_width 16 --model.prediction_length 2",
+        f"imagine --data {root}/latents --agent {root}/clone --out {root}/imagine {few} {batches} "
+        f"--imagination.horizon 3 --cpu true",
     ]
-    cpu = ["--fabric.accelerator", "cpu", "--fabric.precision", "32-true"]
-    tokenizer = [
-        *(
-            "--model.width",
-            "16",
-            "--model.num_heads",
-            "2",
-            "--model.num_kv_heads",
-            "2",
-            "--model.patch_size",
-            "12",
-        ),
-        *(
-            "--model.bottleneck_tokens",
-            "4",
-            "--model.bottleneck_channels",
-            "8",
-            "--objective.lpips_weight",
-            "0",
-        ),
-    ]
-    dynamics = [
-        *(
-            "--model.width",
-            "16",
-            "--model.depth",
-            "2",
-            "--model.time_every",
-            "2",
-            "--model.num_heads",
-            "2",
-            "--model.num_kv_heads",
-            "1",
-        ),
-        *("--model.num_registers", "1", "--model.context_length", "8"),
-    ]
-    steps: list[list[Any]] = [
-        [
-            "prepare",
-            "--source",
-            root / "vpt",
-            "--out",
-            root / "shards",
-            "--size",
-            "[36,64]",
-            "--workers",
-            "1",
-        ],
-        ["tokenizer", "--data", root / "shards", "--out", root / "tokenizer", *tokenizer, *stage, *cpu],
-        ["encode", "--data", root / "shards", "--tokenizer", root / "tokenizer", "--out", root / "latents"],
-        ["dynamics", "--data", root / "latents", "--out", root / "dynamics", *dynamics, *stage, *cpu],
-        [
-            *("clone", "--data", root / "latents", "--dynamics", root / "dynamics", "--out", root / "clone"),
-            *("--model.head_width", "16", "--model.prediction_length", "2", *stage, *cpu),
-        ],
-        [
-            *("imagine", "--data", root / "latents", "--agent", root / "clone", "--out", root / "imagine"),
-            *("--imagination.horizon", "3", *few, *small, "--optimizer.warmup_steps", "1", "--cpu", "true"),
-        ],
-    ]
-    for step in steps:
-        assert main([str(word) for word in step]) == 0, step
+    for command in commands:
+        assert main(command.split()) == 0, command
     return Trained(root)
