@@ -1,7 +1,8 @@
 """Stage `evaluate`: the tokenizer on held-out frames, rollouts against held-out video, players in the real game.
 
 Each part needs what it scores: a tokenizer gives reconstructions, a dynamics run and baselines give rollouts (with or without
-actions), a game adds players. Dreamer 4 and the baselines go through the same code, on the same windows and in the same
+actions), a game adds players; a game with milestones, such as Minecraft, is played in processes of its own and continued when
+interrupted (`pipelines.questing`). Dreamer 4 and the baselines go through the same code, on the same windows and in the same
 worlds. Everything ends in report.html, report.json and tables.
 """
 

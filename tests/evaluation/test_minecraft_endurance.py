@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 from reverie.agent.player import Player
+from reverie.data.resize import fit
+from reverie.environments.make import make_env
 from reverie.evaluation.expedition import Expedition
 from reverie.evaluation.quest_policies import AgentQuest, RandomQuest
 from reverie.evaluation.remote import GamePlan, GamePool, read_card
@@ -55,6 +57,19 @@ def test_a_trained_agent_plays(trained, tmp_path, game, monkeypatch):
     for row in found.values():
         assert row["success"]["log"]["n"] == 3 and row["success"]["log"]["value"] > 0
         assert all(e["prompts"] >= 1 for e in row["episodes"] if e["events"].get("craft_planks")), row
+
+
+@pytest.mark.parametrize(("size", "mode"), [((384, 640), "pad"), ((72, 96), "crop")])
+def test_frames_are_fitted_as_prepare_fits_them(doubles, tmp_path, size, mode):  # noqa: F811
+    native = make_env("minecraft-minestudio")
+    frame, _ = native.reset(seed=4)
+    native.close()
+    with GamePool(GamePlan(name="minecraft-minestudio", size=size, mode=mode), tmp_path) as pool:
+        (game,) = pool.take(1)
+        game.begin(4)
+        seen = game.receive() or game.receive()
+        assert seen is not None and (seen.frame == fit(frame[None], size, mode)[0]).all()
+        assert seen.frame.shape == (*size, 3)
 
 
 def test_a_game_may_die_twenty_times(doubles, tmp_path):  # noqa: F811
