@@ -11,14 +11,19 @@ NAMES = (
     "minigrid-empty[-SIZE]",
     "minigrid-empty-random[-SIZE]",
     "crafter",
+    "minecraft-minerl",
+    "minecraft-minestudio",
     "gym:<Gymnasium id>",
 )
+QUEST_GAMES = ("minecraft-minerl", "minecraft-minestudio")
+"""Games that have a `quest`; they are evaluated in processes of their own."""
 
 
 def make_env(name: str, *, seed: int | None = None, **options: Any) -> GameEnv:
     """The game called `name`, ready for `reset`. `seed` starts the first episode if its reset gets none.
 
-    Options: `max_steps` for all; `tile_size`, `highlight` for MiniGrid; `frame_size` for `gym:`.
+    Options: `max_steps` for all; `tile_size`, `highlight` for MiniGrid; `frame_size` for `gym:`; `action_type` for
+    MineStudio.
     Raises `UserError` for an unknown name, an unknown option, or a library that is not installed.
     """
     try:
@@ -46,6 +51,14 @@ def _build(name: str, seed: int | None, options: dict[str, Any]) -> GameEnv:
         return MiniGridGame(name, seed=seed, **options)
     if name == "crafter":
         return _crafter(seed, options)
+    if name == "minecraft-minerl":
+        from reverie.environments.minecraft.minerl import MineRLGame
+
+        return MineRLGame(seed=seed, **options)
+    if name == "minecraft-minestudio":
+        from reverie.environments.minecraft.minestudio import MineStudioGame
+
+        return MineStudioGame(seed=seed, **options)
     raise UserError(f"game {name!r}: is not known; use one of {', '.join(NAMES)}.")
 
 

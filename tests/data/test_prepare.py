@@ -144,6 +144,7 @@ def test_some_videos_have_logs(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_resize(tmp_path: Path, mode: str, expected: list[list[int]]) -> None:
     encode_video(tmp_path / "wide.mp4", np.full((8, 32, 64, 3), 200, np.uint8), 10, quality="lossless")
     index = run(tmp_path, tmp_path / "out", size=(32, 32), mode=mode)
+    assert index.resize_mode == mode
     frames = read_clip(index, index.samples("train")[0]).frames
     assert frames is not None and frames.shape[1:] == (32, 32, 3)
     bright = frames[0, 4::8, 8::16, 0] == 200
