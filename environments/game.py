@@ -7,7 +7,7 @@ the step in which it happened. A Gymnasium environment; a model needs to know it
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
@@ -15,21 +15,31 @@ import numpy as np
 
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
+from reverie.environments.quest import Quest, Stats
 from reverie.environments.spaces import gymnasium_space
 
 Action = Mapping[str, Any]
 """Component name -> value: an int, a (n,) bool or a (n,) float array."""
 
 
+class GameCrashed(UserError):
+    """The process behind the game is gone or does not answer; nothing but a new `GameEnv` helps."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What one step of a game brought. `accomplished`: tasks done by now, in this step or before."""
+    """What one step of a game brought.
+
+    accomplished  tasks done by now, in this step or before
+    stats         the game's own counts since the episode began; empty where the game keeps none
+    """
 
     frame: np.ndarray
     reward: float
     terminated: bool
     truncated: bool
     accomplished: set[str]
+    stats: Stats = field(default_factory=dict)
 
 
 class GameEnv(gymnasium.Env[np.ndarray, Action]):
@@ -40,6 +50,7 @@ class GameEnv(gymnasium.Env[np.ndarray, Action]):
     tasks              task names, in the order of the columns of recorded events
     fps                frames per second at which a recording plays
     frame_size         (height, width)
+    quest              what an agent is asked for one after the other, and the milestones on that way; None in most games
     """
 
     def __init__(
@@ -50,12 +61,14 @@ class GameEnv(gymnasium.Env[np.ndarray, Action]):
         tasks: list[str],
         fps: float,
         frame_size: tuple[int, int],
+        quest: Quest | None = None,
     ) -> None:
         self.name = name
         self.action_space_spec = action_space
         self.tasks = tasks
         self.fps = fps
         self.frame_size = frame_size
+        self.quest = quest
         self.observation_space = gymnasium.spaces.Box(0, 255, (*frame_size, 3), np.uint8)
         self.action_space = gymnasium_space(action_space)
         self._frame: np.ndarray | None = None
@@ -69,21 +82,22 @@ class GameEnv(gymnasium.Env[np.ndarray, Action]):
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Starts an episode; the same seed starts the same one. Returns the frame and `{"events": []}`."""
+        """Starts an episode; the same seed starts the same one. Returns the frame and what `step` tells, still empty."""
         self._frame = self._start(seed)
         self._accomplished = set()
-        return self._frame, {"events": []}
+        return self._frame, {"events": [], "stats": {}}
 
     def step(self, action: Action) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Frame, reward, terminated (for good), truncated (cut), `{"events": tasks accomplished just now}`.
+        """Frame, reward, terminated (for good), truncated (cut), `{"events": tasks accomplished just now, "stats": counts}`.
 
-        Raises `UserError` when `action` does not fit `action_space_spec`.
+        The counts are those of `Outcome.stats`. Raises `UserError` when `action` does not fit `action_space_spec`.
         """
         outcome = self._advance(self._checked(action))
         events = [task for task in self.tasks if task in outcome.accomplished - self._accomplished]
         self._accomplished |= outcome.accomplished
         self._frame = outcome.frame
-        return outcome.frame, outcome.reward, outcome.terminated, outcome.truncated, {"events": events}
+        told = {"events": events, "stats": outcome.stats}
+        return outcome.frame, outcome.reward, outcome.terminated, outcome.truncated, told
 
     @abstractmethod
     def _start(self, seed: int | None) -> np.ndarray:

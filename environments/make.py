@@ -11,6 +11,7 @@ NAMES = (
     "minigrid-empty[-SIZE]",
     "minigrid-empty-random[-SIZE]",
     "crafter",
+    "luanti",
     "gym:<Gymnasium id>",
 )
 
@@ -18,7 +19,8 @@ NAMES = (
 def make_env(name: str, *, seed: int | None = None, **options: Any) -> GameEnv:
     """The game called `name`, ready for `reset`. `seed` starts the first episode if its reset gets none.
 
-    Options: `max_steps` for all; `tile_size`, `highlight` for MiniGrid; `frame_size` for `gym:`.
+    Options: `max_steps` for all; `tile_size`, `highlight` for MiniGrid; `frame_size` for `gym:`;
+    `frame_size`, `inventory`, `viewing_range` for Luanti.
     Raises `UserError` for an unknown name, an unknown option, or a library that is not installed.
     """
     try:
@@ -46,6 +48,8 @@ def _build(name: str, seed: int | None, options: dict[str, Any]) -> GameEnv:
         return MiniGridGame(name, seed=seed, **options)
     if name == "crafter":
         return _crafter(seed, options)
+    if name == "luanti":
+        return _luanti(seed, options)
     raise UserError(f"game {name!r}: is not known; use one of {', '.join(NAMES)}.")
 
 
@@ -57,3 +61,14 @@ def _crafter(seed: int | None, options: dict[str, Any]) -> GameEnv:
             f"game 'crafter': needs the package {error.name!r}; run `pip install 'reverie[crafter]'`."
         ) from None
     return CrafterGame(seed=seed, **options)
+
+
+def _luanti(seed: int | None, options: dict[str, Any]) -> GameEnv:
+    try:
+        from reverie.environments.luanti.game import LuantiGame
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"game 'luanti': needs the package {error.name!r}; run `make luanti`, "
+            f"or `pip install 'reverie[luanti]'`."
+        ) from None
+    return LuantiGame(seed=seed, **options)
