@@ -82,21 +82,21 @@ class GameEnv(gymnasium.Env[np.ndarray, Action]):
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Starts an episode; the same seed starts the same one. Returns the frame and what `step` tells, still empty."""
+        """Starts an episode; the same seed starts the same one. Returns the frame and what `step` tells, without events yet."""
         self._frame = self._start(seed)
         self._accomplished = set()
-        return self._frame, {"events": [], "stats": {}}
+        return self._frame, self._told([], {})
 
     def step(self, action: Action) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Frame, reward, terminated (for good), truncated (cut), `{"events": tasks accomplished just now, "stats": counts}`.
+        """Frame, reward, terminated (for good), truncated (cut), `{"events": tasks accomplished just now}`.
 
-        The counts are those of `Outcome.stats`. Raises `UserError` when `action` does not fit `action_space_spec`.
+        A game with a quest tells its counts too, `{"events": ..., "stats": ...}`, see `Outcome.stats`. Raises `UserError` when `action` does not fit `action_space_spec`.
         """
         outcome = self._advance(self._checked(action))
         events = [task for task in self.tasks if task in outcome.accomplished - self._accomplished]
         self._accomplished |= outcome.accomplished
         self._frame = outcome.frame
-        told = {"events": events, "stats": outcome.stats}
+        told = self._told(events, outcome.stats)
         return outcome.frame, outcome.reward, outcome.terminated, outcome.truncated, told
 
     @abstractmethod
@@ -106,6 +106,9 @@ class GameEnv(gymnasium.Env[np.ndarray, Action]):
     @abstractmethod
     def _advance(self, action: dict[str, np.ndarray]) -> Outcome:
         """Plays one step with an action that fits the action space."""
+
+    def _told(self, events: list[str], stats: Stats) -> dict[str, Any]:
+        return {"events": events} if self.quest is None else {"events": events, "stats": stats}
 
     def _checked(self, action: Action) -> dict[str, np.ndarray]:
         rows = {name: np.asarray(value)[None] for name, value in action.items()}

@@ -12,6 +12,8 @@ NAMES = (
     "minigrid-empty-random[-SIZE]",
     "crafter",
     "luanti",
+    "minecraft-minerl",
+    "minecraft-minestudio",
     "gym:<Gymnasium id>",
 )
 
@@ -19,8 +21,8 @@ NAMES = (
 def make_env(name: str, *, seed: int | None = None, **options: Any) -> GameEnv:
     """The game called `name`, ready for `reset`. `seed` starts the first episode if its reset gets none.
 
-    Options: `max_steps` for all; `tile_size`, `highlight` for MiniGrid; `frame_size` for `gym:`;
-    `frame_size`, `inventory`, `viewing_range` for Luanti.
+    Options: `max_steps` for all; `tile_size`, `highlight` for MiniGrid; `frame_size` for `gym:`; `action_type` for
+    MineStudio; `frame_size`, `inventory`, `viewing_range` for Luanti.
     Raises `UserError` for an unknown name, an unknown option, or a library that is not installed.
     """
     try:
@@ -50,6 +52,14 @@ def _build(name: str, seed: int | None, options: dict[str, Any]) -> GameEnv:
         return _crafter(seed, options)
     if name == "luanti":
         return _luanti(seed, options)
+    if name == "minecraft-minerl":
+        from reverie.environments.minecraft.minerl import MineRLGame
+
+        return MineRLGame(seed=seed, **options)
+    if name == "minecraft-minestudio":
+        from reverie.environments.minecraft.minestudio import MineStudioGame
+
+        return MineStudioGame(seed=seed, **options)
     raise UserError(f"game {name!r}: is not known; use one of {', '.join(NAMES)}.")
 
 

@@ -1,0 +1,1 @@
+"""Minecraft itself, through MineRL and MineStudio, behind the action space of `data.minecraft`."""
