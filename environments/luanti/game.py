@@ -14,6 +14,7 @@ from reverie.data.vpt import SCREEN_HEIGHT, draw_cursors
 from reverie.environments.game import GameCrashed, GameEnv, Outcome, require_steps
 from reverie.environments.luanti.channel import Report
 from reverie.environments.luanti.names import LADDER, add_counts
+from reverie.environments.luanti.quest import DIAMOND
 from reverie.environments.luanti.session import FPS, HEIGHT, WIDTH, Session, State
 from reverie.environments.quest import count
 
@@ -30,9 +31,9 @@ _SCREEN_PIXELS = HEIGHT / SCREEN_HEIGHT / GUI_DEGREES_PER_PIXEL
 """Pixels that a cursor moves a degree: VPT counts them on a screen 720 pixels high."""
 _CENTER = np.array([WIDTH / 2, HEIGHT / 2])
 _LEAST_TICKS, _MOST_TICKS, _STILL_TICKS = 20, 80, 5
-_DRAWING = 0.01
+_DRAWING = 0.02
 """Seconds that the game's other threads get after each tick while an episode is prepared."""
-_RESET_TICKS = 6_000
+_FINDING_TICKS = 5_000
 
 
 class LuantiGame(GameEnv):
@@ -66,13 +67,19 @@ class LuantiGame(GameEnv):
             tasks=list(LADDER),
             fps=float(FPS),
             frame_size=(int(frame_size[0]), int(frame_size[1])),
+            quest=DIAMOND,
         )
         self._inventory = [f"{item} {number}" for item, number in (inventory or {}).items()]
         self._viewing_range = viewing_range
         self._rng = np.random.default_rng(seed)
         self._session: Session | None = None
         self._used: set[int] = set()
-        self._begin()
+        self._steps = 0
+        self._stats: dict[str, int] = {}
+        self._tasks: dict[str, int] = {}
+        self._cursor = _CENTER.copy()
+        self._turned = np.zeros(2)  # what rounding to pixels has left over: yaw, pitch in degrees
+        self.seen: Report | None = None
         self._restart()
 
     @property
@@ -86,6 +93,11 @@ class LuantiGame(GameEnv):
     def state(self) -> State:
         """Where the player is and what it carries."""
         return self.session.state
+
+    @property
+    def cursor(self) -> np.ndarray | None:
+        """Where the cursor is, (x, y) on the screen of 640 x 360 pixels; None while no menu is open."""
+        return self._cursor if self.session.cursor_visible else None
 
     def look(self, reach: tuple[int, int, int]) -> None:
         """Asks for the nodes up to `reach` (x, y, z) from the player: after the next step they are in `seen`."""
@@ -129,12 +141,9 @@ class LuantiGame(GameEnv):
 
     def _begin(self) -> None:
         """Forgets the last episode."""
-        self._steps = 0
-        self._stats: dict[str, int] = {}
-        self._tasks = dict.fromkeys(self.tasks, 0)
-        self._cursor = _CENTER.copy()
-        self._turned = np.zeros(2)  # what rounding to pixels has left over, in degrees
-        self.seen: Report | None = None
+        self._steps, self._stats, self._tasks = 0, {}, dict.fromkeys(self.tasks, 0)
+        self._turned = np.zeros(2)
+        self.seen = None
 
     def _restart(self) -> None:
         self.close()
@@ -146,18 +155,21 @@ class LuantiGame(GameEnv):
         cell = number % CELLS
         if self._session is None or cell in self._used or len(self._used) >= PLACES_A_MAP:
             self._restart()
-        self._used.add(cell)
-        self.session.command("reset", cell=cell, seed=number, inventory=self._inventory)
-        for _ in range(_RESET_TICKS):
-            replies = [report["reply"] for report in self._act({"hotbar.1"}, None) if "reply" in report]
-            if replies:
-                break
-        if not replies or "failed" in replies[-1]:
-            raise GameCrashed(f"game 'luanti': found no place for seed {number}; take another seed.")
+        self._used |= {cell, self._find_place(cell, number)}
         self._settle()
         self.session.command("clock", speed=TIME_SPEED)
         self._act(set(), None)
         self._begin()
+
+    def _find_place(self, cell: int, number: int) -> int:
+        """Has the mod find and make the place; returns the cell where it found one."""
+        self.session.command("reset", cell=cell, seed=number, inventory=self._inventory)
+        for _ in range(_FINDING_TICKS):
+            for report in self._act({"hotbar.1"}, None):
+                if "reply" in report:
+                    return int(report["reply"]["cell"])
+            time.sleep(_DRAWING)
+        raise GameCrashed(f"game 'luanti': found no place for seed {number}; take another seed.")
 
     def _settle(self) -> None:
         """Until the player stands and its surroundings are drawn, as far as pictures can tell."""
@@ -174,7 +186,7 @@ class LuantiGame(GameEnv):
     def _act(self, names: set[str], mouse: int | None) -> list[Report]:
         """One step with these keys held; `mouse`: a class of `data.minecraft`, None to rest."""
         session = self.session
-        turn = decode_camera(np.int64(NULL_MOUSE if mouse is None else mouse))[::-1]  # yaw, pitch
+        turn = decode_camera(np.asarray(NULL_MOUSE if mouse is None else mouse))[::-1]  # yaw, pitch
         in_menu = session.cursor_visible
         pointer = self._move_cursor(turn) if in_menu else self._turn(turn)
         session.hold(_safe(names, in_menu), pointer)

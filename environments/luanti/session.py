@@ -31,6 +31,7 @@ mod_storage_backend = sqlite3
 load_mod_reverie = true
 """
 _TOLERANCE = 1e-3
+_SLOTS = 32
 
 
 @dataclass
@@ -40,6 +41,7 @@ class State:
     yaw        degrees, counterclockwise from north, seen from above
     pitch      degrees, positive downwards
     inventory  32 slots of (item, number), the first eight of them the hotbar
+    grid       the 9 slots of the crafting grid, row by row
     """
 
     position: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -49,6 +51,7 @@ class State:
     health: int = 20
     slot: int = 1
     inventory: list[tuple[str, int]] = field(default_factory=list)
+    grid: list[tuple[str, int]] = field(default_factory=list)
 
     def update(self, report: Report) -> None:
         """Takes over what a report tells."""
@@ -60,7 +63,8 @@ class State:
         for name in ("health", "slot"):
             setattr(self, name, int(report.get(name, getattr(self, name))))
         if "inventory" in report:
-            self.inventory = [(item, int(number)) for item, number in report["inventory"]]
+            slots = [(item, int(number)) for item, number in report["inventory"]]
+            self.inventory, self.grid = slots[:_SLOTS], slots[_SLOTS:]
 
 
 class Session:
@@ -167,7 +171,7 @@ class Session:
     def _await_player(self, game: Child) -> None:
         until = time.monotonic() + _STARTING
         while True:
-            select.select([self._channel], [], [], 0.2)
+            select.select([self._channel.fileno()], [], [], 0.2)
             for report in self._channel.reports():
                 self._take(report)
                 if "position" in report:
@@ -186,8 +190,8 @@ class Session:
         found: list[Report] = []
         while self._time < due:
             # The game waits at its frame and says nothing, so the socket can only tell that it is gone.
-            ready, _, _ = select.select([self._channel, self._lockstep], [], [])
-            if self._lockstep in ready:
+            ready, _, _ = select.select([self._channel.fileno(), self._lockstep.fileno()], [], [])
+            if self._lockstep.fileno() in ready:
                 raise GameCrashed(GONE)
             for report in self._channel.reports():
                 self._take(report)

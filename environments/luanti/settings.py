@@ -54,7 +54,7 @@ def conf(size: tuple[int, int], viewing_range: int, map_seed: int, sensitivity: 
         "show_debug": False,
         "hud_scaling": 0.7,
         "pause_on_lost_focus": False,
-        "mg_name": "v6",
+        "mg_name": "v7",
         "fixed_map_seed": map_seed,
         "enable_damage": True,
         "creative_mode": False,

@@ -1,11 +1,15 @@
 -- Starts an episode: the player stands, with nothing or with what was asked for, at a fresh place with trees.
 --
 -- The map is divided into cells. Which cell, and which place in it, depends on the command alone, and a cell is long
--- enough that a player of one rarely sees another.
+-- enough that a player of one rarely sees another. Where every leaf grows the game leaves to chance, so leaves decide
+-- nothing here.
 
 local CELL, CELLS_A_SIDE = 512, 100
-local REACH = { x = 40, below = 16, above = 32 } -- what is generated around a place before it is judged
-local TREES, ENOUGH_TREES = { "default:tree", "default:jungletree", "default:pine_tree" }, 24
+local NEXT_CELL = 5003 -- a step through all cells, for those without a forest
+local TRIES = 200 -- places looked at in a cell before another is taken
+local REACH = { aside = 32, below = 16, above = 24 } -- what is generated around a place before it is judged
+local FORESTS = { deciduous_forest = true, coniferous_forest = true, rainforest = true, taiga = true }
+local ENOUGH_TREES = 24
 local MORNING = 0.3
 
 local function corner(cell)
@@ -13,57 +17,74 @@ local function corner(cell)
 	return (cell % CELLS_A_SIDE) * CELL - half, math.floor(cell / CELLS_A_SIDE) * CELL - half
 end
 
--- The next place of the cell that might do, a position at the height of the ground.
-local function candidate(command, random)
-	local x0, z0 = corner(command.cell)
-	for _ = 1, 1000 do
+local function is_forest(place)
+	local data = minetest.get_biome_data(place)
+	return data and FORESTS[minetest.get_biome_name(data.biome)]
+end
+
+-- A place on dry land in a forest, about at the height of the ground; nil where the cell has none.
+local function candidate(cell, random)
+	local x0, z0 = corner(cell)
+	for _ = 1, TRIES do
 		local x = x0 + random:next(CELL / 4, 3 * CELL / 4)
 		local z = z0 + random:next(CELL / 4, 3 * CELL / 4)
 		local y = minetest.get_spawn_level(x, z)
-		if y then
-			return vector.new(x, y, z)
+		local place = y and vector.new(x, y, z)
+		if place and is_forest(place) then
+			return place
 		end
 	end
 	return nil
 end
 
 local function around(place)
-	return vector.new(place.x - REACH.x, place.y - REACH.below, place.z - REACH.x),
-		vector.new(place.x + REACH.x, place.y + REACH.above, place.z + REACH.x)
+	return vector.offset(place, -REACH.aside, -REACH.below, -REACH.aside),
+		vector.offset(place, REACH.aside, REACH.above, REACH.aside)
 end
 
 local function has_enough_trees(place)
 	local low, high = around(place)
-	return #minetest.find_nodes_in_area(low, high, TREES) >= ENOUGH_TREES
+	return #minetest.find_nodes_in_area(low, high, { "group:tree" }) >= ENOUGH_TREES
 end
 
--- The air above the highest ground at a place, which a tree may have taken.
+local function is_ground(name)
+	local definition = minetest.registered_nodes[name]
+	return definition and definition.walkable and minetest.get_item_group(name, "leaves") == 0
+end
+
+-- Where the player stands: on the ground, which is no tree, with room that only leaves or plants have taken.
 local function standing_room(place)
-	for y = place.y + 2, place.y - REACH.below, -1 do
-		local below = minetest.registered_nodes[minetest.get_node(vector.new(place.x, y - 1, place.z)).name]
-		local here = minetest.get_node(vector.new(place.x, y, place.z)).name
-		local above = minetest.get_node(vector.new(place.x, y + 1, place.z)).name
-		if here == "air" and above == "air" and below and below.walkable then
-			return vector.new(place.x, y - 0.5, place.z)
+	for y = place.y + 4, place.y - 8, -1 do
+		local name = minetest.get_node(vector.new(place.x, y, place.z)).name
+		if minetest.get_item_group(name, "liquid") > 0 or minetest.get_item_group(name, "tree") > 0 then
+			return nil
+		end
+		if is_ground(name) then
+			return vector.new(place.x, y + 0.5, place.z)
 		end
 	end
 	return nil
 end
 
+local function make_room(place)
+	for above = 1, 2 do
+		minetest.remove_node(vector.new(place.x, place.y - 0.5 + above, place.z))
+	end
+end
+
 local function furnish(player, command)
 	local inventory = player:get_inventory()
 	for _, list in ipairs({ "main", "craft", "craftpreview", "craftresult" }) do
-		local size = inventory:get_size(list)
 		inventory:set_list(list, {})
-		inventory:set_size(list, size)
 	end
 	for _, item in ipairs(command.inventory) do
 		inventory:add_item("main", item)
 	end
 end
 
-local function begin(player, command, place)
+local function begin(player, command, cell, place)
 	minetest.close_formspec(player:get_player_name(), "")
+	make_room(place)
 	furnish(player, command)
 	player:set_hp(player:get_properties().hp_max)
 	player:set_breath(player:get_properties().breath_max)
@@ -74,34 +95,30 @@ local function begin(player, command, place)
 	minetest.set_timeofday(MORNING)
 	math.randomseed(command.seed)
 	reverie.counts = {}
-	reverie.reply = { place = { place.x, place.y, place.z } }
+	reverie.reply = { cell = cell }
 end
 
-local prepare
-
-local function prepared(player, command, random, place)
-	local room = has_enough_trees(place) and standing_room(place)
-	if room then
-		begin(player, command, room)
-	else
-		prepare(player, command, random)
-	end
-end
-
-prepare = function(player, command, random)
-	local place = candidate(command, random)
+local function prepare(player, command, cell, random)
+	local place = candidate(cell, random)
 	if not place then
-		reverie.reply = { failed = "no dry land in this part of the map" }
+		local another = (cell + NEXT_CELL) % (CELLS_A_SIDE * CELLS_A_SIDE)
+		minetest.after(0, prepare, player, command, another, random)
 		return
 	end
 	local low, high = around(place)
 	minetest.emerge_area(low, high, function(_, _, remaining)
-		if remaining == 0 then
-			prepared(player, command, random, place)
+		if remaining > 0 then
+			return
+		end
+		local room = has_enough_trees(place) and standing_room(place)
+		if room then
+			begin(player, command, cell, room)
+		else
+			prepare(player, command, cell, random)
 		end
 	end)
 end
 
 return function(player, command)
-	prepare(player, command, PcgRandom(command.seed))
+	prepare(player, command, command.cell, PcgRandom(command.seed))
 end

@@ -20,6 +20,7 @@ local commands = {
 	end,
 }
 dofile(path .. "/counting.lua")
+dofile(path .. "/ores.lua")
 local movement = dofile(path .. "/movement.lua")
 
 local report = assert(io.open(folder .. "report", "w"))
@@ -44,11 +45,13 @@ local function rounded(vector)
 	}
 end
 
--- The player's 32 slots as { name, count }, only if they have changed.
+-- The player's 32 slots and the 9 of the crafting grid as { name, count }, only if they have changed.
 local function changed_inventory(player)
 	local slots = {}
-	for index, stack in ipairs(player:get_inventory():get_list("main")) do
-		slots[index] = { stack:get_name(), stack:get_count() }
+	for _, list in ipairs({ "main", "craft" }) do
+		for _, stack in ipairs(player:get_inventory():get_list(list)) do
+			table.insert(slots, { stack:get_name(), stack:get_count() })
+		end
 	end
 	local text = minetest.write_json(slots)
 	if text == shown_inventory then
