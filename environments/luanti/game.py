@@ -31,6 +31,9 @@ _SCREEN_PIXELS = HEIGHT / SCREEN_HEIGHT / GUI_DEGREES_PER_PIXEL
 """Pixels that a cursor moves a degree: VPT counts them on a screen 720 pixels high."""
 _CENTER = np.array([WIDTH / 2, HEIGHT / 2])
 _LEAST_TICKS, _MOST_TICKS, _STILL_TICKS = 20, 80, 5
+_REPORTED_AFTER = 4
+"""Steps without a turn after which the server knows where the player looks."""
+_STEEPEST = 89.5
 _DRAWING = 0.02
 """Seconds that the game's other threads get after each tick while an episode is prepared."""
 _FINDING_TICKS = 5_000
@@ -79,6 +82,7 @@ class LuantiGame(GameEnv):
         self._tasks: dict[str, int] = {}
         self._cursor = _CENTER.copy()
         self._turned = np.zeros(2)  # what rounding to pixels has left over: yaw, pitch in degrees
+        self._view, self._resting = (0.0, 0.0), 0
         self.seen: Report | None = None
         self._restart()
 
@@ -98,6 +102,14 @@ class LuantiGame(GameEnv):
     def cursor(self) -> np.ndarray | None:
         """Where the cursor is, (x, y) on the screen of 640 x 360 pixels; None while no menu is open."""
         return self._cursor if self.session.cursor_visible else None
+
+    @property
+    def view(self) -> tuple[float, float]:
+        """Where the player looks: yaw and pitch as in `State`, which lags behind while it turns."""
+        if self._resting > _REPORTED_AFTER:
+            return self.state.yaw, self.state.pitch
+        yaw, pitch = self._view
+        return yaw % 360, pitch
 
     def look(self, reach: tuple[int, int, int]) -> None:
         """Asks for the nodes up to `reach` (x, y, z) from the player: after the next step they are in `seen`."""
@@ -143,6 +155,7 @@ class LuantiGame(GameEnv):
         """Forgets the last episode."""
         self._steps, self._stats, self._tasks = 0, {}, dict.fromkeys(self.tasks, 0)
         self._turned = np.zeros(2)
+        self._view, self._resting = (0.0, 0.0), 0
         self.seen = None
 
     def _restart(self) -> None:
@@ -207,8 +220,15 @@ class LuantiGame(GameEnv):
         wanted = (self._turned + turn) / DEGREES_PER_PIXEL
         pixels = np.round(wanted)
         self._turned = (wanted - pixels) * DEGREES_PER_PIXEL
+        self._reckon(pixels * DEGREES_PER_PIXEL)
         x, y = (_CENTER + pixels).astype(int)
         return int(x), int(y)
+
+    def _reckon(self, turned: np.ndarray) -> None:
+        """Notes by how much the view turns to the right and down."""
+        yaw, pitch = self.view
+        self._view = (yaw - turned[0], float(np.clip(pitch + turned[1], -_STEEPEST, _STEEPEST)))
+        self._resting = 0 if turned.any() else self._resting + 1
 
     def _picture(self) -> np.ndarray:
         frame = self.session.frame()

@@ -24,7 +24,7 @@
 #define GL_RGB 0x1907
 #define GL_UNSIGNED_BYTE 0x1401
 #define GL_PACK_ALIGNMENT 0x0D05
-#define SERVER_POLL_NS 1000000L
+#define MS 1000000L
 
 struct shared {
   _Atomic uint32_t locked;         /* written by the other end */
@@ -71,16 +71,18 @@ int clock_gettime(clockid_t clock, struct timespec *time) {
   return 0;
 }
 
-/* The server waits up to 30 ms for a packet before it looks at its clock again: too long for a game that may run
-   faster than the real one. */
+/* Two waits of the game do not fit a clock that stands still. The server waits up to 50 ms for a packet before it looks at
+   its clock again: a millisecond will do. And whoever needs a texture gives the drawing thread, which may be waiting for
+   us, one second: it gets as long as it takes. */
 int sem_timedwait(sem_t *semaphore, const struct timespec *until) {
   static int (*wait)(sem_t *, const struct timespec *);
   if (!wait) wait = original("sem_timedwait");
   if (!atomic_load(&now_ns)) return wait(semaphore, until);
-  int64_t soon = real_ns(CLOCK_REALTIME) + SERVER_POLL_NS;
-  struct timespec early = {soon / 1000000000, soon % 1000000000};
-  int is_sooner = until->tv_sec < early.tv_sec || (until->tv_sec == early.tv_sec && until->tv_nsec < early.tv_nsec);
-  return wait(semaphore, is_sooner ? until : &early);
+  int64_t now = real_ns(CLOCK_REALTIME);
+  int64_t asked = (int64_t)until->tv_sec * 1000000000 + until->tv_nsec - now;
+  int64_t given = asked < 100 * MS ? (asked < MS ? asked : MS) : asked < 500 * MS ? asked : 3600000 * MS;
+  struct timespec end = {(now + given) / 1000000000, (now + given) % 1000000000};
+  return wait(semaphore, &end);
 }
 
 static void copy_frame(void) {

@@ -70,6 +70,9 @@ def conf(size: tuple[int, int], viewing_range: int, map_seed: int, sensitivity: 
         "server_announce": False,
         "bind_address": "127.0.0.1",
         "debug_log_level": "error",
+        "chat_log_level": "",
+        # Where the player is and looks is told in every step.
+        "dedicated_server_step": 0.04,
         **{f"keymap_{control}": key for control, key in KEYS.items()},
         **{f"keymap_{control}": "" for control in OFF},
     }

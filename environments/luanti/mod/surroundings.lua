@@ -28,8 +28,11 @@ local function kind_of(name, definition)
 	if not definition.walkable then
 		return definition.pointable == false and " " or "."
 	end
-	if minetest.get_item_group(name, "stone") > 0 or minetest.get_item_group(name, "cracky") > 0 then
+	if minetest.get_item_group(name, "stone") > 0 then
 		return "S"
+	end
+	if minetest.get_item_group(name, "cracky") > 0 then
+		return "H"
 	end
 	if minetest.get_item_group(name, "falling_node") > 0 then
 		return "G"
@@ -57,5 +60,5 @@ return function(player, command)
 	for index in area:iterp(low, high) do
 		letters[#letters + 1] = KINDS[data[index]] or "?"
 	end
-	reverie.reply = { low = { low.x, low.y, low.z }, nodes = table.concat(letters) }
+	reverie.reply = { low = { low.x, low.y, low.z }, reach = command.reach, nodes = table.concat(letters) }
 end
