@@ -1,4 +1,4 @@
-"""The way to the diamond in minetest_game: as Dreamer 4 walks it in Minecraft, without the crafting table that is missing here."""
+"""The way to the diamond in minetest_game: as Dreamer 4 walks it in Minecraft, but without a crafting table."""
 
 from reverie.data.minecraft_tasks import STATISTICS
 from reverie.environments.luanti.names import LADDER

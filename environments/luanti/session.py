@@ -70,15 +70,21 @@ class State:
 class Session:
     """A game that has started and waits in lock step at its first frame.
 
+    state     what the mod has reported last
+    time      seconds of game time since the server started
+    folder    where everything of this game lies
+    watchdog  ends the processes when they take too long; None until they run
+
     Raises `UserError` when a program is missing, `GameCrashed` when the start fails.
     """
 
     def __init__(self, map_seed: int, viewing_range: int, degrees_per_pixel: float) -> None:
         self.state = State()
         self._folder = Folder()
+        self.folder = self._folder.path
         self._children: list[Child] = []
-        self._watchdog: Watchdog | None = None
-        self._time = 0.0
+        self.watchdog: Watchdog | None = None
+        self.time = 0.0
         try:
             self._start(conf((HEIGHT, WIDTH), viewing_range, map_seed, degrees_per_pixel))
         except BaseException:
@@ -87,16 +93,16 @@ class Session:
 
     def tick(self) -> list[Report]:
         """One frame and one step of the server, 1 / `FPS` seconds of game time; what the mod reports of them."""
-        assert self._watchdog is not None
-        with self._watchdog:
+        assert self.watchdog is not None
+        with self.watchdog:
             self._lockstep.release()
             self._lockstep.wait()
             return self._reports()
 
     def hold(self, names: set[str], pointer: tuple[int, int]) -> None:
         """Puts the pointer at (x, y) and holds exactly these keys and buttons."""
-        assert self._watchdog is not None
-        with self._watchdog:
+        assert self.watchdog is not None
+        with self.watchdog:
             self._inputs.move(*pointer)
             self._inputs.hold(names)
 
@@ -120,8 +126,8 @@ class Session:
 
     def close(self) -> None:
         """Ends both processes and removes their folder."""
-        if self._watchdog is not None:
-            self._watchdog.close()
+        if self.watchdog is not None:
+            self.watchdog.close()
         for child in reversed(self._children):
             child.kill()
         for name in ("_inputs", "_lockstep", "_channel"):
@@ -130,7 +136,7 @@ class Session:
         self._folder.remove()
 
     def _start(self, settings: str) -> None:
-        folder = self._folder.path
+        folder = self.folder
         home, world = folder / "home", folder / "world"
         (home / ".minetest").mkdir(parents=True)
         (world / "worldmods").mkdir(parents=True)
@@ -145,10 +151,10 @@ class Session:
         game = self._game(screen.display, home, world, conf_path)
         self._children.append(game)
         self._lockstep.started()
-        self._watchdog = Watchdog(self._children, _ANSWERING)
+        self.watchdog = Watchdog(self._children, _ANSWERING)
         self._inputs = Inputs(screen.display)
         self._await_player(game)
-        with self._watchdog:
+        with self.watchdog:
             while not self._inputs.focus():
                 time.sleep(0.05)
             self._lockstep.lock()
@@ -166,7 +172,7 @@ class Session:
             **{"LIBGL_ALWAYS_SOFTWARE": "1", "LP_NUM_THREADS": "1"},
             **self._lockstep.environment,
         }
-        return Child(command, environment, (self._lockstep.socket.fileno(),), self._folder.path / "game.log")
+        return Child(command, environment, (self._lockstep.socket.fileno(),), self.folder / "game.log")
 
     def _await_player(self, game: Child) -> None:
         until = time.monotonic() + _STARTING
@@ -180,15 +186,15 @@ class Session:
                 raise GameCrashed(f"game 'luanti': does not start ({self._last_words()}).")
 
     def _last_words(self) -> str:
-        log = (self._folder.path / "game.log").read_text(errors="replace").splitlines()
+        log = (self.folder / "game.log").read_text(errors="replace").splitlines()
         errors = [line for line in log if "ERROR" in line]
         return (errors or log or ["it says nothing"])[-1].strip()
 
     def _reports(self) -> list[Report]:
         """The reports up to one step of game time after the last."""
-        due = self._time + 1 / FPS - _TOLERANCE
+        due = self.time + 1 / FPS - _TOLERANCE
         found: list[Report] = []
-        while self._time < due:
+        while self.time < due:
             # The game waits at its frame and says nothing, so the socket can only tell that it is gone.
             ready, _, _ = select.select([self._channel.fileno(), self._lockstep.fileno()], [], [])
             if self._lockstep.fileno() in ready:
@@ -199,7 +205,7 @@ class Session:
         return found
 
     def _take(self, report: Report) -> None:
-        self._time = report["time"]
+        self.time = report["time"]
         self.state.update(report)
 
 

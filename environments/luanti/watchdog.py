@@ -10,16 +10,16 @@ PERIOD = 0.5
 
 
 class Watchdog:
-    """Kills all `children` when a `with` block on it takes longer than `seconds`."""
+    """Kills all `children` when a `with` block on it takes longer than `seconds`, which may be changed."""
 
     def __init__(self, children: list[Child], seconds: float) -> None:
-        self._children, self._seconds = children, seconds
+        self._children, self.seconds = children, seconds
         self._deadline: float | None = None
         self._closed = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
 
     def __enter__(self) -> None:
-        self._deadline = time.monotonic() + self._seconds
+        self._deadline = time.monotonic() + self.seconds
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

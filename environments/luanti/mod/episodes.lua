@@ -7,9 +7,11 @@
 local CELL, CELLS_A_SIDE = 512, 100
 local NEXT_CELL = 5003 -- a step through all cells, for those without a forest
 local TRIES = 200 -- places looked at in a cell before another is taken
-local REACH = { aside = 32, below = 16, above = 24 } -- what is generated around a place before it is judged
+local CHUNK, FIRST, MIDDLE = 80, -32, 40 -- the map is made in cubes of 80 nodes, one of which begins at -32
+local OFF_MIDDLE = 15 -- a place is so near the middle of its cube that REACH stays inside
+local REACH = { aside = 24, below = 16, above = 20 } -- what is made around a place before it is judged
 local FORESTS = { deciduous_forest = true, coniferous_forest = true, rainforest = true, taiga = true }
-local ENOUGH_TREES = 24
+local ENOUGH_TREES = 20
 local MORNING = 0.3
 
 local function corner(cell)
@@ -22,12 +24,17 @@ local function is_forest(place)
 	return data and FORESTS[minetest.get_biome_name(data.biome)]
 end
 
+local function near_middle(value, random)
+	local chunk = math.floor((value - FIRST) / CHUNK)
+	return FIRST + chunk * CHUNK + MIDDLE + random:next(-OFF_MIDDLE, OFF_MIDDLE)
+end
+
 -- A place on dry land in a forest, about at the height of the ground; nil where the cell has none.
 local function candidate(cell, random)
 	local x0, z0 = corner(cell)
 	for _ = 1, TRIES do
-		local x = x0 + random:next(CELL / 4, 3 * CELL / 4)
-		local z = z0 + random:next(CELL / 4, 3 * CELL / 4)
+		local x = near_middle(x0 + random:next(CELL / 4, 3 * CELL / 4), random)
+		local z = near_middle(z0 + random:next(CELL / 4, 3 * CELL / 4), random)
 		local y = minetest.get_spawn_level(x, z)
 		local place = y and vector.new(x, y, z)
 		if place and is_forest(place) then
