@@ -14,6 +14,7 @@ from reverie.data.vpt import SCREEN_HEIGHT, draw_cursors
 from reverie.environments.game import GameCrashed, GameEnv, Outcome, require_steps
 from reverie.environments.luanti.channel import Report
 from reverie.environments.luanti.names import LADDER, add_counts
+from reverie.environments.luanti.processes import require_programs
 from reverie.environments.luanti.quest import DIAMOND
 from reverie.environments.luanti.session import FPS, HEIGHT, WIDTH, Session, State
 from reverie.environments.quest import count
@@ -84,13 +85,13 @@ class LuantiGame(GameEnv):
         self._turned = np.zeros(2)  # what rounding to pixels has left over: yaw, pitch in degrees
         self._view, self._resting = (0.0, 0.0), 0
         self.seen: Report | None = None
-        self._restart()
+        require_programs()
 
     @property
     def session(self) -> Session:
-        """The running game. Raises `GameCrashed` after a crash, until the next `reset`."""
+        """The running game. Raises `GameCrashed` before the first `reset`, and from a crash to the next one."""
         if self._session is None:
-            raise GameCrashed("game 'luanti': does not run any more; reset it to start it again.")
+            raise GameCrashed("game 'luanti': does not run; reset it to start it.")
         return self._session
 
     @property

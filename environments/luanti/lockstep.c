@@ -72,7 +72,7 @@ int clock_gettime(clockid_t clock, struct timespec *time) {
 }
 
 /* Two waits of the game do not fit a clock that stands still. The server waits up to 50 ms for a packet before it looks at
-   its clock again: a millisecond will do. And whoever needs a texture gives the drawing thread, which may be waiting for
+   its clock again: two will do. And whoever needs a texture gives the drawing thread, which may be waiting for
    us, one second: it gets as long as it takes. */
 int sem_timedwait(sem_t *semaphore, const struct timespec *until) {
   static int (*wait)(sem_t *, const struct timespec *);
@@ -80,7 +80,7 @@ int sem_timedwait(sem_t *semaphore, const struct timespec *until) {
   if (!atomic_load(&now_ns)) return wait(semaphore, until);
   int64_t now = real_ns(CLOCK_REALTIME);
   int64_t asked = (int64_t)until->tv_sec * 1000000000 + until->tv_nsec - now;
-  int64_t given = asked < 100 * MS ? (asked < MS ? asked : MS) : asked < 500 * MS ? asked : 3600000 * MS;
+  int64_t given = asked < 100 * MS ? (asked < 2 * MS ? asked : 2 * MS) : asked < 500 * MS ? asked : 3600000 * MS;
   struct timespec end = {(now + given) / 1000000000, (now + given) % 1000000000};
   return wait(semaphore, &end);
 }

@@ -31,11 +31,16 @@ def program(*names: str) -> str:
     raise UserError(f"game 'luanti': the program {names[0]!r} is not installed; run `make luanti`.")
 
 
+def require_programs() -> None:
+    """Raises `UserError` unless all programs are there."""
+    for names in (("minetest", "luanti"), ("Xvfb",), ("setpriv",), ("cc", "gcc")):
+        program(*names)
+
+
 def is_installed() -> bool:
     """Whether all programs are there."""
     try:
-        for names in (("minetest", "luanti"), ("Xvfb",), ("setpriv",), ("cc", "gcc")):
-            program(*names)
+        require_programs()
     except UserError:
         return False
     return True

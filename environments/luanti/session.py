@@ -169,7 +169,7 @@ class Session:
         environment = {
             **os.environ,
             **{"DISPLAY": display, "HOME": str(home), "MINETEST_USER_PATH": str(home / ".minetest")},
-            **{"LIBGL_ALWAYS_SOFTWARE": "1", "LP_NUM_THREADS": "1"},
+            **{"LIBGL_ALWAYS_SOFTWARE": "1", "LP_NUM_THREADS": "0"},
             **self._lockstep.environment,
         }
         return Child(command, environment, (self._lockstep.socket.fileno(),), self.folder / "game.log")

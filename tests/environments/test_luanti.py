@@ -30,6 +30,7 @@ import sys, time
 import numpy as np
 from reverie.environments.make import make_env
 game = make_env("luanti")
+game.reset(seed=1)
 print(*game.session.pids, game.session.folder, flush=True)
 time.sleep(600)
 """
@@ -174,9 +175,9 @@ def test_an_episode_is_cut_at_its_limit(game, monkeypatch):
 def test_two_side_by_side_do_not_touch_each_other_and_death_is_an_end(game):
     game.reset(seed=9)
     other = make_env("luanti", frame_size=(90, 160), inventory={"bucket:bucket_lava": 1})
-    folder, pids = other.session.folder, other.session.pids
     try:
         frame, _ = other.reset(seed=9)
+        folder, pids = other.session.folder, other.session.pids
         assert frame.shape == (90, 160, 3)
         still, start = other.state.position, np.array(game.state.position)
         for _ in range(20):

@@ -9,6 +9,8 @@ ROWS = (206, 231, 256, 280)
 """Heights of the inventory's four rows on the screen."""
 LOGS, PLANKS, COBBLE = ("*tree",), ("*wood",), ("cobble", "desert_cobble")
 _NOTHING = ("", 0)
+_ROOM = 90
+"""A slot with so many of 99 takes what comes of crafting."""
 
 
 def inventory_place(slot: int) -> tuple[int, int]:
@@ -55,8 +57,7 @@ def craft(body: Body, name: str, times: int = 1) -> Script:
             yield from body.close_menu()
             return False
     for _ in range(times):
-        yield from body.click(RESULT, "attack", "sneak")
-        yield from body.wait(2)
+        yield from _put_away(body, RESULT, recipe.name)
     yield from _empty_grid(body)
     yield from body.close_menu()
     return body.count(recipe.name) > before
@@ -82,8 +83,21 @@ def _empty_grid(body: Body) -> Script:
     """Takes everything in the grid back."""
     for cell in range(9):
         if cell < len(body.game.state.grid) and body.game.state.grid[cell][1]:
-            yield from body.click(grid_place(cell), "attack", "sneak")
-            yield from body.wait(1)
+            yield from _put_away(body, grid_place(cell), body.game.state.grid[cell][0].rpartition(":")[2])
+    return True
+
+
+def _put_away(body: Body, place: tuple[int, int], item: str) -> Script:
+    """Takes what lies at a pixel of the screen and puts it with others of its kind, or into an empty slot."""
+    slots = list(enumerate(body.game.state.inventory))
+    alike = [i for i, (held, number) in slots if 0 < number <= _ROOM and matches(held, (item,))]
+    empty = [i for i, (_, number) in slots if not number]
+    # Planks of several woods do not mix, and one name stands for all of them: an empty slot takes any.
+    free = alike if alike and not item.startswith("*") else empty
+    if not free:
+        return False
+    yield from body.click(place)
+    yield from body.click(inventory_place(free[0]))
     return True
 
 
