@@ -36,11 +36,12 @@ def act(*names: str, yaw: float = 0.0, pitch: float = 0.0) -> Action:
 
 
 class Body:
-    """What one player can do in `game`, and what it last saw."""
+    """What one player can do in `game`, what it last saw, and where its furnace stands."""
 
     def __init__(self, game: LuantiGame) -> None:
         self.game = game
         self.terrain: Terrain | None = None
+        self.furnace: Cell | None = None
 
     @property
     def cell(self) -> Cell:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from reverie.environments.luanti.player.body import Body, Script, matches
 
+HOTBAR = 8
 RESULT = (378, 115)
 ROWS = (206, 231, 256, 280)
 """Heights of the inventory's four rows on the screen."""

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 
 from reverie.environments.luanti.game import LuantiGame
 from reverie.environments.luanti.player.body import Action, Body, Script, act
-from reverie.environments.luanti.player.crafting import COBBLE, LOGS, PLANKS, craft, to_hotbar
-from reverie.environments.luanti.player.furnace import smelt
+from reverie.environments.luanti.player.crafting import COBBLE, HOTBAR, LOGS, PLANKS, craft, to_hotbar
+from reverie.environments.luanti.player.furnace import place_furnace, smelt
 from reverie.environments.luanti.player.routes import Map, in_reach, route
 from reverie.environments.luanti.player.terrain import Cell, nearest
 
 LOG_STOCK, PLANK_STOCK, COBBLE_STOCK, COAL_STOCK, IRON_STOCK = 4, 9, 12, 2, 3
-HOTBAR = 8
 CHOICES = 6
 """Targets that a way is searched to at once."""
 DEPTHS = {"S": -20, "C": -8, "I": -12, "D": -100}
@@ -68,9 +67,9 @@ class Expert:
 
     def _wooden_pickaxe(self) -> Script:
         body = self.body
-        if body.count(*PLANKS) + 4 * body.count(*LOGS) < (4 if body.count("stick") > 1 else 5) or (
-            0 < body.count(*LOGS) < LOG_STOCK and body.count(*PLANKS) < PLANK_STOCK
-        ):
+        wood = body.count(*PLANKS) + 4 * body.count(*LOGS)
+        needed = 3 if body.count("stick") > 1 else 4
+        if wood < (needed if body.count(*PLANKS) else 4 * LOG_STOCK):
             return (yield from self._mine("T"))
         if body.count(*PLANKS) < PLANK_STOCK and body.count(*LOGS):
             return (yield from craft(body, "planks"))
@@ -92,6 +91,8 @@ class Expert:
             if body.count("stick") < 2:
                 return (yield from self._sticks())
             return (yield from craft(body, "pick_steel"))
+        if body.furnace is not None:
+            return (yield from smelt(body, IRON_STOCK - body.count("steel_ingot")))
         if body.count("coal_lump") < COAL_STOCK and not body.count("iron_lump"):
             return (yield from self._mine("C"))
         if body.count("iron_lump") + body.count("steel_ingot") < IRON_STOCK:
@@ -100,7 +101,7 @@ class Expert:
             return (yield from self._mine("S"))
         if not body.count("furnace") and not (yield from craft(body, "furnace")):
             return False
-        return (yield from smelt(body, IRON_STOCK - body.count("steel_ingot")))
+        return (yield from place_furnace(body))
 
     def _wield_pickaxe(self) -> Script:
         slot = self.body.slot(f"pick_{self.body.pickaxe}")
