@@ -100,19 +100,18 @@ class Body:
         for cell in move.clear:
             if not self.open_at(cell) and not (yield from self.dig(cell)):
                 return False
-        for _ in range(LONGEST_MOVE):
-            x, y, z = self.game.state.position
+        for number in range(LONGEST_MOVE):
+            x, _, z = self.game.state.position
             across = hypot(move.to[0] - x, move.to[2] - z)
             if self.cell == move.to and across < _CENTERED:
                 return True
             yaw = 0.0 if across < 0.1 else self._turn_to(move.to[0] - x, move.to[2] - z)
             keys = []
-            if abs(yaw) < _FACING and across >= 0.1:
+            # Slowly to the middle, from where one falls into a hole; a sneaking player would stop at its edge.
+            if abs(yaw) < _FACING and across >= 0.1 and (across > 0.4 or number % 2):
                 keys.append("forward")
             if move.to[1] > self.cell[1] or self._in_water():
                 keys.append("jump")
-            if across < 0.6 and not move.to[1] > self.cell[1]:
-                keys.append("sneak")  # slowly to the middle
             yield act(*keys, yaw=yaw, pitch=np.clip(_LEVEL - self.game.view[1], -5, 5))
         return False
 
