@@ -7,6 +7,7 @@ from torch import Tensor
 from reverie.agent.model import Agent
 from reverie.data.actions import Continuous
 from reverie.dynamics.generation import Step, commit
+from reverie.nn.twohot import twohot_mean
 from reverie.tokenizer.model import Tokenizer
 
 
@@ -16,7 +17,7 @@ class Player:
     Args:
       tokenizer, agent: the trained models, on one device.
       num_envs: N.
-      task: index of the task that all games are played for.
+      task: index of the task that all games are played for, -1 for none; `prompt` changes it.
       prior: act by the cloned policy (the behavioural prior) instead of the improved one.
       greedy: take the most likely action instead of sampling.
       seed: of the sampling and of the context corruption.
@@ -43,6 +44,8 @@ class Player:
         null = agent.dynamics.action_space.null(num_envs, 1)
         self.last_actions = {name: x.to(self.device) for name, x in null.items()}
         self.action_known = torch.zeros(num_envs, 1, dtype=torch.bool, device=self.device)
+        self.states = torch.zeros(num_envs, 1, agent.dynamics.config.width, device=self.device)
+        """(N, 1, D) agent states of the frames last seen."""
 
     def reset(self, rows: np.ndarray) -> None:
         """New episodes begin in the games where `rows` (N,) is True; call before the `act` that sees their first frame."""
@@ -51,14 +54,23 @@ class Player:
         self.cache.reset(restarted)
         self.action_known = self.action_known & ~restarted[:, None]
 
+    def prompt(self, tasks: np.ndarray) -> None:
+        """From the next frame on the games are played for `tasks`, (N,) indices, -1 for none; their memory stays."""
+        self.task = torch.from_numpy(np.asarray(tasks, np.int64)).to(self.device)[:, None]
+
     @torch.no_grad()
     def act(self, frames: np.ndarray) -> dict[str, np.ndarray]:
         """Frames (N, H, W, C) uint8 just seen -> the actions to take now, component -> (N, ...)."""
-        states = self._observe(torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)[:, None])
-        policy = self.agent.act(states, prior=self.prior)
+        self.states = self._observe(torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)[:, None])
+        policy = self.agent.act(self.states, prior=self.prior)
         self.last_actions = policy.mode() if self.greedy else policy.sample(self.generator)
         self.action_known = torch.ones_like(self.action_known)
         return {name: self._playable(name, x) for name, x in self.last_actions.items()}
+
+    @torch.no_grad()
+    def values(self) -> np.ndarray:
+        """What the value head expects from the frames last seen, (N,) float32."""
+        return twohot_mean(self.agent.value_head.nearest(self.states))[:, 0].cpu().numpy()
 
     def _observe(self, frames: Tensor) -> Tensor:
         """(N, 1, H, W, C) uint8 -> agent states (N, 1, D)."""

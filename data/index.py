@@ -14,6 +14,7 @@ from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
 from reverie.data.files import fingerprint
 from reverie.data.location import Location, Url, locate
+from reverie.data.resize import ResizeMode
 from reverie.data.store import fetch_bytes
 
 FORMAT = 1
@@ -198,6 +199,12 @@ class ShardIndex:
         """(height, width) of the frames; of the frames the latents stand for, in latent shards."""
         height, width = self.content["frame_size"]
         return height, width
+
+    @property
+    def resize_mode(self) -> ResizeMode:
+        """How `prepare` fitted frames of other sizes; pad, which changes nothing, where it had nothing to fit."""
+        mode: ResizeMode = self.content.get("identity", {}).get("mode", "pad")
+        return mode
 
     @property
     def storage_psnr(self) -> float:

@@ -8,7 +8,7 @@ are stored without loss: in pixel art every pixel carries meaning.
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import av
 import numpy as np
@@ -59,23 +59,61 @@ def encode_video(
     Raises:
         UserError: there are no frames.
     """
-    codec, pixel_format, factor = _CODECS[quality]
-    rate = Fraction(fps).limit_denominator(100_000)
-    with av.open(str(target) if isinstance(target, Path) else target, "w", format="mp4") as container:
-        stream = None
+    with VideoWriter(target, fps, quality=quality, gop=gop, multiple=multiple) as writer:
         for frame in frames:
-            padded = _pad(frame, multiple)
-            if stream is None:
-                stream = container.add_stream(codec, rate=rate, options={"crf": factor, "preset": "veryfast"})
-                stream.height, stream.width = padded.shape[:2]
-                stream.pix_fmt = pixel_format
-                stream.codec_context.gop_size = gop
-                stream.codec_context.max_b_frames = 0
-                stream.codec_context.thread_count = 1  # the bytes must not depend on the machine
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(padded, format="rgb24")))
-        if stream is None:
-            raise UserError(f"{target}: cannot write a video without frames; give at least one.")
-        container.mux(stream.encode(None))
+            writer.add(frame)
+    if not writer.num_frames:
+        raise UserError(f"{target}: cannot write a video without frames; give at least one.")
+
+
+class VideoWriter:
+    """Writes a video frame by frame, in constant memory; arguments as in `encode_video`. A context manager."""
+
+    def __init__(
+        self,
+        target: Path | BinaryIO,
+        fps: float,
+        *,
+        quality: Quality,
+        gop: int = GOP,
+        multiple: tuple[int, int] = (2, 64),
+    ) -> None:
+        self.num_frames = 0
+        self._codec, self._pixel_format, self._factor = _CODECS[quality]
+        self._rate, self._gop, self._multiple = Fraction(fps).limit_denominator(100_000), gop, multiple
+        self._container = av.open(str(target) if isinstance(target, Path) else target, "w", format="mp4")
+        self._stream: Any = None
+
+    def add(self, frame: np.ndarray) -> None:
+        """Appends one frame (H, W, 3) uint8, of the same size as all others."""
+        padded = _pad(frame, self._multiple)
+        if self._stream is None:
+            self._stream = self._open_stream(padded)
+        image = av.VideoFrame.from_ndarray(padded, format="rgb24")
+        self._container.mux(self._stream.encode(image))
+        self.num_frames += 1
+
+    def close(self) -> None:
+        """Ends the video; without frames there is none."""
+        if self._stream is not None:
+            self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.close()
+
+    def _open_stream(self, frame: np.ndarray) -> Any:
+        options = {"crf": self._factor, "preset": "veryfast"}
+        stream: Any = self._container.add_stream(self._codec, rate=self._rate, options=options)
+        stream.height, stream.width = frame.shape[:2]
+        stream.pix_fmt = self._pixel_format
+        stream.codec_context.gop_size = self._gop
+        stream.codec_context.max_b_frames = 0
+        stream.codec_context.thread_count = 1  # the bytes must not depend on the machine
+        return stream
 
 
 def read_frames(

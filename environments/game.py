@@ -90,7 +90,9 @@ class GameEnv(gymnasium.Env[np.ndarray, Action]):
     def step(self, action: Action) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Frame, reward, terminated (for good), truncated (cut), `{"events": tasks accomplished just now}`.
 
-        A game with a quest tells its counts too, `{"events": ..., "stats": ...}`, see `Outcome.stats`. Raises `UserError` when `action` does not fit `action_space_spec`.
+        A game with a quest tells its counts too, `{"events": ..., "stats": ...}`, see `Outcome.stats`.
+
+        Raises `UserError` when `action` does not fit `action_space_spec`.
         """
         outcome = self._advance(self._checked(action))
         events = [task for task in self.tasks if task in outcome.accomplished - self._accomplished]

@@ -16,6 +16,8 @@ NAMES = (
     "minecraft-minestudio",
     "gym:<Gymnasium id>",
 )
+QUEST_GAMES = ("luanti", "minecraft-minerl", "minecraft-minestudio")
+"""Games that have a `quest`; they are evaluated in processes of their own."""
 
 
 def make_env(name: str, *, seed: int | None = None, **options: Any) -> GameEnv:

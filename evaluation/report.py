@@ -1,6 +1,7 @@
 """The report a person looks at: one HTML page with everything inside it, and the same figures as report.json.
 
-`report.html` needs no other file and no network. The pictures and videos in it also lie in `media/`.
+`report.html` needs no other file and no network, but for links to films of long episodes. Its pictures and videos also lie in
+`media/`.
 """
 
 import base64
@@ -107,7 +108,23 @@ def _tiles(figures: Figures) -> list[dict[str, str]]:
         text = f"PSNR of rollouts against {NAMES[name]}, mean over the horizon"
         tiles.append({"value": f"{_value(lead['average'], 1, signed=True)} dB", "text": text})
     shown = [row for row in _players(figures) if row["learned"] or row["player"] == "random"]
-    return tiles + [_player_tile(row, figures["games"]["task"]) for row in shown]
+    return tiles + [_player_tile(row, figures["games"]["task"]) for row in shown] + _quest_tiles(figures)
+
+
+def _quest_tiles(figures: Figures) -> list[dict[str, str]]:
+    """Each learned player at the last milestone that anyone reached."""
+    if "quest" not in figures:
+        return []
+    players = figures["quest"]["players"]
+    reached = [
+        item for item in figures["quest"]["milestones"] if any(r["success"][item]["value"] for r in players)
+    ]
+    item = (reached or figures["quest"]["milestones"])[-1]
+    return [
+        {"value": f"{_value(row['success'][item], 1, 100)} %", "text": f"{item}: {row['player']}"}
+        for row in players
+        if row["learned"]
+    ]
 
 
 def _player_tile(row: Mapping[str, Any], task: str | None) -> dict[str, str]:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from reverie.data.errors import UserError
 from reverie.data.index import ShardIndex
+from reverie.environments.make import QUEST_GAMES
 from reverie.evaluation.figures import reconstruction_json, reconstruction_line
 from reverie.evaluation.gallery import reconstruction_media
 from reverie.evaluation.reconstruction import Reconstruction, choose_clips, reconstruct
@@ -24,6 +25,7 @@ from reverie.pipelines.configs import to_plain
 from reverie.pipelines.playing import open_game, play_all
 from reverie.pipelines.predicting import predict_all
 from reverie.pipelines.progress import meter
+from reverie.pipelines.questing import identity, open_quest, play_quests
 from reverie.pipelines.run import open_run
 from reverie.pipelines.scoring import EvaluateConfig, Scoring, load_models
 from reverie.tokenizer.model import Tokenizer
@@ -42,12 +44,16 @@ def evaluate(config: EvaluateConfig) -> Path:
     # Before anything slow: what is asked must be possible.
     scoring.chosen.samples(SPLIT)
     selection = _select_windows(scoring) if scoring.models.predictors else None
-    game = open_game(scoring) if config.env is not None else None
+    quest = open_quest(scoring) if config.env in QUEST_GAMES else None
+    game = open_game(scoring) if config.env is not None and quest is None else None
     scoring.lpips = _load_lpips(scoring)
     inputs = {"data": index.hash()}
     if config.tokenizer is not None:
         inputs["tokenizer"] = weights_sha256(config.tokenizer)
-    run = open_run(config.out, kind="evaluate", config=config, model={}, inputs=inputs)
+    if quest is not None:  # its finished episodes are kept, and must not be mixed with those of other players
+        inputs |= _model_hashes(config)
+    played = {} if quest is None else identity(config)
+    run = open_run(config.out, kind="evaluate", config=config, model=played, inputs=inputs)
     console = Console(highlight=False, soft_wrap=True)
 
     figures: dict[str, Any] = {"format": 1, "title": config.env or str(config.data), "notes": scoring.notes}
@@ -62,6 +68,8 @@ def evaluate(config: EvaluateConfig) -> Path:
         figures["games"] = scores.to_json()
         console.print(scores.table())
         console.print("\n".join(scores.lines()))
+    if quest is not None:
+        figures["quest"] = play_quests(scoring, quest, console)
     figures |= {"settings": to_plain(config), "provenance": _provenance(scoring, run.provenance)}
     page = write_report(config.out, figures, scoring.gallery)
     console.print(f"report: {page}")
@@ -96,12 +104,16 @@ def _provenance(scoring: Scoring, path: Path) -> dict[str, Any]:
     """When and by what this was made, with the hashes of everything that went in."""
     config = scoring.config
     launch = json.loads(path.read_text())["launches"][-1]
-    runs = {name: getattr(config, name) for name in ("tokenizer", "dynamics", "cloned", "agent")}
-    named = {name: run for name, run in runs.items() if run is not None} | config.baselines
-    hashes = {f"{name}_sha256": weights_sha256(run) for name, run in named.items()}
     return {
         **launch,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "data_sha256": scoring.index.hash(),
-        **hashes,
+        **{f"{name}_sha256": digest for name, digest in _model_hashes(config).items()},
     }
+
+
+def _model_hashes(config: EvaluateConfig) -> dict[str, str]:
+    """Name of each run that is scored -> hash of its weights."""
+    runs = {name: getattr(config, name) for name in ("tokenizer", "dynamics", "cloned", "agent")}
+    named = {name: run for name, run in runs.items() if run is not None} | config.baselines
+    return {name: weights_sha256(run) for name, run in named.items()}

@@ -98,12 +98,13 @@ def play_all(scoring: Scoring, game: VectorGame) -> GameScores:
     config, task = scoring.config, _task(scoring.config, game)
     players: list[GameScore] = []
     for name, make in _scripted(config, game).items():
-        players.append(_play(scoring, game, name, make(), learned=False))
+        if config.plays(name):
+            players.append(_play(scoring, game, name, make(), learned=False))
     if scoring.index.tasks == game.tasks and (recorded := recorded_results(scoring.index)):
         players.insert(1, score("data", recorded, game.tasks))
-    learned = _learned(scoring, game, task)
-    for name, make in learned.items():
-        players.append(_play(scoring, game, name, make(), learned=True))
+    for name, make in _learned(scoring, game, task).items():
+        if config.plays(name):
+            players.append(_play(scoring, game, name, make(), learned=True))
     scores = GameScores(
         env=str(config.env),
         task=task,
@@ -121,6 +122,7 @@ def play_all(scoring: Scoring, game: VectorGame) -> GameScores:
 def _gains(players: Mapping[str, GameScore], baselines: Iterable[str], task: str | None) -> list[Gain]:
     """Each stage of Dreamer 4 over the one before it, and its last one over every baseline."""
     ladder = [players[name] for name in ("random", *STAGES) if name in players]
+    baselines = [name for name in baselines if name in players and ladder]
     steps = [gain(better, worse, task) for worse, better in zip(ladder, ladder[1:], strict=False)]
     if len(ladder) == 1:
         return [gain(players[name], ladder[0], task) for name in baselines]

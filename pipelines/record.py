@@ -37,7 +37,8 @@ class RecordConfig:
     out: Path
     """Folder of the episodes; what it holds already is kept, and not recorded again."""
     env: str = "minigrid-doorkey"
-    """Game: minigrid-doorkey[-SIZE], minigrid-empty[-SIZE], minigrid-empty-random[-SIZE], crafter, luanti, gym:<Gymnasium id>."""
+    """Game: minigrid-doorkey[-SIZE], minigrid-empty[-SIZE], minigrid-empty-random[-SIZE], crafter, luanti,
+    minecraft-minerl, minecraft-minestudio, or gym:<Gymnasium id>."""
     episodes: int = 1000
     """Number of episodes the folder holds at the end."""
     players: dict[str, float] = field(default_factory=lambda: {"expert": 0.9, "random": 0.1})

@@ -30,6 +30,27 @@ _TAKEN = {"random", "data", "expert", "cloning", "imagination", DREAMER_4}
 
 
 @dataclass(frozen=True, kw_only=True)
+class QuestConfig:
+    """Games with milestones (Minecraft), which are played in processes of their own; see docs/minecraft.md."""
+
+    film_every: int = 25
+    """Film every n-th episode of each player, whole, into media/; 0 for none."""
+    max_crashes: int = 3
+    """How often an episode may begin again because its game crashed; after one more crash it is given up."""
+    timeout: float = 600.0
+    """Seconds without an answer after which a game counts as crashed."""
+    python: Path | None = None
+    """Python that has the game installed; null for the one that runs this command."""
+
+    def __post_init__(self) -> None:
+        for name in ("film_every", "max_crashes"):
+            if getattr(self, name) < 0:
+                raise UserError(f"quest.{name}: must be at least 0, got {getattr(self, name)}.")
+        if self.timeout <= 0:
+            raise UserError(f"quest.timeout: must be above 0, got {self.timeout}.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """What is scored, and how thoroughly."""
 
@@ -50,7 +71,9 @@ class EvaluateConfig:
     env: str | None = None
     """Game in which players are scored, as in `record`; None for no games."""
     task: str | None = None
-    """Task the agents play for; None for the game's last one."""
+    """Task the agents play for; None for the game's last one, or for the prompts of a game that has some (Minecraft)."""
+    players: list[str] = field(default_factory=list)
+    """Who plays, of random, expert, cloning, imagination and the baselines' names; empty for all there are."""
     max_steps: int | None = None
     """Longest episode in steps; the game's own limit by default. Use what was recorded with."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -78,7 +101,9 @@ class EvaluateConfig:
     videos: int = 6
     """Rollouts shown in the report."""
     films: int = 3
-    """Played episodes shown in the report, for each learned player."""
+    """Played episodes shown in the report, for each learned player; for Minecraft see quest.film_every."""
+    quest: QuestConfig = field(default_factory=QuestConfig)
+    """Games with milestones."""
     seed: int = 0
     """Seed of the choice of clips, of the noise, of the worlds and of the players."""
     device: str = "auto"
@@ -101,6 +126,14 @@ class EvaluateConfig:
             raise UserError("--baseline: two runs have the same name; give folders with different names.")
         for name in _TAKEN & self.baselines.keys():
             raise UserError(f"--baseline: {name} is the name of another player; rename that run folder.")
+        known = ["random", "expert", "cloning", "imagination", *self.baselines]
+        for name in self.players:
+            if name not in known:
+                raise UserError(f"players: {name!r} is not known; choose among {', '.join(known)}.")
+
+    def plays(self, player: str) -> bool:
+        """Whether `player` is asked for."""
+        return not self.players or player in self.players
 
     @property
     def baselines(self) -> dict[str, Path]:

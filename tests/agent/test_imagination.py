@@ -7,6 +7,7 @@ import torch
 from reverie.agent.imagination import ImaginationConfig, ImaginationObjective, Rollout, imagine
 from reverie.agent.model import Agent, AgentConfig
 from reverie.agent.player import Player
+from reverie.dynamics.generation import Step, commit
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
 from tests.batches import SPACE, latent_batch
@@ -124,6 +125,38 @@ def test_player_is_deterministic_given_its_seed(prior):
         return [player.act(f)["mouse"].tolist() for f in frames]
 
     assert run() == run()
+
+
+def test_a_change_of_task_in_mid_episode_is_the_same_with_and_without_caches():
+    """What the player carried over ten frames, past its window of four, equals one pass over the whole sequence."""
+    frames = np.random.default_rng(1).integers(0, 256, (10, 2, 16, 16, 3), dtype=np.uint8)
+    tasks = np.array([[0, 1]] * 4 + [[1, 1]] * 2 + [[1, -1]] * 4)  # (T, N): rows change at different frames
+    starts = np.array([[t == 0, t in (0, 5)] for t in range(10)])
+    player = players(2, seed=3)
+    states, taken = [], []
+    for t in range(10):
+        player.reset(starts[t])
+        player.prompt(tasks[t])
+        taken.append({name: x.clone() for name, x in player.last_actions.items()})
+        player.act(frames[t])
+        states.append(player.states)
+
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.cat([torch.randn(2, 1, 4, 8, generator=generator) for _ in range(10)], 1)
+    segment = torch.from_numpy(starts.cumsum(0)).T
+    with torch.no_grad():
+        latents = player.tokenizer.encode(torch.from_numpy(frames).transpose(0, 1), segment)
+        step = Step({n: torch.cat([a[n] for a in taken], 1) for n in taken[0]}, ~torch.from_numpy(starts).T)
+        dynamics, tokens = player.agent.dynamics, player.agent.agent_tokens(torch.from_numpy(tasks).T)
+        fresh = dynamics.new_cache(2)
+        whole = commit(dynamics, fresh, latents, step, noise, agent_tokens=tokens, segment=segment)
+        torch.testing.assert_close(torch.cat(states, 1), whole[:, :, 0], atol=1e-5, rtol=1e-4)
+        other = player.agent.agent_tokens(torch.zeros_like(segment))
+        same = commit(
+            dynamics, dynamics.new_cache(2), latents, step, noise, agent_tokens=other, segment=segment
+        )
+    assert not torch.allclose(same[:, -1, 0], whole[:, -1, 0], atol=1e-3), "the task made no difference"
+    np.testing.assert_array_equal(player.values(), np.zeros(2))  # an untrained head expects nothing
 
 
 def test_a_given_rollout_is_used_as_it_is():

@@ -1,0 +1,223 @@
+"""The part of `evaluate` that plays games with milestones: every player the same worlds, prompted as in the paper.
+
+Each finished episode is a file, `episodes/<player>/<number>.json`, written whole. The same command again plays those that
+are missing: an episode that was under way when everything was killed begins anew, in the same world.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rich.console import Console
+
+from reverie.agent.model import Agent
+from reverie.agent.player import Player
+from reverie.data.actions import ActionSpace
+from reverie.data.errors import UserError
+from reverie.data.files import PARTIAL, write_atomic
+from reverie.environments.make import with_limit
+from reverie.environments.quest import Quest
+from reverie.evaluation.expedition import Expedition, QuestPolicy
+from reverie.evaluation.games import held_out_seeds
+from reverie.evaluation.milestones import QuestEpisode, QuestScore, QuestScores
+from reverie.evaluation.quest_policies import AgentQuest, BaselineQuest, RandomQuest
+from reverie.evaluation.remote import GameCard, GamePlan, GamePool, read_card
+from reverie.pipelines.checkpoints import read_card as read_model_card
+from reverie.pipelines.playing import STAGES
+from reverie.pipelines.progress import Meter, meter
+from reverie.pipelines.scoring import EvaluateConfig, Scoring
+from reverie.rssm.model import Dreamer
+from reverie.rssm.player import Player as RecurrentPlayer
+
+_SAME_RATE = 0.005
+_WIDTH = 140
+"""Characters of the tables where the output is no terminal."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The game as this evaluation plays it."""
+
+    plan: GamePlan
+    card: GameCard
+    quest: Quest
+
+
+def open_quest(scoring: Scoring) -> Setting:
+    """Asks the game what it is. Raises `UserError` when it cannot be had, or the models cannot play it."""
+    config, index = scoring.config, scoring.index
+    assert config.env is not None
+    plan = GamePlan(
+        name=config.env,
+        options=with_limit(config.options, config.max_steps),
+        size=index.frame_size,
+        mode=index.resize_mode,
+        python=config.quest.python,
+        timeout=config.quest.timeout,
+    )
+    with TemporaryDirectory() as folder:
+        card = read_card(plan, Path(folder) / "game.log", config.quest.max_crashes + 1)
+    assert card.quest is not None
+    quest = card.quest if config.task is None else card.quest.only(config.task)
+    _require_fit(scoring, card, quest)
+    return Setting(plan, card, quest)
+
+
+def identity(config: EvaluateConfig) -> dict[str, Any]:
+    """What the episodes depend on beside the models."""
+    names = ("env", "task", "max_steps", "options", "greedy", "seed")
+    return {name: getattr(config, name) for name in names}
+
+
+def play_quests(scoring: Scoring, setting: Setting, console: Console) -> dict[str, Any]:
+    """Every player in the same worlds, from the random one to the one trained in imagination; prints the tables.
+
+    Returns the figures for the report.
+    """
+    config, quest = scoring.config, setting.quest
+    with GamePool(setting.plan, config.out / "games") as pool:
+        players = [
+            _play(config, setting, pool, name, make)
+            for name, make in _policies(scoring, setting.card).items()
+            if config.plays(name)
+        ]
+    scores = QuestScores(
+        env=str(config.env),
+        prompts=f"prompt {config.task}" if config.task else f"{len(quest.prompts)} prompts",
+        max_minutes=max(e.steps for score in players for e in score.episodes) / setting.card.fps / 60,
+        items=list(quest.milestones),
+        players=players,
+    )
+    wide = console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=_WIDTH)
+    for table in scores.tables():
+        wide.print(table)
+    console.print("\n".join(score.line() for score in players))
+    return {**scores.to_json(), "films": _films(config.out)}
+
+
+def _play(
+    config: EvaluateConfig, setting: Setting, pool: GamePool, name: str, make: Callable[[int], QuestPolicy]
+) -> QuestScore:
+    """The episodes that are there already and those that are missing."""
+    folder = config.out / "episodes" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{number:06d}.json" for number in range(config.episodes)]
+    done = {number: QuestEpisode.load(path) for number, path in enumerate(files) if path.exists()}
+    seeds = held_out_seeds(config.episodes, config.seed)
+    missing = [(number, seed) for number, seed in enumerate(seeds) if number not in done]
+    with meter(f"play: {name}", config.episodes, start=len(done)) as shown:
+        for episode in _episodes(config, setting, pool, name, make, missing, shown):
+            write_atomic(files[episode.number], json.dumps(episode.to_json()).encode() + b"\n")
+            done[episode.number] = episode
+            shown.update(note=_note(episode))
+    episodes, items = [done[number] for number in sorted(done)], list(setting.quest.milestones)
+    return QuestScore.of(name, episodes, items, setting.card.fps, learned=name != "random")
+
+
+def _episodes(
+    config: EvaluateConfig,
+    setting: Setting,
+    pool: GamePool,
+    name: str,
+    make: Callable[[int], QuestPolicy],
+    worlds: Sequence[tuple[int, int]],
+    shown: Meter,
+) -> Iterator[QuestEpisode]:
+    """Plays `worlds` side by side."""
+    if not worlds:
+        return
+    num_rows = min(config.num_envs, len(worlds))
+    media, every = config.out / "media", config.quest.film_every
+    for leftover in media.glob(f"{PARTIAL}{name}-*"):
+        leftover.unlink()
+    total = 0
+
+    def film(number: int) -> Path | None:
+        return media / f"{name}-{number:06d}.mp4" if every and number % every == 0 else None
+
+    def stepped(steps: int, crashes: int) -> None:
+        nonlocal total
+        total += steps
+        shown.update(0, note=f"{total} steps, {crashes} crashes")
+
+    expedition = Expedition(
+        pool,
+        num_rows,
+        setting.quest,
+        make(num_rows),
+        frame_size=setting.plan.size or setting.card.frame_size,
+        max_crashes=config.quest.max_crashes,
+        film=film,
+        stepped=stepped,
+    )
+    yield from expedition.play(worlds)
+
+
+def _policies(scoring: Scoring, card: GameCard) -> Mapping[str, Callable[[int], QuestPolicy]]:
+    """Player -> policy for N games: random, the baselines, the cloned policy (of its run or the prior), the improved one."""
+    models, config = scoring.models, scoring.config
+
+    def recurrent(model: Dreamer, num: int) -> QuestPolicy:
+        return BaselineQuest(RecurrentPlayer(model, num, greedy=config.greedy, seed=config.seed))
+
+    def agent(model: Agent, num: int, *, prior: bool = False) -> QuestPolicy:
+        assert models.tokenizer is not None
+        player = Player(
+            models.tokenizer, model, num, task=-1, prior=prior, greedy=config.greedy, seed=config.seed
+        )
+        return AgentQuest(player)
+
+    found: dict[str, Callable[[int], QuestPolicy]] = {
+        "random": lambda num: RandomQuest(card.action_space, config.seed)
+    }
+    found |= {name: partial(recurrent, model) for name, model in models.baselines.items()}
+    if models.cloned is not None:
+        found[STAGES[0]] = partial(agent, models.cloned)
+    elif models.agent is not None:
+        found[STAGES[0]] = partial(agent, models.agent, prior=True)
+    if models.agent is not None:
+        found[STAGES[1]] = partial(agent, models.agent)
+    return found
+
+
+def _require_fit(scoring: Scoring, card: GameCard, quest: Quest) -> None:
+    config, index = scoring.config, scoring.index
+    if abs(index.fps / card.fps - 1) > _SAME_RATE:
+        raise UserError(
+            f"--env {config.env}: runs at {card.fps:g} frames a second, {config.data} holds {index.fps:g}; "
+            f"prepare the recordings with --fps {card.fps:g}."
+        )
+    for agent in (scoring.models.cloned, scoring.models.agent):
+        if agent is not None:
+            _require_actions(config, "the agent", agent.dynamics.action_space, card)
+            for prompt in quest.prompts:
+                agent.task_index(prompt.task)
+    for name, path in config.baselines.items():
+        space = ActionSpace.from_json(read_model_card(path).action_space or {}, str(path))
+        _require_actions(config, name, space, card)
+    if not any(config.plays(name) for name in _policies(scoring, card)):
+        raise UserError(
+            f"players: {', '.join(config.players)} needs a run that was not given; add --agent or --cloned."
+        )
+
+
+def _require_actions(config: EvaluateConfig, who: str, space: ActionSpace, card: GameCard) -> None:
+    if space != card.action_space:
+        raise UserError(
+            f"--env {config.env}: has Minecraft's keys and mouse, {who} has learned other actions; give a run that was "
+            f"trained on recordings of Minecraft."
+        )
+
+
+def _films(out: Path) -> list[str]:
+    """Names of the films in media/."""
+    return sorted(path.name for path in (out / "media").glob("*-??????.mp4"))
+
+
+def _note(episode: QuestEpisode) -> str:
+    last = list(episode.milestones)[-1:] or ["no milestone"]
+    return f"episode {episode.number}: {episode.steps} steps, {last[0]}"
