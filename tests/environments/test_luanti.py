@@ -55,7 +55,7 @@ def click(game, x, y, button="attack"):
         if np.abs(way).max() < 0.7:
             break
         game.step(act(yaw=way[0], pitch=way[1]))
-    play(game, act(button), act(), act())
+    play(game, act(button), *[act()] * 3)
 
 
 def is_running(pid):
