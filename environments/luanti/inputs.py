@@ -27,6 +27,8 @@ class Inputs:
     def __init__(self, display: str) -> None:
         with _explained():
             self._display = Xlib.display.Display(display)
+            # A key that is held repeats by the real clock, and an inventory would open and shut in one slow step.
+            self._display.change_keyboard_control(auto_repeat_mode=X.AutoRepeatModeOff)
             codes = {
                 name: self._display.keysym_to_keycode(XK.string_to_keysym(key))
                 for name, key in KEYSYMS.items()
