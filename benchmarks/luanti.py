@@ -15,7 +15,7 @@ import numpy as np
 
 from reverie.environments.luanti.game import LuantiGame
 from reverie.environments.make import make_env
-from reverie.environments.players import make_player
+from reverie.environments.players import GamePlayer, make_player
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
         game.close()
 
 
-def measure(game: LuantiGame, player, steps: int) -> str:
+def measure(game: LuantiGame, player: GamePlayer, steps: int) -> str:
     """Plays so many steps; what they took."""
     taken, game_time = [], []
     for _ in range(steps):

@@ -28,17 +28,16 @@ def grid_place(cell: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to put where: pairs of item names and cells of the grid. `yields`: how many come of it."""
+    """What to put where: pairs of item names and cells of the grid."""
 
     name: str
     parts: tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]
-    yields: int = 1
 
 
 HEAD, HANDLE = (0, 1, 2), (4, 7)
 RECIPES = {
-    "planks": Recipe("*wood", ((LOGS, (4,)),), 4),
-    "stick": Recipe("stick", ((PLANKS, (4,)),), 4),
+    "planks": Recipe("*wood", ((LOGS, (4,)),)),
+    "stick": Recipe("stick", ((PLANKS, (4,)),)),
     "pick_wood": Recipe("pick_wood", ((PLANKS, HEAD), (("stick",), HANDLE))),
     "pick_stone": Recipe("pick_stone", ((COBBLE, HEAD), (("stick",), HANDLE))),
     "pick_steel": Recipe("pick_steel", ((("steel_ingot",), HEAD), (("stick",), HANDLE))),
