@@ -9,8 +9,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 WEIGHTS := $(VENV)/.weights
 DEMO ?= runs/demo
+# The game Luanti, an X server without a screen, drawing in software, and a compiler for the lock step (docs/luanti.md).
+LUANTI := minetest xvfb libgl1-mesa-dri gcc libc6-dev
 
-.PHONY: demo test slow lint types format install weights clean
+.PHONY: demo test slow lint types format install weights luanti clean
 
 demo: $(INSTALLED) $(WEIGHTS)
 	@$(BIN)/reverie demo --out $(DEMO)
@@ -36,6 +38,12 @@ install: $(INSTALLED)
 
 weights: $(WEIGHTS)
 
+luanti: $(INSTALLED)
+	@command -v apt-get >/dev/null || { echo "make: apt-get was not found; install $(LUANTI) in your system's way."; exit 1; }
+	@dpkg -s $(LUANTI) >/dev/null 2>&1 || \
+	  { [ "$$(id -u)" = 0 ] || { echo "make: run this as root: apt-get install $(LUANTI)"; exit 1; }; \
+	    apt-get update -q && apt-get install -y -q --no-install-recommends $(LUANTI); }
+
 clean:
 	@rm -rf $(VENV) build dist src/*.egg-info
 
@@ -49,7 +57,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "Making $(VENV) ..."; $(PYTHON) -m venv --clear $(VENV); }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.4"
 	@$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --constraints constraints.txt setuptools
-	@$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --constraints constraints.txt --editable ".[crafter,parquet,dev]"
+	@$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --constraints constraints.txt --editable ".[crafter,luanti,parquet,dev]"
 	@touch $@
 
 $(WEIGHTS): $(INSTALLED)

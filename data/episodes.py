@@ -11,7 +11,7 @@ when.
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
-from reverie.data.files import explain_full_disk, write_atomic
+from reverie.data.files import explain_full_disk, new_file, write_atomic
 from reverie.data.video import encode_video, storage_quality
 
 FORMAT = 1
@@ -221,10 +221,7 @@ class EpisodeWriter:
         `events` may be left out where there are no tasks. Raises `UserError` when an array does not fit the recording,
         or when the disk does not take the files.
         """
-        if not name or Path(name).name != name or name.startswith("."):
-            raise UserError(
-                f"{self.folder}: {name!r} cannot be the name of an episode; use one without / or a leading dot."
-            )
+        self._require_name(name)
         if self.has(name):
             return
         path, frames, reward = log_path(self.folder, name), np.asarray(frames), np.asarray(reward)
@@ -233,6 +230,55 @@ class EpisodeWriter:
         _check_rows(frames, (rows, *self.recording.frame_size, 3), "frames", path)
         if frames.dtype != np.uint8 or not rows:
             raise UserError(f"{path}: frames are {rows} of {frames.dtype}; give at least one, of uint8.")
+        log = self._log(path, rows, actions, reward, marks, is_terminal, player)
+        with explain_full_disk(self.folder):
+            write_atomic(video_path(self.folder, name), self._video(frames))
+            write_atomic(path, log)
+
+    def record(self, name: str, episode: Generator[np.ndarray, None, EpisodeSteps]) -> None:
+        """Writes one episode while it is played, holding one frame at a time; plays nothing if it is there.
+
+        `episode` yields frames, (H, W, 3) uint8, and returns their log. Raises as `write` does.
+        """
+        self._require_name(name)
+        if self.has(name):
+            return
+        path, video = log_path(self.folder, name), video_path(self.folder, name)
+        played: list[EpisodeSteps] = []
+
+        def frames() -> Iterator[np.ndarray]:
+            played.append((yield from episode))
+
+        with explain_full_disk(self.folder):
+            with new_file(video) as partial:
+                with partial.open("wb+") as file:
+                    height = self.recording.frame_size[0]
+                    encode_video(file, frames(), self.recording.fps, quality=storage_quality(height))
+                steps = played[0]
+                rows = steps.num_frames
+                log = self._log(
+                    path, rows, steps.actions, steps.reward, steps.events, steps.is_terminal, steps.player
+                )
+            write_atomic(path, log)
+
+    def _require_name(self, name: str) -> None:
+        if not name or Path(name).name != name or name.startswith("."):
+            raise UserError(
+                f"{self.folder}: {name!r} cannot be the name of an episode; use one without / or a leading dot."
+            )
+
+    def _log(
+        self,
+        path: Path,
+        rows: int,
+        actions: Mapping[str, np.ndarray],
+        reward: np.ndarray,
+        marks: np.ndarray,
+        is_terminal: bool,
+        player: str,
+    ) -> bytes:
+        """The checked content of a log."""
+        tasks = len(self.recording.tasks)
         arrays: dict[str, Any] = {
             f"action/{component}": value
             for component, value in self.recording.action_space.check(actions, rows, str(path)).items()
@@ -244,9 +290,7 @@ class EpisodeWriter:
             )
         arrays["events"] = _check_rows(marks, (rows, tasks), "events", path).astype(np.uint8)
         arrays["is_terminal"], arrays["player"] = np.bool_(is_terminal), np.str_(player)
-        with explain_full_disk(self.folder):
-            write_atomic(video_path(self.folder, name), self._video(frames))
-            write_atomic(path, _packed(arrays))
+        return _packed(arrays)
 
     def _video(self, frames: np.ndarray) -> bytes:
         buffer, height = io.BytesIO(), self.recording.frame_size[0]

@@ -11,11 +11,12 @@ NAMES = (
     "minigrid-empty[-SIZE]",
     "minigrid-empty-random[-SIZE]",
     "crafter",
+    "luanti",
     "minecraft-minerl",
     "minecraft-minestudio",
     "gym:<Gymnasium id>",
 )
-QUEST_GAMES = ("minecraft-minerl", "minecraft-minestudio")
+QUEST_GAMES = ("luanti", "minecraft-minerl", "minecraft-minestudio")
 """Games that have a `quest`; they are evaluated in processes of their own."""
 
 
@@ -23,7 +24,7 @@ def make_env(name: str, *, seed: int | None = None, **options: Any) -> GameEnv:
     """The game called `name`, ready for `reset`. `seed` starts the first episode if its reset gets none.
 
     Options: `max_steps` for all; `tile_size`, `highlight` for MiniGrid; `frame_size` for `gym:`; `action_type` for
-    MineStudio.
+    MineStudio; `frame_size`, `inventory`, `viewing_range` for Luanti.
     Raises `UserError` for an unknown name, an unknown option, or a library that is not installed.
     """
     try:
@@ -51,6 +52,8 @@ def _build(name: str, seed: int | None, options: dict[str, Any]) -> GameEnv:
         return MiniGridGame(name, seed=seed, **options)
     if name == "crafter":
         return _crafter(seed, options)
+    if name == "luanti":
+        return _luanti(seed, options)
     if name == "minecraft-minerl":
         from reverie.environments.minecraft.minerl import MineRLGame
 
@@ -70,3 +73,14 @@ def _crafter(seed: int | None, options: dict[str, Any]) -> GameEnv:
             f"game 'crafter': needs the package {error.name!r}; run `pip install 'reverie[crafter]'`."
         ) from None
     return CrafterGame(seed=seed, **options)
+
+
+def _luanti(seed: int | None, options: dict[str, Any]) -> GameEnv:
+    try:
+        from reverie.environments.luanti.game import LuantiGame
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"game 'luanti': needs the package {error.name!r}; run `make luanti`, "
+            f"or `pip install 'reverie[luanti]'`."
+        ) from None
+    return LuantiGame(seed=seed, **options)

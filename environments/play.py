@@ -1,12 +1,48 @@
-"""Plays one episode and keeps everything that happened."""
+"""Plays one episode and keeps, or passes on, everything that happens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import numpy as np
 
 from reverie.data.episodes import EpisodeSteps
 from reverie.environments.game import GameEnv
 from reverie.environments.players import GamePlayer, make_player
+
+Playing = Generator[np.ndarray, None, EpisodeSteps]
+"""An episode that is played while its frames, (H, W, 3) uint8 each, are taken; it returns the log of all of them."""
+
+
+def playing(
+    game: GameEnv,
+    make: Callable[[np.random.Generator], GamePlayer],
+    name: str,
+    seed: np.random.SeedSequence,
+) -> Playing:
+    """One whole episode of `game` by a player made for it, N frames and the log of N rows.
+
+    `name` is noted as who played. A pure function of the game's name and options, the player and `seed`.
+    """
+    game_seed, player_seed = seed.spawn(2)
+    frame, _ = game.reset(seed=int(game_seed.generate_state(1)[0] >> 1))
+    player = make(np.random.default_rng(player_seed))
+    yield frame
+    taken, rewards, events = [], [0.0], [np.zeros(len(game.tasks), np.uint8)]
+    terminated = truncated = False
+    while not (terminated or truncated):
+        action = player.act()
+        frame, reward, terminated, truncated, info = game.step(action)
+        taken.append(action)
+        yield frame
+        rewards.append(reward)
+        events.append(np.array([task in info["events"] for task in game.tasks], np.uint8))
+    taken.append(game.action_space_spec.null_numpy())
+    return EpisodeSteps(
+        actions={component: np.stack([action[component] for action in taken]) for component in taken[-1]},
+        reward=np.array(rewards, np.float32),
+        events=np.stack(events),
+        is_terminal=terminated,
+        player=name,
+    )
 
 
 def play(
@@ -15,36 +51,27 @@ def play(
     name: str,
     seed: np.random.SeedSequence,
 ) -> tuple[np.ndarray, EpisodeSteps]:
-    """One whole episode of `game` by a player made for it: frames (N, H, W, 3) uint8 and its log of N rows.
+    """`playing` to its end: frames (N, H, W, 3) uint8 and the log."""
+    return _whole(playing(game, make, name, seed))
 
-    `name` is noted as who played. A pure function of the game's name and options, the player and `seed`.
-    """
-    game_seed, player_seed = seed.spawn(2)
-    frame, _ = game.reset(seed=int(game_seed.generate_state(1)[0] >> 1))
-    player = make(np.random.default_rng(player_seed))
-    frames, taken, rewards, events = [frame], [], [0.0], [np.zeros(len(game.tasks), np.uint8)]
-    terminated = truncated = False
-    while not (terminated or truncated):
-        action = player.act()
-        frame, reward, terminated, truncated, info = game.step(action)
-        taken.append(action)
-        frames.append(frame)
-        rewards.append(reward)
-        events.append(np.array([task in info["events"] for task in game.tasks], np.uint8))
-    taken.append(game.action_space_spec.null_numpy())
-    steps = EpisodeSteps(
-        actions={component: np.stack([action[component] for action in taken]) for component in taken[-1]},
-        reward=np.array(rewards, np.float32),
-        events=np.stack(events),
-        is_terminal=terminated,
-        player=name,
-    )
-    return np.stack(frames), steps
+
+def playing_episode(game: GameEnv, kind: str, *, seed: np.random.SeedSequence, skill: float = 1.0) -> Playing:
+    """`playing` by a player of `kind`, see `players.make_player`."""
+    name = kind if kind == "random" else f"{kind} {skill:.2f}"
+    return playing(game, lambda rng: make_player(kind, game, rng, skill), name, seed)
 
 
 def play_episode(
     game: GameEnv, kind: str, *, seed: np.random.SeedSequence, skill: float = 1.0
 ) -> tuple[np.ndarray, EpisodeSteps]:
-    """`play` by a player of `kind`, see `players.make_player`."""
-    name = kind if kind == "random" else f"{kind} {skill:.2f}"
-    return play(game, lambda rng: make_player(kind, game, rng, skill), name, seed)
+    """`playing_episode` to its end: frames (N, H, W, 3) uint8 and the log."""
+    return _whole(playing_episode(game, kind, seed=seed, skill=skill))
+
+
+def _whole(episode: Playing) -> tuple[np.ndarray, EpisodeSteps]:
+    frames: list[np.ndarray] = []
+    while True:
+        try:
+            frames.append(next(episode))
+        except StopIteration as end:
+            return np.stack(frames), end.value

@@ -67,12 +67,23 @@ def make_player(kind: str, game: GameEnv, rng: np.random.Generator, skill: float
         return RandomPlayer(game, rng)
     if kind != "expert":
         raise UserError(f"players: {kind!r} is not known; use {' or '.join(KINDS)}.")
+    if game.name == "luanti":
+        return _luanti(game, rng, skill)
     return ScriptedPlayer(_expert(game), game, rng, skill)
 
 
 def require_player(kind: str, game: GameEnv) -> None:
     """Raises the `UserError` that `make_player` would raise."""
     make_player(kind, game, np.random.default_rng(0))
+
+
+def _luanti(game: GameEnv, rng: np.random.Generator, skill: float) -> GamePlayer:
+    from reverie.environments.luanti.game import LuantiGame
+    from reverie.environments.luanti.player.expert import Expert
+    from reverie.environments.luanti.player.slips import ClumsyPlayer
+
+    assert isinstance(game, LuantiGame)
+    return ClumsyPlayer(Expert(game), rng, skill)
 
 
 def _expert(game: GameEnv) -> Expert:

@@ -8,6 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,12 +18,14 @@ import numpy as np
 
 from reverie.data.episodes import EpisodeSteps, EpisodeWriter, read_steps
 from reverie.data.errors import UserError
-from reverie.environments.game import GameEnv
+from reverie.environments.game import GameCrashed, GameEnv
 from reverie.environments.make import make_env, with_limit
-from reverie.environments.play import play_episode
+from reverie.environments.play import playing_episode
 from reverie.environments.players import KINDS, require_player
 from reverie.pipelines.progress import Meter, meter
 
+ATTEMPTS = 3
+"""How often an episode is begun when its game crashes."""
 CHUNK = 16
 """Episodes a worker records before it reports."""
 
@@ -34,8 +37,8 @@ class RecordConfig:
     out: Path
     """Folder of the episodes; what it holds already is kept, and not recorded again."""
     env: str = "minigrid-doorkey"
-    """Game: minigrid-doorkey[-SIZE], minigrid-empty[-SIZE], minigrid-empty-random[-SIZE], crafter, minecraft-minerl,
-    minecraft-minestudio, or gym:<Gymnasium id>."""
+    """Game: minigrid-doorkey[-SIZE], minigrid-empty[-SIZE], minigrid-empty-random[-SIZE], crafter, luanti,
+    minecraft-minerl, minecraft-minestudio, or gym:<Gymnasium id>."""
     episodes: int = 1000
     """Number of episodes the folder holds at the end."""
     players: dict[str, float] = field(default_factory=lambda: {"expert": 0.9, "random": 0.1})
@@ -70,7 +73,11 @@ class RecordConfig:
 
 def record(config: RecordConfig) -> None:
     """Records until the folder holds `config.episodes` episodes, then prints what they are like."""
-    game = _make_game(config)
+    with closing(_make_game(config)) as game:
+        _record_missing(config, game)
+
+
+def _record_missing(config: RecordConfig, game: GameEnv) -> None:
     for kind, weight in config.players.items():
         if weight > 0:
             require_player(kind, game)
@@ -151,23 +158,21 @@ def _make_writer(config: RecordConfig, game: GameEnv) -> EpisodeWriter:
 def _record_episode(config: RecordConfig, game: GameEnv, writer: EpisodeWriter, number: int) -> None:
     player_seed, play_seed = np.random.SeedSequence([config.seed, number]).spawn(2)
     kind, skill = draw_player(config, player_seed)
-    frames, steps = play_episode(game, kind, seed=play_seed, skill=skill)
-    writer.write(
-        episode_name(number),
-        frames,
-        steps.actions,
-        steps.reward,
-        steps.events,
-        steps.is_terminal,
-        steps.player,
-    )
+    for attempt in range(ATTEMPTS):
+        try:
+            writer.record(episode_name(number), playing_episode(game, kind, seed=play_seed, skill=skill))
+            return
+        except GameCrashed:
+            if attempt == ATTEMPTS - 1:
+                raise
 
 
 def _record_chunk(config: RecordConfig, numbers: list[int]) -> int:
     game = _make_game(config)
     writer = _make_writer(config, game)
-    for number in numbers:
-        _record_episode(config, game, writer, number)
+    with closing(game):
+        for number in numbers:
+            _record_episode(config, game, writer, number)
     return len(numbers)
 
 

@@ -1,0 +1,64 @@
+-- Tells a scripted player what lies around it: a box of nodes, one letter each.
+
+local KINDS = {} -- content id -> letter
+
+local function kind_of(name, definition)
+	if name == "air" or name == "ignore" then
+		return name == "air" and " " or "?"
+	end
+	if minetest.get_item_group(name, "tree") > 0 then
+		return "T"
+	end
+	if minetest.get_item_group(name, "leaves") > 0 then
+		return "L"
+	end
+	if definition.liquidtype ~= "none" then
+		return minetest.get_item_group(name, "lava") > 0 and "X" or "W"
+	end
+	local ores = {
+		["default:stone_with_coal"] = "C",
+		["default:stone_with_iron"] = "I",
+		["default:stone_with_diamond"] = "D",
+		["default:furnace"] = "F",
+		["default:furnace_active"] = "F",
+	}
+	if ores[name] then
+		return ores[name]
+	end
+	if not definition.walkable then
+		return definition.pointable == false and " " or "."
+	end
+	if minetest.get_item_group(name, "stone") > 0 then
+		return "S"
+	end
+	if minetest.get_item_group(name, "cracky") > 0 then
+		return "H"
+	end
+	if minetest.get_item_group(name, "falling_node") > 0 then
+		return "G"
+	end
+	if minetest.get_item_group(name, "crumbly") > 0 then
+		return "E"
+	end
+	return "#"
+end
+
+minetest.register_on_mods_loaded(function()
+	for name, definition in pairs(minetest.registered_nodes) do
+		KINDS[minetest.get_content_id(name)] = kind_of(name, definition)
+	end
+end)
+
+return function(player, command)
+	local center = vector.round(player:get_pos())
+	local low = vector.offset(center, -command.reach[1], -command.reach[2], -command.reach[3])
+	local high = vector.offset(center, command.reach[1], command.reach[2], command.reach[3])
+	local manip = minetest.get_voxel_manip()
+	local least, most = manip:read_from_map(low, high)
+	local area = VoxelArea:new({ MinEdge = least, MaxEdge = most })
+	local data, letters = manip:get_data(), {}
+	for index in area:iterp(low, high) do
+		letters[#letters + 1] = KINDS[data[index]] or "?"
+	end
+	reverie.reply = { low = { low.x, low.y, low.z }, reach = command.reach, nodes = table.concat(letters) }
+end
