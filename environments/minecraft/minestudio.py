@@ -1,4 +1,4 @@
-"""Minecraft through MineStudio 1.1 (pypi.org/project/minestudio), a maintained descendant of MineRL."""
+"""Minecraft through MineStudio 1.1 (the package `minestudio`), a maintained descendant of MineRL."""
 
 from typing import Any, Literal
 
