@@ -23,11 +23,13 @@ _PROMPTS = (
     *(("craft_iron_ingot", 3), ("craft_iron_pickaxe", 1), ("use_iron_pickaxe", 1), ("mine_diamond", None)),
 )
 
+_ITEMS = (
+    *("log", "planks", "stick", "wooden pickaxe", "cobblestone", "stone pickaxe"),
+    *("coal", "iron ore", "furnace", "iron ingot", "iron pickaxe", "diamond"),
+)
+
 DIAMOND = Quest(
     statistics={task: STATISTICS[task] for task in LADDER},
     prompts=tuple(Prompt(task=task, count=count) for task, count in _PROMPTS),
-    milestones={
-        **{item: names for item, names in MILESTONES.items() if item != "crafting table"},
-        "coal": ("pickup:coal",),
-    },
+    milestones={item: {**MILESTONES, "coal": ("pickup:coal",)}[item] for item in _ITEMS},
 )
