@@ -6,7 +6,7 @@ recording is continued by the same command, with the same result, by any number 
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from reverie.data.episodes import EpisodeSteps, EpisodeWriter, read_steps
 from reverie.data.errors import UserError
 from reverie.environments.game import GameCrashed, GameEnv
 from reverie.environments.make import make_env, with_limit
-from reverie.environments.play import playing_episode
+from reverie.environments.play import Playing, play_episode
 from reverie.environments.players import KINDS, require_player
 from reverie.pipelines.progress import Meter, meter
 
@@ -74,19 +74,14 @@ class RecordConfig:
 def record(config: RecordConfig) -> None:
     """Records until the folder holds `config.episodes` episodes, then prints what they are like."""
     with closing(_make_game(config)) as game:
-        _record_missing(config, game)
-
-
-def _record_missing(config: RecordConfig, game: GameEnv) -> None:
-    for kind, weight in config.players.items():
-        if weight > 0:
-            require_player(kind, game)
-    writer = _make_writer(config, game)
+        for kind, weight in config.players.items():
+            if weight > 0:
+                require_player(kind, game)
+        writer = _make_writer(config, game)
     missing = [number for number in range(config.episodes) if not writer.has(episode_name(number))]
     with meter("record", config.episodes, start=config.episodes - len(missing)) as shown:
         if config.workers == 1:
-            for number in missing:
-                _record_episode(config, game, writer, number)
+            for _ in _record_episodes(config, missing):
                 shown.update()
         else:
             _record_in_parallel(config, missing, shown)
@@ -155,25 +150,34 @@ def _make_writer(config: RecordConfig, game: GameEnv) -> EpisodeWriter:
     )
 
 
-def _record_episode(config: RecordConfig, game: GameEnv, writer: EpisodeWriter, number: int) -> None:
+def _record_episodes(config: RecordConfig, numbers: Iterable[int]) -> Iterator[None]:
+    """Records one after the other. A game that crashes is replaced, and its episode begins again as it began."""
+    game = _make_game(config)
+    writer = _make_writer(config, game)
+    try:
+        for number in numbers:
+            for attempt in range(ATTEMPTS):
+                try:
+                    writer.record(episode_name(number), _play_episode(config, game, number))
+                    break
+                except GameCrashed:
+                    if attempt == ATTEMPTS - 1:
+                        raise
+                    game.close()
+                    game = _make_game(config)
+            yield
+    finally:
+        game.close()
+
+
+def _play_episode(config: RecordConfig, game: GameEnv, number: int) -> Playing:
     player_seed, play_seed = np.random.SeedSequence([config.seed, number]).spawn(2)
     kind, skill = draw_player(config, player_seed)
-    for attempt in range(ATTEMPTS):
-        try:
-            writer.record(episode_name(number), playing_episode(game, kind, seed=play_seed, skill=skill))
-            return
-        except GameCrashed:
-            if attempt == ATTEMPTS - 1:
-                raise
+    return play_episode(game, kind, seed=play_seed, skill=skill)
 
 
 def _record_chunk(config: RecordConfig, numbers: list[int]) -> int:
-    game = _make_game(config)
-    writer = _make_writer(config, game)
-    with closing(game):
-        for number in numbers:
-            _record_episode(config, game, writer, number)
-    return len(numbers)
+    return sum(1 for _ in _record_episodes(config, numbers))
 
 
 def _record_in_parallel(config: RecordConfig, missing: list[int], shown: Meter) -> None:

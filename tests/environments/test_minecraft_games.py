@@ -15,6 +15,8 @@ from reverie.environments.game import GameCrashed
 from reverie.environments.make import make_env
 from reverie.environments.minecraft.survival import Survival
 from reverie.environments.play import play_episode
+from reverie.pipelines.record import RecordConfig, record
+from tests.environments.episodes import whole
 
 from .minecraft_doubles import GAMES, doubles  # noqa: F401
 
@@ -111,9 +113,33 @@ def test_minestudios_agent_actions_play_the_same_game(games):
 
 @pytest.mark.parametrize("name", GAMES)
 def test_an_episode_can_be_recorded(games, name):
-    frames, steps = play_episode(games(name, max_steps=60), "random", seed=np.random.SeedSequence(3))
+    frames, steps = whole(play_episode(games(name, max_steps=60), "random", seed=np.random.SeedSequence(3)))
     assert frames.shape == (61, 360, 640, 3) and steps.actions["keys"].shape == (61, 23)
     assert steps.reward.sum() >= steps.events.sum() > 0
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_a_recorded_episode_whose_game_crashes_is_the_same_in_the_end(name, doubles, tmp_path, monkeypatch):  # noqa: F811
+    def record_into(folder):
+        config = RecordConfig(
+            out=tmp_path / folder, env=name, episodes=2, players={"random": 1.0}, max_steps=40
+        )
+        record(config)
+        return [path.read_bytes() for path in sorted((tmp_path / folder / "episodes").iterdir())]
+
+    whole_run = record_into("whole")
+    process, looks = importlib.import_module("minecraft_double").DoubleProcess, []
+
+    def dies_once(self):
+        looks.append(self)
+        if len(looks) == 60:  # in the second episode
+            self.process.kill()
+            self.process.wait()
+        return self.process.poll() is None
+
+    monkeypatch.setattr(process, "alive", property(dies_once))
+    assert record_into("disturbed") == whole_run
+    assert len({id(looked) for looked in looks}) == 2, "one game crashed, and another took its place"
 
 
 def test_what_was_counted_before_the_episode_does_not_count():
