@@ -51,6 +51,7 @@ class GameEnv(gymnasium.Env[np.ndarray, Action]):
     fps                frames per second at which a recording plays
     frame_size         (height, width)
     quest              what an agent is asked for one after the other, and the milestones on that way; None in most games
+    seed               of the first episode, if its reset gets none
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class GameEnv(gymnasium.Env[np.ndarray, Action]):
         fps: float,
         frame_size: tuple[int, int],
         quest: Quest | None = None,
+        seed: int | None = None,
     ) -> None:
         self.name = name
         self.action_space_spec = action_space
@@ -71,6 +73,7 @@ class GameEnv(gymnasium.Env[np.ndarray, Action]):
         self.quest = quest
         self.observation_space = gymnasium.spaces.Box(0, 255, (*frame_size, 3), np.uint8)
         self.action_space = gymnasium_space(action_space)
+        self._first_seed = seed
         self._frame: np.ndarray | None = None
         self._accomplished: set[str] = set()
 
@@ -83,7 +86,8 @@ class GameEnv(gymnasium.Env[np.ndarray, Action]):
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Starts an episode; the same seed starts the same one. Returns the frame and what `step` tells, without events yet."""
-        self._frame = self._start(seed)
+        self._frame = self._start(self._first_seed if seed is None else seed)
+        self._first_seed = None
         self._accomplished = set()
         return self._frame, self._told([], {})
 

@@ -41,8 +41,8 @@ class GymGame(GameEnv):
         self._wanted_size = _size(name, frame_size)
         self.inner.reset(seed=seed)
         first = self._picture(name)
-        self._first_seed = seed
         super().__init__(
+            seed=seed,
             name=name,
             action_space=action_space_of(self.inner.action_space, f"game {name!r}"),
             tasks=[],
@@ -55,8 +55,7 @@ class GymGame(GameEnv):
         self.inner.close()
 
     def _start(self, seed: int | None) -> np.ndarray:
-        self.inner.reset(seed=self._first_seed if seed is None else seed)
-        self._first_seed = None
+        self.inner.reset(seed=seed)
         return self._picture(self.name)
 
     def _advance(self, action: dict[str, np.ndarray]) -> Outcome:

@@ -1,4 +1,4 @@
-"""Plays one episode and keeps, or passes on, everything that happens."""
+"""Plays one episode and passes on everything that happens."""
 
 from collections.abc import Callable, Generator
 
@@ -12,7 +12,7 @@ Playing = Generator[np.ndarray, None, EpisodeSteps]
 """An episode that is played while its frames, (H, W, 3) uint8 each, are taken; it returns the log of all of them."""
 
 
-def playing(
+def play(
     game: GameEnv,
     make: Callable[[np.random.Generator], GamePlayer],
     name: str,
@@ -45,33 +45,7 @@ def playing(
     )
 
 
-def play(
-    game: GameEnv,
-    make: Callable[[np.random.Generator], GamePlayer],
-    name: str,
-    seed: np.random.SeedSequence,
-) -> tuple[np.ndarray, EpisodeSteps]:
-    """`playing` to its end: frames (N, H, W, 3) uint8 and the log."""
-    return _whole(playing(game, make, name, seed))
-
-
-def playing_episode(game: GameEnv, kind: str, *, seed: np.random.SeedSequence, skill: float = 1.0) -> Playing:
-    """`playing` by a player of `kind`, see `players.make_player`."""
+def play_episode(game: GameEnv, kind: str, *, seed: np.random.SeedSequence, skill: float = 1.0) -> Playing:
+    """`play` by a player of `kind`, see `players.make_player`."""
     name = kind if kind == "random" else f"{kind} {skill:.2f}"
-    return playing(game, lambda rng: make_player(kind, game, rng, skill), name, seed)
-
-
-def play_episode(
-    game: GameEnv, kind: str, *, seed: np.random.SeedSequence, skill: float = 1.0
-) -> tuple[np.ndarray, EpisodeSteps]:
-    """`playing_episode` to its end: frames (N, H, W, 3) uint8 and the log."""
-    return _whole(playing_episode(game, kind, seed=seed, skill=skill))
-
-
-def _whole(episode: Playing) -> tuple[np.ndarray, EpisodeSteps]:
-    frames: list[np.ndarray] = []
-    while True:
-        try:
-            frames.append(next(episode))
-        except StopIteration as end:
-            return np.stack(frames), end.value
+    return play(game, lambda rng: make_player(kind, game, rng, skill), name, seed)

@@ -149,15 +149,13 @@ class PlayedBatches:
         if not self._writer.has(name):
             seed = np.random.SeedSequence([self._config.training.seed, self._episodes])
             if self._steps < self._config.collect.prefill:
-                frames, steps = play_episode(self._game, "random", seed=seed)
+                episode = play_episode(self._game, "random", seed=seed)
             else:
-                frames, steps = play(self._game, self._acting, "agent", seed)
-            self._writer.write(
-                name, frames, steps.actions, steps.reward, steps.events, steps.is_terminal, steps.player
-            )
-        episode = self._replay.add(name)
+                episode = play(self._game, self._acting, "agent", seed)
+            self._writer.record(name, episode)
+        played = self._replay.add(name)
         self._episodes += 1
-        self._steps += len(episode.frames) - 1
+        self._steps += len(played.frames) - 1
 
     def _acting(self, rng: np.random.Generator) -> "_Acting":
         model = self._objective.model

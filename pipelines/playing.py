@@ -2,11 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from pathlib import Path
 
-from reverie.agent.model import Agent
-from reverie.agent.player import Player
-from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
 from reverie.environments.make import with_limit
 from reverie.environments.players import require_player
@@ -27,13 +23,9 @@ from reverie.evaluation.games import (
 )
 from reverie.evaluation.recorded import recorded_results
 from reverie.pipelines.checkpoints import read_card
+from reverie.pipelines.players import STAGES, learned_players, require_actions
 from reverie.pipelines.progress import meter
 from reverie.pipelines.scoring import EvaluateConfig, Scoring
-from reverie.rssm.model import Dreamer
-from reverie.rssm.player import Player as RecurrentPlayer
-
-STAGES = ("cloning", "imagination")
-"""What the players of Dreamer 4 are called."""
 
 
 def open_game(scoring: Scoring) -> VectorGame:
@@ -50,13 +42,12 @@ def open_game(scoring: Scoring) -> VectorGame:
             f"--env {config.env}: has frames of {tuple(game.frame_size)}, the models are for {tuple(size)}; "
             f"give the game and the options that were recorded."
         )
+    require_actions(scoring, game.action_space_spec)
     _require_task(scoring, game)
     return game
 
 
 def _require_task(scoring: Scoring, game: VectorGame) -> None:
-    for path in scoring.config.baseline:
-        _require_same_play(scoring.config, path, game)
     task = _task(scoring.config, game)
     if task is None:
         return
@@ -65,27 +56,14 @@ def _require_task(scoring: Scoring, game: VectorGame) -> None:
             f"--task {task}: the game has the tasks {', '.join(game.tasks) or 'none'}; choose one of them."
         )
     for agent in (scoring.models.cloned, scoring.models.agent):
-        if agent is None:
-            continue
-        agent.task_index(task)
-        if agent.dynamics.action_space != game.action_space_spec:
+        if agent is not None:
+            agent.task_index(task)
+    for path in scoring.config.baseline:
+        known = read_card(path).tasks
+        if known and task not in known:
             raise UserError(
-                f"--env {scoring.config.env}: has other actions than the agent's data; give the game it was "
-                f"recorded from."
+                f"--task {task}: {path} has learned {known[0]}; give that task, or a run that learned this one."
             )
-
-
-def _require_same_play(config: EvaluateConfig, path: Path, game: VectorGame) -> None:
-    """Raises `UserError` unless the baseline in `path` has the game's actions, and learned the task that is played for."""
-    card, task = read_card(path), _task(config, game)
-    if ActionSpace.from_json(card.action_space or {}, str(path)) != game.action_space_spec:
-        raise UserError(
-            f"--env {config.env}: has other actions than {path} has learned; give the game it was recorded from."
-        )
-    if task is not None and card.tasks and task not in card.tasks:
-        raise UserError(
-            f"--task {task}: {path} has learned {card.tasks[0]}; give that task, or a run that learned this one."
-        )
 
 
 def _task(config: EvaluateConfig, game: VectorGame) -> str | None:
@@ -102,9 +80,10 @@ def play_all(scoring: Scoring, game: VectorGame) -> GameScores:
             players.append(_play(scoring, game, name, make(), learned=False))
     if scoring.index.tasks == game.tasks and (recorded := recorded_results(scoring.index)):
         players.insert(1, score("data", recorded, game.tasks))
-    for name, make in _learned(scoring, game, task).items():
+    for name, make_player in learned_players(scoring, task).items():
         if config.plays(name):
-            players.append(_play(scoring, game, name, make(), learned=True))
+            policy = AgentPolicy(make_player(game.num_envs))
+            players.append(_play(scoring, game, name, policy, learned=True))
     scores = GameScores(
         env=str(config.env),
         task=task,
@@ -147,33 +126,3 @@ def _scripted(config: EvaluateConfig, game: VectorGame) -> Mapping[str, Callable
     except UserError:
         pass  # not every game has an expert, and the score stands without it
     return {kind: partial(ScriptedPolicy, kind, game, config.seed) for kind in kinds}
-
-
-def _learned(scoring: Scoring, game: VectorGame, task: str | None) -> Mapping[str, Callable[[], Policy]]:
-    """The baselines, the cloned policy (of its own run, or the prior of the improved agent) and the improved one."""
-    models, config = scoring.models, scoring.config
-
-    def recurrent(model: Dreamer) -> Policy:
-        return AgentPolicy(RecurrentPlayer(model, game.num_envs, greedy=config.greedy, seed=config.seed))
-
-    def policy(agent: Agent, *, prior: bool = False) -> Policy:
-        assert models.tokenizer is not None
-        player = Player(
-            models.tokenizer,
-            agent,
-            game.num_envs,
-            task=-1 if task is None else agent.task_index(task),
-            prior=prior,
-            greedy=config.greedy,
-            seed=config.seed,
-        )
-        return AgentPolicy(player)
-
-    found = {name: partial(recurrent, model) for name, model in models.baselines.items()}
-    if models.cloned is not None:
-        found[STAGES[0]] = partial(policy, models.cloned)
-    elif models.agent is not None:
-        found[STAGES[0]] = partial(policy, models.agent, prior=True)
-    if models.agent is not None:
-        found[STAGES[1]] = partial(policy, models.agent)
-    return found

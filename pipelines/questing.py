@@ -14,9 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from reverie.agent.model import Agent
 from reverie.agent.player import Player
-from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
 from reverie.data.files import PARTIAL, write_atomic
 from reverie.environments.make import with_limit
@@ -26,12 +24,9 @@ from reverie.evaluation.games import held_out_seeds
 from reverie.evaluation.milestones import QuestEpisode, QuestScore, QuestScores
 from reverie.evaluation.quest_policies import AgentQuest, BaselineQuest, RandomQuest
 from reverie.evaluation.remote import GameCard, GamePlan, GamePool, read_card
-from reverie.pipelines.checkpoints import read_card as read_model_card
-from reverie.pipelines.playing import STAGES
+from reverie.pipelines.players import MakePlayer, learned_players, require_actions
 from reverie.pipelines.progress import Meter, meter
 from reverie.pipelines.scoring import EvaluateConfig, Scoring
-from reverie.rssm.model import Dreamer
-from reverie.rssm.player import Player as RecurrentPlayer
 
 _SAME_RATE = 0.005
 _WIDTH = 140
@@ -158,30 +153,16 @@ def _episodes(
 
 
 def _policies(scoring: Scoring, card: GameCard) -> Mapping[str, Callable[[int], QuestPolicy]]:
-    """Player -> policy for N games: random, the baselines, the cloned policy (of its run or the prior), the improved one."""
-    models, config = scoring.models, scoring.config
+    """Player -> policy for N games: the random one and all that were learned."""
 
-    def recurrent(model: Dreamer, num: int) -> QuestPolicy:
-        return BaselineQuest(RecurrentPlayer(model, num, greedy=config.greedy, seed=config.seed))
+    def learned(make: MakePlayer, num: int) -> QuestPolicy:
+        player = make(num)
+        return AgentQuest(player) if isinstance(player, Player) else BaselineQuest(player)
 
-    def agent(model: Agent, num: int, *, prior: bool = False) -> QuestPolicy:
-        assert models.tokenizer is not None
-        player = Player(
-            models.tokenizer, model, num, task=-1, prior=prior, greedy=config.greedy, seed=config.seed
-        )
-        return AgentQuest(player)
-
-    found: dict[str, Callable[[int], QuestPolicy]] = {
-        "random": lambda num: RandomQuest(card.action_space, config.seed)
+    return {
+        "random": lambda num: RandomQuest(card.action_space, scoring.config.seed),
+        **{name: partial(learned, make) for name, make in learned_players(scoring, None).items()},
     }
-    found |= {name: partial(recurrent, model) for name, model in models.baselines.items()}
-    if models.cloned is not None:
-        found[STAGES[0]] = partial(agent, models.cloned)
-    elif models.agent is not None:
-        found[STAGES[0]] = partial(agent, models.agent, prior=True)
-    if models.agent is not None:
-        found[STAGES[1]] = partial(agent, models.agent)
-    return found
 
 
 def _require_fit(scoring: Scoring, card: GameCard, quest: Quest) -> None:
@@ -191,25 +172,14 @@ def _require_fit(scoring: Scoring, card: GameCard, quest: Quest) -> None:
             f"--env {config.env}: runs at {card.fps:g} frames a second, {config.data} holds {index.fps:g}; "
             f"prepare the recordings with --fps {card.fps:g}."
         )
+    require_actions(scoring, card.action_space)
     for agent in (scoring.models.cloned, scoring.models.agent):
         if agent is not None:
-            _require_actions(config, "the agent", agent.dynamics.action_space, card)
             for prompt in quest.prompts:
                 agent.task_index(prompt.task)
-    for name, path in config.baselines.items():
-        space = ActionSpace.from_json(read_model_card(path).action_space or {}, str(path))
-        _require_actions(config, name, space, card)
     if not any(config.plays(name) for name in _policies(scoring, card)):
         raise UserError(
             f"players: {', '.join(config.players)} needs a run that was not given; add --agent or --cloned."
-        )
-
-
-def _require_actions(config: EvaluateConfig, who: str, space: ActionSpace, card: GameCard) -> None:
-    if space != card.action_space:
-        raise UserError(
-            f"--env {config.env}: has Minecraft's keys and mouse, {who} has learned other actions; give a run that was "
-            f"trained on recordings of Minecraft."
         )
 
 

@@ -22,16 +22,13 @@ class MineRLGame(GameEnv):
     def __init__(self, *, seed: int | None = None, max_steps: int = EPISODE) -> None:
         self._survival = Survival(max_steps, NAME)
         self.inner = _make()
-        self._first_seed = seed
-        super().__init__(**description(NAME))
+        super().__init__(seed=seed, **description(NAME))
 
     def close(self) -> None:
         """Ends the game's process."""
         self.inner.close()
 
     def _start(self, seed: int | None) -> np.ndarray:
-        seed = self._first_seed if seed is None else seed
-        self._first_seed = None
         if seed is not None:  # MineRL forgets the seed at every reset
             self.inner.seed(int(seed))
         return self._survival.start(self.inner.reset())

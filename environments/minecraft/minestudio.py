@@ -34,16 +34,13 @@ class MineStudioGame(GameEnv):
         self._survival = Survival(max_steps, NAME)
         self._convert = ACTIONS[action_type]
         self.inner = _make(action_type)
-        self._first_seed = seed
-        super().__init__(**description(NAME))
+        super().__init__(seed=seed, **description(NAME))
 
     def close(self) -> None:
         """Ends the game's process."""
         self.inner.close()
 
     def _start(self, seed: int | None) -> np.ndarray:
-        seed = self._first_seed if seed is None else seed
-        self._first_seed = None
         if seed is not None:  # reset takes none, and the game within forgets it at every reset
             self.inner.env.seed(int(seed))
         _, info = self.inner.reset()

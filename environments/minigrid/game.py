@@ -56,8 +56,8 @@ class MiniGridGame(GameEnv):
         )
         assert isinstance(made.unwrapped, MiniGridEnv)
         self.inner: MiniGridEnv = made.unwrapped
-        self._first_seed = seed
         super().__init__(
+            seed=seed,
             name=name,
             action_space=ActionSpace({"action": Categorical(len(ACTIONS), ACTIONS.index("done"), ACTIONS)}),
             tasks=TASKS[room],
@@ -72,8 +72,7 @@ class MiniGridGame(GameEnv):
         return {cell: thing for cell in cells if (thing := grid.get(*cell)) is not None}
 
     def _start(self, seed: int | None) -> np.ndarray:
-        self.inner.reset(seed=self._first_seed if seed is None else seed)
-        self._first_seed = None
+        self.inner.reset(seed=seed)
         return self._picture()
 
     def _advance(self, action: dict[str, np.ndarray]) -> Outcome:

@@ -7,11 +7,12 @@ import pytest
 from reverie.data.errors import UserError
 from reverie.environments.make import make_env
 from reverie.environments.play import play_episode
+from tests.environments.episodes import whole
 
 
 def test_classic_control_is_played_from_pixels():
     game = make_env("gym:CartPole-v1", frame_size=(40, 60))
-    frames, steps = play_episode(game, "random", seed=np.random.SeedSequence(0))
+    frames, steps = whole(play_episode(game, "random", seed=np.random.SeedSequence(0)))
     assert frames.shape == (steps.num_frames, 40, 60, 3) and frames.dtype == np.uint8
     assert steps.is_terminal and steps.reward.sum() == steps.num_frames - 1
     assert steps.events.shape == (steps.num_frames, 0)
@@ -20,13 +21,13 @@ def test_classic_control_is_played_from_pixels():
 
 def test_episodes_repeat_with_their_seed():
     game = make_env("gym:CartPole-v1", frame_size=(40, 60))
-    runs = [play_episode(game, "random", seed=np.random.SeedSequence(4)) for _ in range(2)]
+    runs = [whole(play_episode(game, "random", seed=np.random.SeedSequence(4))) for _ in range(2)]
     np.testing.assert_array_equal(runs[0][0], runs[1][0])
 
 
 def test_continuous_actions_and_the_step_limit():
     game = make_env("gym:Pendulum-v1", max_steps=12, frame_size=(32, 32))
-    _, steps = play_episode(game, "random", seed=np.random.SeedSequence(0))
+    _, steps = whole(play_episode(game, "random", seed=np.random.SeedSequence(0)))
     assert steps.num_frames == 13 and not steps.is_terminal
     assert steps.actions["action"].shape == (13, 1) and steps.actions["action"].dtype == np.float32
 
@@ -76,4 +77,4 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it():
 
 def test_a_game_without_expert_says_so():
     with pytest.raises(UserError, match="random"):
-        play_episode(make_env("gym:CartPole-v1"), "expert", seed=np.random.SeedSequence(0))
+        whole(play_episode(make_env("gym:CartPole-v1"), "expert", seed=np.random.SeedSequence(0)))

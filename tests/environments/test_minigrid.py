@@ -8,6 +8,7 @@ from reverie.environments.make import make_env
 from reverie.environments.minigrid.game import MiniGridGame
 from reverie.environments.minigrid.planner import read, solve
 from reverie.environments.play import play_episode
+from tests.environments.episodes import whole
 
 LEFT, FORWARD, PICKUP, DROP, TOGGLE = 0, 2, 3, 4, 5
 
@@ -100,7 +101,7 @@ def test_reaching_the_goal_in_the_last_step_is_an_end():
 def test_planner_solves_every_room_within_the_limit(name):
     game = make_env(name)
     for seed in range(50):
-        _, steps = play_episode(game, "expert", seed=np.random.SeedSequence(seed))
+        _, steps = whole(play_episode(game, "expert", seed=np.random.SeedSequence(seed)))
         assert steps.is_terminal and steps.events.sum(axis=0).tolist() == [1, 1, 1], seed
 
 
@@ -109,7 +110,8 @@ def test_skill_decides_how_well_and_how_fast():
     means = []
     for skill in (0.0, 0.4, 0.7, 1.0):
         played = [
-            play_episode(game, "expert", seed=np.random.SeedSequence(s), skill=skill)[1] for s in range(40)
+            whole(play_episode(game, "expert", seed=np.random.SeedSequence(s), skill=skill))[1]
+            for s in range(40)
         ]
         means.append(np.mean([steps.reward.sum() for steps in played]))
     assert means == sorted(means) and means[0] < 0.1 and means[-1] > 0.75
@@ -117,13 +119,13 @@ def test_skill_decides_how_well_and_how_fast():
 
 def test_random_player_is_far_worse_than_the_planner():
     game = make_env("minigrid-doorkey")
-    played = [play_episode(game, "random", seed=np.random.SeedSequence(s))[1] for s in range(40)]
+    played = [whole(play_episode(game, "random", seed=np.random.SeedSequence(s)))[1] for s in range(40)]
     assert np.mean([steps.is_terminal for steps in played]) < 0.1
 
 
 def test_empty_room_and_larger_tiles():
     game = make_env("minigrid-empty-6x6", tile_size=10)
-    _, steps = play_episode(game, "expert", seed=np.random.SeedSequence(0))
+    _, steps = whole(play_episode(game, "expert", seed=np.random.SeedSequence(0)))
     assert game.frame_size == (60, 60) and steps.is_terminal and game.tasks == ["reach_goal"]
 
 

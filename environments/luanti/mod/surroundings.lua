@@ -1,46 +1,38 @@
 -- Tells a scripted player what lies around it: a box of nodes, one letter each.
 
 local KINDS = {} -- content id -> letter
+local NAMES = {
+	["air"] = " ",
+	["ignore"] = "?",
+	["default:stone_with_coal"] = "C",
+	["default:stone_with_iron"] = "I",
+	["default:stone_with_diamond"] = "D",
+	["default:furnace"] = "F",
+	["default:furnace_active"] = "F",
+}
+local PLANTS = { { "tree", "T" }, { "leaves", "L" } }
+local GROUND = { { "stone", "S" }, { "cracky", "H" }, { "falling_node", "G" }, { "crumbly", "E" } }
+
+local function letter_of_group(name, groups)
+	for _, entry in ipairs(groups) do
+		if minetest.get_item_group(name, entry[1]) > 0 then
+			return entry[2]
+		end
+	end
+end
 
 local function kind_of(name, definition)
-	if name == "air" or name == "ignore" then
-		return name == "air" and " " or "?"
-	end
-	if minetest.get_item_group(name, "tree") > 0 then
-		return "T"
-	end
-	if minetest.get_item_group(name, "leaves") > 0 then
-		return "L"
+	local known = NAMES[name] or letter_of_group(name, PLANTS)
+	if known then
+		return known
 	end
 	if definition.liquidtype ~= "none" then
 		return minetest.get_item_group(name, "lava") > 0 and "X" or "W"
 	end
-	local ores = {
-		["default:stone_with_coal"] = "C",
-		["default:stone_with_iron"] = "I",
-		["default:stone_with_diamond"] = "D",
-		["default:furnace"] = "F",
-		["default:furnace_active"] = "F",
-	}
-	if ores[name] then
-		return ores[name]
-	end
 	if not definition.walkable then
 		return definition.pointable == false and " " or "."
 	end
-	if minetest.get_item_group(name, "stone") > 0 then
-		return "S"
-	end
-	if minetest.get_item_group(name, "cracky") > 0 then
-		return "H"
-	end
-	if minetest.get_item_group(name, "falling_node") > 0 then
-		return "G"
-	end
-	if minetest.get_item_group(name, "crumbly") > 0 then
-		return "E"
-	end
-	return "#"
+	return letter_of_group(name, GROUND) or "#"
 end
 
 minetest.register_on_mods_loaded(function()

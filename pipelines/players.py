@@ -1,0 +1,64 @@
+"""The models under evaluation as players of a game, and whether they can play it."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from reverie.agent.model import Agent
+from reverie.agent.player import Player
+from reverie.data.actions import ActionSpace
+from reverie.data.errors import UserError
+from reverie.pipelines.checkpoints import read_card
+from reverie.pipelines.scoring import Scoring
+from reverie.rssm.model import Dreamer
+from reverie.rssm.player import Player as RecurrentPlayer
+
+STAGES = ("cloning", "imagination")
+"""What the players of Dreamer 4 are called."""
+
+MakePlayer = Callable[[int], Player | RecurrentPlayer]
+"""Makes a player of so many games side by side."""
+
+
+def learned_players(scoring: Scoring, task: str | None) -> Mapping[str, MakePlayer]:
+    """The baselines, the cloned policy (of its own run, or the prior of the improved agent) and the improved one.
+
+    `task` is what agents are asked for; None: nothing, or what they are told later.
+    """
+    models, config = scoring.models, scoring.config
+
+    def recurrent(model: Dreamer, num: int) -> RecurrentPlayer:
+        return RecurrentPlayer(model, num, greedy=config.greedy, seed=config.seed)
+
+    def agent(model: Agent, num: int, *, prior: bool = False) -> Player:
+        assert models.tokenizer is not None
+        number = -1 if task is None else model.task_index(task)
+        return Player(
+            models.tokenizer, model, num, task=number, prior=prior, greedy=config.greedy, seed=config.seed
+        )
+
+    found: dict[str, MakePlayer] = {
+        name: partial(recurrent, model) for name, model in models.baselines.items()
+    }
+    if models.cloned is not None:
+        found[STAGES[0]] = partial(agent, models.cloned)
+    elif models.agent is not None:
+        found[STAGES[0]] = partial(agent, models.agent, prior=True)
+    if models.agent is not None:
+        found[STAGES[1]] = partial(agent, models.agent)
+    return found
+
+
+def require_actions(scoring: Scoring, space: ActionSpace) -> None:
+    """Raises `UserError` unless the agents and baselines have learned the actions of the game, `space`."""
+    learned = [
+        ("the agent", agent.dynamics.action_space)
+        for agent in (scoring.models.cloned, scoring.models.agent)
+        if agent is not None
+    ]
+    for path in scoring.config.baseline:
+        learned.append((str(path), ActionSpace.from_json(read_card(path).action_space or {}, str(path))))
+    for who, known in learned:
+        if known != space:
+            raise UserError(
+                f"--env {scoring.config.env}: has other actions than {who} has learned; give the game that was recorded."
+            )
