@@ -1,14 +1,13 @@
 """Minecraft through MineRL 1.0 (github.com/minerllabs/minerl): the game that OpenAI's VPT was evaluated in."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from reverie.data.errors import UserError
-from reverie.environments.game import GameCrashed, GameEnv, Outcome
+from reverie.environments.game import GameEnv, Outcome
 from reverie.environments.minecraft.actions import to_minerl
-from reverie.environments.minecraft.survival import EPISODE, SETTINGS, Survival, description
+from reverie.environments.minecraft.survival import EPISODE, SETTINGS, Survival, description, require_alive
 
 NAME = "minecraft-minerl"
 
@@ -37,12 +36,6 @@ class MineRLGame(GameEnv):
         observation, _, done, info = self.inner.step(to_minerl(action))
         require_alive(NAME, info)
         return self._survival.outcome(observation, done=bool(done))
-
-
-def require_alive(name: str, info: Mapping[str, Any]) -> None:
-    """Raises `GameCrashed` where `info` has an error: MineRL then gives a random picture and calls the episode done."""
-    if "error" in info:
-        raise GameCrashed(f"game {name!r}: its process is gone ({info['error']}).")
 
 
 def _make() -> Any:

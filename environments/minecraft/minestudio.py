@@ -7,8 +7,14 @@ import numpy as np
 from reverie.data.errors import UserError
 from reverie.environments.game import GameEnv, Outcome
 from reverie.environments.minecraft.actions import to_minestudio_agent, to_minestudio_env
-from reverie.environments.minecraft.minerl import require_alive
-from reverie.environments.minecraft.survival import EPISODE, HEIGHT, WIDTH, Survival, description
+from reverie.environments.minecraft.survival import (
+    EPISODE,
+    HEIGHT,
+    WIDTH,
+    Survival,
+    description,
+    require_alive,
+)
 
 NAME = "minecraft-minestudio"
 ACTIONS = {"env": to_minestudio_env, "agent": to_minestudio_agent}

@@ -10,7 +10,7 @@ import numpy as np
 
 from reverie.data.minecraft import SPACE
 from reverie.data.minecraft_tasks import STATISTICS, TASKS
-from reverie.environments.game import Outcome, require_steps
+from reverie.environments.game import GameCrashed, Outcome, require_steps
 from reverie.environments.minecraft.quest import DIAMOND, MILESTONES
 from reverie.environments.quest import count
 
@@ -70,6 +70,12 @@ def description(name: str) -> dict[str, Any]:
         "frame_size": (HEIGHT, WIDTH),
         "quest": DIAMOND,
     }
+
+
+def require_alive(name: str, info: Mapping[str, Any]) -> None:
+    """Raises `GameCrashed` where `info` has an error: both then give a random picture and call the episode done."""
+    if "error" in info:
+        raise GameCrashed(f"game {name!r}: its process is gone ({info['error']}).")
 
 
 def _counts(observation: Mapping[str, Any]) -> dict[str, int]:
