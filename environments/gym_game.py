@@ -1,7 +1,8 @@
 """Any Gymnasium environment that draws itself: Atari (ALE), ViZDoom, MiniGrid's other rooms, your own."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import gymnasium
@@ -17,6 +18,7 @@ LIBRARIES = {
     "Vizdoom": ("vizdoom.gymnasium_wrapper", "vizdoom"),
     "MiniGrid-": ("minigrid", "minigrid"),
     "BabyAI-": ("minigrid", "minigrid"),
+    "dm_control/": ("shimmy", "'shimmy[dm-control]'"),
 }
 """Beginning of an id -> the module that registers it with Gymnasium, and the package to install for it."""
 
@@ -25,7 +27,8 @@ class GymGame(GameEnv):
     """`gym:<id>`: frames are what the environment renders, rewards are its own, and there are no tasks.
 
     `frame_size` (height, width) shrinks the frames by averaging; without it they keep the game's size.
-    `max_steps` replaces the environment's own limit.
+    `action_repeat`: how many of the environment's steps one action lasts; their rewards are added up, and the last frame is seen.
+    `max_steps` replaces the environment's own limit, in steps of its own. `make` holds further arguments of `gymnasium.make`.
     """
 
     def __init__(
@@ -35,9 +38,14 @@ class GymGame(GameEnv):
         seed: int | None = None,
         max_steps: int | None = None,
         frame_size: Sequence[int] | None = None,
+        action_repeat: int = 1,
+        make: Mapping[str, Any] | None = None,
     ) -> None:
         name = f"gym:{game_id}"
-        self.inner = _make(name, game_id, max_steps)
+        if action_repeat < 1:
+            raise UserError(f"game {name!r}: action_repeat must be at least 1, got {action_repeat}.")
+        self._action_repeat = action_repeat
+        self.inner = _make(name, game_id, max_steps, make or {})
         self._wanted_size = _size(name, frame_size)
         self.inner.reset(seed=seed)
         first = self._picture(name)
@@ -46,7 +54,7 @@ class GymGame(GameEnv):
             name=name,
             action_space=action_space_of(self.inner.action_space, f"game {name!r}"),
             tasks=[],
-            fps=float(self.inner.metadata.get("render_fps") or 30),
+            fps=float(self.inner.metadata.get("render_fps") or 30) / action_repeat,
             frame_size=(first.shape[0], first.shape[1]),
         )
 
@@ -59,10 +67,20 @@ class GymGame(GameEnv):
         return self._picture(self.name)
 
     def _advance(self, action: dict[str, np.ndarray]) -> Outcome:
-        _, reward, terminated, truncated, _ = self.inner.step(native_action(self.inner.action_space, action))
+        native, total, terminated, truncated = (
+            native_action(self.inner.action_space, action),
+            0.0,
+            False,
+            False,
+        )
+        for _ in range(self._action_repeat):
+            _, reward, terminated, truncated, _ = self.inner.step(native)
+            total += float(reward)
+            if terminated or truncated:
+                break
         return Outcome(
             frame=self._picture(self.name),
-            reward=float(reward),
+            reward=total,
             terminated=bool(terminated),
             truncated=bool(truncated and not terminated),
             accomplished=set(),
@@ -89,21 +107,29 @@ def _size(name: str, frame_size: Sequence[int] | None) -> tuple[int, int] | None
     return frame_size[0], frame_size[1]
 
 
-def _make(name: str, game_id: str, max_steps: int | None) -> gymnasium.Env:
+def _make(name: str, game_id: str, max_steps: int | None, further: Mapping[str, Any]) -> gymnasium.Env:
     _register(name, game_id)
     limit = {} if max_steps is None else {"max_episode_steps": require_steps(max_steps, name)}
     try:
-        return gymnasium.make(game_id, render_mode="rgb_array", disable_env_checker=True, **limit)
+        return gymnasium.make(
+            game_id, **{"render_mode": "rgb_array", "disable_env_checker": True, **limit, **further}
+        )
     except gymnasium.error.Error as error:
         reason = str(error).strip().rstrip(".")
         raise UserError(f"game {name!r}: Gymnasium cannot make it ({reason}).") from None
     except TypeError as error:
-        raise UserError(f"game {name!r}: does not take the render mode 'rgb_array' ({error}).") from None
+        raise UserError(
+            f"game {name!r}: does not take the render mode 'rgb_array', or what `make` holds ({error})."
+        ) from None
 
 
 def _register(name: str, game_id: str) -> None:
     for prefix, (module, package) in LIBRARIES.items():
         if game_id.startswith(prefix):
+            if prefix == "dm_control/":
+                # Drawn in software MuJoCo loads Mesa's LLVM; Triton's, loaded later by torch, would crash on it.
+                with suppress(ImportError):
+                    importlib.import_module("triton")
             try:
                 importlib.import_module(module)
             except ModuleNotFoundError:

@@ -23,8 +23,8 @@ QUEST_GAMES = ("luanti", "minecraft-minerl", "minecraft-minestudio")
 def make_env(name: str, *, seed: int | None = None, **options: Any) -> GameEnv:
     """The game called `name`, ready for `reset`. `seed` starts the first episode if its reset gets none.
 
-    Options: `max_steps` for all; `tile_size`, `highlight` for MiniGrid; `frame_size` for `gym:`; `action_type` for
-    MineStudio; `frame_size`, `inventory`, `viewing_range` for Luanti.
+    Options: `max_steps` for all; `tile_size`, `highlight` for MiniGrid; `frame_size`, `action_repeat`, `make` for `gym:`;
+    `action_type` for MineStudio; `frame_size`, `inventory`, `viewing_range` for Luanti.
     Raises `UserError` for an unknown name, an unknown option, or a library that is not installed.
     """
     try:

@@ -32,6 +32,35 @@ def test_continuous_actions_and_the_step_limit():
     assert steps.actions["action"].shape == (13, 1) and steps.actions["action"].dtype == np.float32
 
 
+def test_an_action_is_repeated_and_its_rewards_are_added_up():
+    once = make_env("gym:Pendulum-v1", frame_size=(32, 32))
+    often = make_env("gym:Pendulum-v1", frame_size=(32, 32), action_repeat=4)
+    assert often.fps == once.fps / 4
+    once.reset(seed=3)
+    often.reset(seed=3)
+    push = {"action": np.array([0.5], np.float32)}
+    for _ in range(50):
+        single = [once.step(push) for _ in range(4)]
+        frame, reward, terminated, truncated, _ = often.step(push)
+        assert reward == pytest.approx(sum(step[1] for step in single))
+        np.testing.assert_array_equal(frame, single[-1][0])
+        assert (terminated, truncated) == single[-1][2:4]
+    assert truncated  # 200 steps of its own
+    with pytest.raises(UserError, match="action_repeat must be at least 1"):
+        make_env("gym:Pendulum-v1", action_repeat=0)
+
+
+def test_further_arguments_reach_the_environment():
+    def acceleration(**options):
+        game = make_env("gym:Pendulum-v1", frame_size=(32, 32), **options)
+        game.reset(seed=0)
+        return game.inner.unwrapped.g
+
+    assert (acceleration(), acceleration(make={"g": 2.0})) == (10.0, 2.0)
+    with pytest.raises(UserError, match="what `make` holds"):
+        make_env("gym:Pendulum-v1", make={"gravity": 2.0})
+
+
 def test_other_minigrid_rooms_by_their_id():
     game = make_env("gym:MiniGrid-Unlock-v0", max_steps=3, frame_size=(48, 88))
     frame, _ = game.reset(seed=0)
