@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator
 import numpy as np
 
 from reverie.data.episodes import EpisodeSteps
+from reverie.data.status import StatusLog
 from reverie.environments.game import GameEnv
 from reverie.environments.players import GamePlayer, make_player
 
@@ -25,6 +26,8 @@ def play(
     game_seed, player_seed = seed.spawn(2)
     frame, _ = game.reset(seed=int(game_seed.generate_state(1)[0] >> 1))
     player = make(np.random.default_rng(player_seed))
+    statuses = StatusLog()
+    _note(game, statuses)
     yield frame
     taken, rewards, events = [], [0.0], [np.zeros(len(game.tasks), np.uint8)]
     terminated = truncated = False
@@ -32,6 +35,7 @@ def play(
         action = player.act()
         frame, reward, terminated, truncated, info = game.step(action)
         taken.append(action)
+        _note(game, statuses)
         yield frame
         rewards.append(reward)
         events.append(np.array([task in info["events"] for task in game.tasks], np.uint8))
@@ -42,7 +46,13 @@ def play(
         events=np.stack(events),
         is_terminal=terminated,
         player=name,
+        statuses=statuses if len(statuses) else None,
     )
+
+
+def _note(game: GameEnv, statuses: StatusLog) -> None:
+    if (status := game.status()) is not None:
+        statuses.add(status)
 
 
 def play_episode(game: GameEnv, kind: str, *, seed: np.random.SeedSequence, skill: float = 1.0) -> Playing:
