@@ -4,7 +4,8 @@ Names and units are Minecraft's, as in VPT's recordings (`data.vpt_writer`).
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,9 +39,9 @@ class PlayerStatus:
         return [*self.position, *self.view, self.slot, *self.cursor, self.in_gui, self.in_inventory]
 
     @classmethod
-    def of_row(cls, row: np.ndarray) -> "PlayerStatus":
+    def of_row(cls, row: Sequence[float]) -> "PlayerStatus":
         """Inverse of `row`."""
-        x, y, z, yaw, pitch, slot, cursor_x, cursor_y, in_gui, in_inventory = row.tolist()
+        x, y, z, yaw, pitch, slot, cursor_x, cursor_y, in_gui, in_inventory = row
         return cls(
             position=(x, y, z),
             view=(yaw, pitch),
@@ -71,7 +72,7 @@ class StatusLog:
         self._frames = 0
         self._numbers: dict[str, int] = {}  # statistic -> its number
         self._counts: list[tuple[int, int, int]] = []  # frame, number of the statistic, its new count
-        self._players: list[list[float]] = []
+        self._players = array("d")  # `_COLUMNS` numbers a frame
         self._inventories: list[tuple[int, str]] = []  # frame, as JSON
         self._stats: dict[str, int] = {}
 
@@ -86,7 +87,7 @@ class StatusLog:
                 self._counts.append((self._frames, number, total))
                 self._stats[name] = total
         if status.player is not None:
-            self._players.append(status.player.row())
+            self._players.extend(status.player.row())
         if status.inventory is not None:
             text = json.dumps(status.inventory)
             if not self._inventories or self._inventories[-1][1] != text:
@@ -107,7 +108,8 @@ class StatusLog:
             if change is not None and change[0] == frame:
                 inventory = tuple((item, number) for item, number in json.loads(change[1]))
                 change = next(inventories, None)
-            player = PlayerStatus.of_row(np.asarray(self._players[frame])) if self._players else None
+            row = self._players[frame * _COLUMNS : (frame + 1) * _COLUMNS]
+            player = PlayerStatus.of_row(row) if row else None
             yield Status(stats=stats, player=player, inventory=inventory)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -134,9 +136,11 @@ class StatusLog:
         log._frames = int(fields["frames"])
         log._numbers = {str(name): number for number, name in enumerate(fields["names"])}
         log._counts = [(frame, number, total) for frame, number, total in fields["counts"].tolist()]
-        log._players = fields["players"].tolist()
+        log._players = array("d", fields["players"].ravel().tolist())
         texts = fields["inventories"].tolist()
         log._inventories = list(zip(fields["inventory_frames"].tolist(), texts, strict=True))
-        if log._players and len(log._players) != log._frames:
-            raise ValueError(f"{len(log._players)} rows of players for {log._frames} frames")
+        if any(number >= len(log._numbers) for _, number, _ in log._counts):
+            raise ValueError("counts of a statistic without a name")
+        if log._players and len(log._players) != log._frames * _COLUMNS:
+            raise ValueError(f"{len(log._players)} numbers of players for {log._frames} frames")
         return log

@@ -23,6 +23,7 @@ _MOUSE = {1: MOUSE_BUTTONS[0], 3: MOUSE_BUTTONS[1], 2: MOUSE_BUTTONS[2]}
 _PYGAME_NAMES = {"left.shift": "left shift", "left.control": "left ctrl"}
 _TURNS = decode_camera(np.arange(BINS))[:, 1]
 """Degrees of the bins of one axis."""
+_HOTBAR = tuple(f"hotbar.{number}" for number in range(1, 10))
 _HEADLESS = ("dummy", "offscreen")
 
 
@@ -121,7 +122,7 @@ class HumanPlayer:
         _pygame()
         self._game = game
         is_minecraft = game.action_space_spec == SPACE
-        self._read = _Minecraft(game) if is_minecraft else _Simple(game.action_space_spec, game.name)
+        self._read = _Minecraft() if is_minecraft else _Simple(game.action_space_spec, game.name)
         self._captures = is_minecraft
         self._began = False
 
@@ -156,18 +157,21 @@ class Turns:
 
 
 class _Minecraft:
-    """Minecraft's keys, where they are on its keyboard; the wheel turns through the hotbar."""
+    """Minecraft's keys, where they are on its keyboard; the wheel turns through the hotbar from the slot used last."""
 
-    def __init__(self, game: GameEnv) -> None:
-        self._game, self._turns = game, Turns()
+    def __init__(self) -> None:
+        self._turns, self._slot = Turns(), 0
         self._names = {_PYGAME_NAMES.get(key, key): name for key, name in KEYBOARD.items()}
         self._names |= {f"mouse {number}": name for number, name in _MOUSE.items()}
 
     def __call__(self, window: Window) -> dict[str, np.ndarray]:
-        names = {self._names[key] for key in window.pressed() if key in self._names}
-        status = self._game.status()
-        if window.scrolled and status is not None and status.player is not None:
-            names.add(f"hotbar.{(status.player.slot - window.scrolled) % 9 + 1}")
+        names = [self._names[key] for key in window.pressed() if key in self._names]
+        for name in names:
+            if name in _HOTBAR:
+                self._slot = _HOTBAR.index(name)
+        if window.scrolled:
+            self._slot = (self._slot - window.scrolled) % len(_HOTBAR)
+            names.append(_HOTBAR[self._slot])
         return {
             "keys": np.array([name in names for name in KEYS]),
             "mouse": np.asarray(self._turns.take(window.moved), np.int64),

@@ -69,7 +69,7 @@ def make_player(kind: str, game: GameEnv, rng: np.random.Generator, skill: float
     if kind == "human":
         return HumanPlayer(game)
     if kind != "expert":
-        raise UserError(f"players: {kind!r} is not known; use {' or '.join(KINDS)}.")
+        raise UserError(f"players: {kind!r} is not known; use {', '.join(KINDS)}.")
     if game.name == "luanti":
         return _luanti(game, rng, skill)
     return ScriptedPlayer(_expert(game), game, rng, skill)

@@ -78,7 +78,7 @@ def test_what_a_game_says_survives_storage(tmp_path: Path) -> None:
     with np.load(log_path(tmp_path, "a")) as archive:
         arrays = {name: archive[name] for name in archive.files}
     for name, message in [
-        ("status/players", "299 rows of players"),
+        ("status/players", "2990 numbers of players"),
         ("status/frames", "has 299 rows, expected 300"),
     ]:
         damaged = arrays | {name: arrays[name] - 1 if name == "status/frames" else arrays[name][1:]}

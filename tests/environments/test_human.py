@@ -69,6 +69,9 @@ def test_minecrafts_keys_and_buttons(desk: None, doubles: Path) -> None:  # noqa
     assert names(player.act()) == {"forward", "use", "inventory"}
     pygame.event.post(pygame.event.Event(pygame.WINDOWFOCUSLOST))
     assert names(player.act()) == set()
+    for turned, slot in [(-1, 4), (-1, 5), (3, 2), (2, 9)]:  # after the 3 that was pressed
+        pygame.event.post(pygame.event.Event(pygame.MOUSEWHEEL, y=turned))
+        assert names(player.act()) == {f"hotbar.{slot}"}
 
 
 def test_the_mouse_becomes_classes_that_add_up_to_its_movement() -> None:
