@@ -21,7 +21,7 @@ FRAME_SIZE = (360, 640)
 
 
 def export_vpt(folder: Location, out: Path) -> None:
-    """Writes all episodes of `folder` that are not in `out` yet.
+    """Writes all episodes of `folder` that are not in `out` yet, and lists those that cannot be written.
 
     Raises `UserError` when the folder holds no recorded episodes, or they are not like VPT's.
     """
@@ -32,16 +32,23 @@ def export_vpt(folder: Location, out: Path) -> None:
     recording = Recording.load(folder)
     _require_alike(recording, folder)
     names = complete_episodes(folder)
+    problems: list[str] = []
     with explain_full_disk(out), meter("export episodes", len(names)) as shown:
         _begin(out, recording)
         for name in names:
-            if not (out / f"{name}.jsonl").exists():
+            try:
                 _write(folder, name, recording, out)
+            except UserError as error:
+                problems.append(f"skipped {error}")
             shown.update()
-    print(f"{out}: {len(names)} recordings")
+    for line in problems:
+        print(line)
+    print(f"{out}: {len(names) - len(problems)} recordings")
 
 
 def _write(folder: Path, name: str, recording: Recording, out: Path) -> None:
+    if (out / f"{name}.jsonl").exists():
+        return
     steps = read_steps(folder, name, recording)
     if steps.statuses is None:
         raise UserError(f"{folder / 'episodes' / name}.npz: holds no statistics; record this episode again.")

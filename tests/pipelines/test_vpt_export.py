@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reverie.data.episodes import Recording, complete_episodes, read_steps, video_path
+from reverie.data.episodes import Recording, complete_episodes, log_path, read_steps, video_path
 from reverie.data.index import ShardIndex
 from reverie.data.minecraft_tasks import TASKS
 from reverie.data.reader import read_clip
@@ -53,6 +53,18 @@ def test_the_double_of_minecraft_goes_round(doubles: Path, tmp_path: Path, capsy
     before = (tmp_path / "vpt" / "000000.jsonl").stat().st_mtime_ns
     assert export(tmp_path / "episodes", tmp_path / "vpt") == 0  # nothing is left to do
     assert (tmp_path / "vpt" / "000000.jsonl").stat().st_mtime_ns == before
+    (tmp_path / "vpt" / "000000.jsonl").unlink()
+    log = log_path(tmp_path / "episodes", "000000")
+    with np.load(log) as archive:  # as an earlier version wrote it
+        old = {name: archive[name] for name in archive.files if not name.startswith("status/")}
+    np.savez(log, **old)
+    capsys.readouterr()
+    assert export(tmp_path / "episodes", tmp_path / "vpt") == 0
+    shown = capsys.readouterr().out
+    assert (
+        "000000.npz: holds no statistics; record this episode again." in shown
+        and "vpt: 1 recordings" in shown
+    )
     for folder, out, message in [
         (tmp_path / "a", tmp_path / "c", "holds no recorded episodes, which --steps vpt needs"),
         (tmp_path / "episodes", tmp_path / "b", "holds something else already; choose a new folder."),
