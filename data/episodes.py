@@ -2,7 +2,8 @@
 
     FOLDER/recording.json        what was recorded: game, action space, tasks, players
     FOLDER/episodes/<name>.mp4   N frames, padded as `encode_video` does: crop to the recording's frame size
-    FOLDER/episodes/<name>.npz   N rows: action/<component> taken AT a frame; reward, events on ARRIVING at it
+    FOLDER/episodes/<name>.npz   N rows: action/<component> taken AT a frame; reward, events on ARRIVING at it;
+                                 status/<field>, what the game says of its player (`data.status`), if it says anything
 
 The video is renamed into place before its log: an episode whose log exists is complete, whatever was killed
 when.
@@ -22,6 +23,7 @@ import numpy as np
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
 from reverie.data.files import explain_full_disk, new_file, write_atomic
+from reverie.data.status import StatusLog
 from reverie.data.video import encode_video, storage_quality
 
 FORMAT = 1
@@ -118,6 +120,7 @@ class EpisodeSteps:
     events       (N, num_tasks) uint8, the task was accomplished on arriving at frame i
     is_terminal  the last frame ended the episode for good; False where the recording was cut
     player       who played
+    statuses     what the game said of its player at each frame; None if it said nothing
     """
 
     actions: dict[str, np.ndarray]
@@ -125,6 +128,7 @@ class EpisodeSteps:
     events: np.ndarray
     is_terminal: bool
     player: str = ""
+    statuses: StatusLog | None = None
 
     @property
     def num_frames(self) -> int:
@@ -169,6 +173,7 @@ def read_steps(folder: Path, name: str, recording: Recording, num_frames: int | 
         events=_check_rows(arrays["events"], (rows, len(recording.tasks)), "events", path).astype(np.uint8),
         is_terminal=bool(arrays["is_terminal"]),
         player=str(arrays.get("player", "")),
+        statuses=_statuses(arrays, rows, path),
     )
 
 
@@ -255,10 +260,8 @@ class EpisodeWriter:
                     height = self.recording.frame_size[0]
                     encode_video(file, frames(), self.recording.fps, quality=storage_quality(height))
                 steps = played[0]
-                rows = steps.num_frames
-                log = self._log(
-                    path, rows, steps.actions, steps.reward, steps.events, steps.is_terminal, steps.player
-                )
+                fields = (steps.actions, steps.reward, steps.events, steps.is_terminal, steps.player)
+                log = self._log(path, steps.num_frames, *fields, steps.statuses)
             write_atomic(path, log)
 
     def _require_name(self, name: str) -> None:
@@ -276,6 +279,7 @@ class EpisodeWriter:
         marks: np.ndarray,
         is_terminal: bool,
         player: str,
+        statuses: StatusLog | None = None,
     ) -> bytes:
         """The checked content of a log."""
         tasks = len(self.recording.tasks)
@@ -290,7 +294,7 @@ class EpisodeWriter:
             )
         arrays["events"] = _check_rows(marks, (rows, tasks), "events", path).astype(np.uint8)
         arrays["is_terminal"], arrays["player"] = np.bool_(is_terminal), np.str_(player)
-        return _packed(arrays)
+        return _packed(arrays | ({} if statuses is None else statuses.arrays()))
 
     def _video(self, frames: np.ndarray) -> bytes:
         buffer, height = io.BytesIO(), self.recording.frame_size[0]
@@ -316,6 +320,18 @@ def _check_rows(value: np.ndarray, shape: tuple[int, ...], name: str, path: Path
             f"{path}: {name} has shape {value.shape}, expected {shape} (one row a frame); record it again."
         )
     return value
+
+
+def _statuses(arrays: Mapping[str, np.ndarray], rows: int, path: Path) -> StatusLog | None:
+    try:
+        statuses = StatusLog.of_arrays(arrays)
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: its status is damaged ({error}); record this episode again.") from None
+    if statuses is not None and len(statuses) != rows:
+        raise UserError(
+            f"{path}: its status has {len(statuses)} rows, expected {rows}; record this episode again."
+        )
+    return statuses
 
 
 def _load_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
+from reverie.data.status import Status
 from reverie.environments.quest import Quest, Stats
 from reverie.environments.spaces import gymnasium_space
 
@@ -76,11 +77,16 @@ class GameEnv(gymnasium.Env[np.ndarray, Action]):
         self._first_seed = seed
         self._frame: np.ndarray | None = None
         self._accomplished: set[str] = set()
+        self._counted: Stats = {}
 
     def frame(self) -> np.ndarray:
         """The current frame, (H, W, 3) uint8."""
         assert self._frame is not None, "reset the game first"
         return self._frame
+
+    def status(self) -> Status | None:
+        """What the game says of its player at the current frame, for the log of a recording; None: nothing."""
+        return None if self.quest is None else Status(stats=self._counted)
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
@@ -88,7 +94,7 @@ class GameEnv(gymnasium.Env[np.ndarray, Action]):
         """Starts an episode; the same seed starts the same one. Returns the frame and what `step` tells, without events yet."""
         self._frame = self._start(self._first_seed if seed is None else seed)
         self._first_seed = None
-        self._accomplished = set()
+        self._accomplished, self._counted = set(), {}
         return self._frame, self._told([], {})
 
     def step(self, action: Action) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -101,7 +107,7 @@ class GameEnv(gymnasium.Env[np.ndarray, Action]):
         outcome = self._advance(self._checked(action))
         events = [task for task in self.tasks if task in outcome.accomplished - self._accomplished]
         self._accomplished |= outcome.accomplished
-        self._frame = outcome.frame
+        self._frame, self._counted = outcome.frame, outcome.stats
         told = self._told(events, outcome.stats)
         return outcome.frame, outcome.reward, outcome.terminated, outcome.truncated, told
 

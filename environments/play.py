@@ -5,7 +5,9 @@ from collections.abc import Callable, Generator
 import numpy as np
 
 from reverie.data.episodes import EpisodeSteps
+from reverie.data.status import StatusLog
 from reverie.environments.game import GameEnv
+from reverie.environments.human import Desk, EpisodeOver
 from reverie.environments.players import GamePlayer, make_player
 
 Playing = Generator[np.ndarray, None, EpisodeSteps]
@@ -20,18 +22,25 @@ def play(
 ) -> Playing:
     """One whole episode of `game` by a player made for it, N frames and the log of N rows.
 
-    `name` is noted as who played. A pure function of the game's name and options, the player and `seed`.
+    `name` is noted as who played. A pure function of the game's name and options, the player and `seed`. It ends with the
+    game's episode, or where the player raises `EpisodeOver`.
     """
     game_seed, player_seed = seed.spawn(2)
     frame, _ = game.reset(seed=int(game_seed.generate_state(1)[0] >> 1))
     player = make(np.random.default_rng(player_seed))
+    statuses = StatusLog()
+    _note(game, statuses)
     yield frame
     taken, rewards, events = [], [0.0], [np.zeros(len(game.tasks), np.uint8)]
     terminated = truncated = False
     while not (terminated or truncated):
-        action = player.act()
+        try:
+            action = player.act()
+        except EpisodeOver:
+            break
         frame, reward, terminated, truncated, info = game.step(action)
         taken.append(action)
+        _note(game, statuses)
         yield frame
         rewards.append(reward)
         events.append(np.array([task in info["events"] for task in game.tasks], np.uint8))
@@ -42,10 +51,18 @@ def play(
         events=np.stack(events),
         is_terminal=terminated,
         player=name,
+        statuses=statuses if len(statuses) else None,
     )
 
 
+def _note(game: GameEnv, statuses: StatusLog) -> None:
+    if (status := game.status()) is not None:
+        statuses.add(status)
+
+
 def play_episode(game: GameEnv, kind: str, *, seed: np.random.SeedSequence, skill: float = 1.0) -> Playing:
-    """`play` by a player of `kind`, see `players.make_player`."""
-    name = kind if kind == "random" else f"{kind} {skill:.2f}"
+    """`play` by a player of `kind`, see `players.make_player`. Raises `PlayerLeft` once a person has left."""
+    if kind == "human":
+        Desk.require_present()
+    name = f"{kind} {skill:.2f}" if kind == "expert" else kind
     return play(game, lambda rng: make_player(kind, game, rng, skill), name, seed)

@@ -1,4 +1,4 @@
-"""Players that need no learning: a random one for every game, a scripted expert for those that have one.
+"""Players that need no learning: a random one and a person for every game, a scripted expert for those that have one.
 
 A scripted player sees the game's state but acts only through the game's actions. Its skill is the share of
 steps in which it does what it has planned; in the others it does something random and plans anew.
@@ -10,9 +10,10 @@ import numpy as np
 
 from reverie.data.errors import UserError
 from reverie.environments.game import GameEnv
+from reverie.environments.human import HumanPlayer
 from reverie.environments.spaces import sample_action
 
-KINDS = ("expert", "random")
+KINDS = ("expert", "random", "human")
 
 
 class GamePlayer(Protocol):
@@ -59,14 +60,16 @@ class ScriptedPlayer:
 
 
 def make_player(kind: str, game: GameEnv, rng: np.random.Generator, skill: float = 1.0) -> GamePlayer:
-    """A player for one episode of `game`: "random", or "expert" with `skill` in [0, 1] (1 never slips).
+    """A player for one episode of `game`: "random", "human", or "expert" with `skill` in [0, 1] (1 never slips).
 
-    Raises `UserError` for an unknown kind, or when `game` has no expert.
+    Raises `UserError` for an unknown kind, or when `game` has no expert, or no way for a person to play it.
     """
     if kind == "random":
         return RandomPlayer(game, rng)
+    if kind == "human":
+        return HumanPlayer(game)
     if kind != "expert":
-        raise UserError(f"players: {kind!r} is not known; use {' or '.join(KINDS)}.")
+        raise UserError(f"players: {kind!r} is not known; use {', '.join(KINDS)}.")
     if game.name == "luanti":
         return _luanti(game, rng, skill)
     return ScriptedPlayer(_expert(game), game, rng, skill)

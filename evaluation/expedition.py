@@ -18,7 +18,7 @@ from reverie.environments.game import GameCrashed
 from reverie.environments.quest import Prompter, Quest
 from reverie.evaluation.games import Actions
 from reverie.evaluation.milestones import End, QuestEpisode
-from reverie.evaluation.remote import GamePool, RemoteGame, Seen
+from reverie.evaluation.remote import GamePool, RemoteGame, Script, Seen
 from reverie.evaluation.words import caption
 
 _PAUSE = 0.5
@@ -84,13 +84,17 @@ class _Trip:
 
 @dataclass
 class _Row:
-    """A place in the batch. starting: asked for a first frame; playing: for the next; seen: has one to act on."""
+    """A place in the batch. starting: asked for a first frame; playing: for the next; seen: has one to act on.
+
+    proposed  what the script that plays does next
+    """
 
     index: int
     game: RemoteGame
     trip: _Trip | None = None
     state: Literal["idle", "starting", "playing", "seen"] = "idle"
     asked: float = field(default_factory=time.monotonic)
+    proposed: Actions | None = None
 
     @property
     def is_late(self) -> bool:
@@ -104,7 +108,7 @@ class Expedition:
       pool: where games come from; it stays open.
       num_rows: N games side by side.
       quest: what is asked for and counted.
-      policy: for N games.
+      player: a policy for N games, or a script that plays inside their processes.
       frame_size: (height, width) of what the policy sees.
       max_crashes: an episode is begun again after so many crashes of its game, then given up.
       film: where the episode of a number is to be filmed, None for not at all.
@@ -116,14 +120,16 @@ class Expedition:
         pool: GamePool,
         num_rows: int,
         quest: Quest,
-        policy: QuestPolicy,
+        player: QuestPolicy | Script,
         *,
         frame_size: tuple[int, int],
         max_crashes: int,
         film: Callable[[int], Path | None] = lambda number: None,
         stepped: Callable[[int, int], object] = lambda steps, crashes: None,
     ) -> None:
-        self._pool, self._quest, self._policy = pool, quest, policy
+        self._pool, self._quest = pool, quest
+        self._script = player if isinstance(player, Script) else None
+        self._policy = None if isinstance(player, Script) else player
         self._max_crashes, self._film, self._stepped = max_crashes, film, stepped
         self._rows = [_Row(i, game) for i, game in enumerate(pool.take(num_rows))]
         self._frames = np.zeros((num_rows, *frame_size, 3), np.uint8)
@@ -155,7 +161,8 @@ class Expedition:
         if row.trip is not None:
             row.trip.begin()
             row.state, row.asked = "starting", time.monotonic()
-            row.game.begin(row.trip.seed, self._film(row.trip.number))
+            number = row.trip.number
+            row.game.begin(row.trip.seed, self._film(number), self._script, number)
 
     def _answering(self) -> list[_Row]:
         """Rows whose answer is to be taken now: all that play, and of those that start the ones that are ready or late."""
@@ -176,10 +183,11 @@ class Expedition:
         self._frames[row.index] = seen.frame
         if row.state == "starting":
             self._failed_starts = 0
-            self._policy.begin(row.index, row.trip.number)
+            if self._policy is not None:
+                self._policy.begin(row.index, row.trip.number)
         else:
             row.trip.see(seen)
-        row.state = "seen"
+        row.state, row.proposed = "seen", seen.proposed
         self._tasks[row.index] = row.trip.prompter.task
         if seen.terminated or seen.truncated:
             return row.trip.finished("death" if seen.terminated else "limit")
@@ -204,16 +212,22 @@ class Expedition:
         rows = [row for row in self._rows if row.state == "seen" and row.trip]
         if not rows:
             return
+        actions, values = self._choose(rows)
+        for row, action in zip(rows, actions, strict=True):
+            row.game.play(action, self._caption(row, action, values))
+            row.state, row.asked = "playing", time.monotonic()
+        self._stepped(len(rows), self._crashes)
+
+    def _choose(self, rows: Sequence[_Row]) -> tuple[list[Actions], np.ndarray | None]:
+        """An action for each of `rows`; where one of them is filmed also the values of all N."""
+        if self._policy is None:
+            return [row.proposed for row in rows if row.proposed is not None], None
         first = np.zeros(len(self._rows), bool)
         first[[row.index for row in rows if row.trip and row.trip.steps == 0]] = True
         actions = self._policy.act(self._frames, first, self._tasks)
         filmed = any(self._film(row.trip.number) for row in rows if row.trip)
-        values = self._policy.values() if filmed else None
-        for row in rows:
-            action = {name: chosen[row.index] for name, chosen in actions.items()}
-            row.game.play(action, self._caption(row, action, values))
-            row.state, row.asked = "playing", time.monotonic()
-        self._stepped(len(rows), self._crashes)
+        chosen = [{name: value[row.index] for name, value in actions.items()} for row in rows]
+        return chosen, self._policy.values() if filmed else None
 
     def _caption(self, row: _Row, action: Actions, values: np.ndarray | None) -> list[str]:
         trip, card = row.trip, row.game.card

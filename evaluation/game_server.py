@@ -20,6 +20,7 @@ from reverie.data.errors import UserError
 from reverie.data.resize import fit
 from reverie.environments.game import GameCrashed, GameEnv
 from reverie.environments.make import make_env
+from reverie.environments.players import GamePlayer, make_player, require_player
 from reverie.evaluation.film import Film
 
 
@@ -66,21 +67,26 @@ class _Server:
         self._other, self._game = other, game
         self._size, self._mode = plan["size"], plan["mode"]
         self._film: Film | None = None
+        self._player: GamePlayer | None = None
 
     def run(self) -> None:
         """Goes on until the other end is closed."""
         while True:
             question = _hear(self._other)
             if "reset" in question:
-                self._reset(question["reset"], question["film"])
+                self._reset(question["reset"], question["film"], question["player"])
             else:
                 self._step(question["step"], question["caption"])
 
-    def _reset(self, seed: int, film: str | None) -> None:
+    def _reset(self, seed: int, film: str | None, player: Mapping[str, Any] | None) -> None:
         if self._film is not None:
             self._film.abandon()
         frame, info = self._game.reset(seed=seed)
         self._film = None if film is None else Film(Path(film), self._game.fps)
+        self._player = None
+        if player is not None:
+            rng = np.random.default_rng(player["seed"])
+            self._player = make_player(player["kind"], self._game, rng, player["skill"])
         self._answer(frame, {**info, "reward": 0.0, "terminated": False, "truncated": False})
 
     def _step(self, action: Mapping[str, Any], caption: list[str]) -> None:
@@ -103,11 +109,22 @@ class _Server:
     def _answer(self, frame: np.ndarray, seen: Mapping[str, Any]) -> None:
         if self._size is not None:
             frame = fit(frame[None], tuple(self._size), self._mode)[0]
-        _tell(self._other, {"seen": seen})
+        is_over = seen["terminated"] or seen["truncated"]
+        proposed = None if self._player is None or is_over else _plain(self._player.act())
+        _tell(self._other, {"seen": {**seen, "proposed": proposed}})
         _send(self._other, frame.tobytes())
 
 
+def _plain(action: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return {name: np.asarray(value).tolist() for name, value in action.items()}
+
+
 def _description(game: GameEnv) -> dict[str, Any]:
+    try:
+        require_player("expert", game)
+        has_expert = True
+    except UserError:
+        has_expert = False
     return {
         "name": game.name,
         "action_space": game.action_space_spec.to_json(),
@@ -115,6 +132,7 @@ def _description(game: GameEnv) -> dict[str, Any]:
         "fps": game.fps,
         "frame_size": list(game.frame_size),
         "quest": None if game.quest is None else asdict(game.quest),
+        "has_expert": has_expert,
     }
 
 

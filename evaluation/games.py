@@ -60,6 +60,7 @@ class ScriptedPolicy:
     kind: str
     game: VectorGame
     seed: int = 0
+    skill: float = 1.0
     _players: dict[int, GamePlayer] = field(default_factory=dict)
     _episodes: int = 0
 
@@ -67,7 +68,7 @@ class ScriptedPolicy:
         """Actions of rows that still play, nothing in the others."""
         for row in np.flatnonzero(first):
             rng = np.random.default_rng([self.seed, self._episodes])
-            self._players[int(row)] = make_player(self.kind, self.game.envs[row], rng)
+            self._players[int(row)] = make_player(self.kind, self.game.envs[row], rng, self.skill)
             self._episodes += 1
         space = self.game.action_space_spec
         actions = space.null_numpy(len(frames))

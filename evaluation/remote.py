@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 import reverie
-from reverie.data.actions import ActionSpace
+from reverie.data.actions import ActionSpace, numpy_dtype
 from reverie.data.errors import UserError
 from reverie.data.resize import ResizeMode
 from reverie.environments.game import GameCrashed
@@ -53,8 +53,25 @@ class GamePlan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Script:
+    """A player of `environments.players` that sits in the game's process, where it sees the game's state.
+
+    kind   "expert" or "random"
+    skill  share of steps that are its own
+    seed   of its slips, which depend on it and on the number of the episode alone
+    """
+
+    kind: str
+    skill: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class GameCard:
-    """What the process says about its game, see `GameEnv`."""
+    """What the process says about its game, see `GameEnv`.
+
+    has_expert  a `Script` of that kind can play it
+    """
 
     name: str
     action_space: ActionSpace
@@ -62,6 +79,7 @@ class GameCard:
     fps: float
     frame_size: tuple[int, int]
     quest: Quest | None
+    has_expert: bool
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "GameCard":
@@ -74,12 +92,16 @@ class GameCard:
             fps=float(data["fps"]),
             frame_size=(height, width),
             quest=None if data["quest"] is None else _quest(data["quest"]),
+            has_expert=data["has_expert"],
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What the game shows after a reset or a step, see `GameEnv.step`."""
+    """What the game shows after a reset or a step, see `GameEnv.step`.
+
+    proposed  what the episode's `Script` does next, component -> (...); None without one, and at the end
+    """
 
     frame: np.ndarray
     reward: float
@@ -87,6 +109,7 @@ class Seen:
     truncated: bool
     events: list[str]
     stats: Stats
+    proposed: dict[str, np.ndarray] | None = None
 
 
 class RemoteGame:
@@ -129,9 +152,12 @@ class RemoteGame:
         """Of the process, and of the group that it leads."""
         return self._process.pid
 
-    def begin(self, seed: int, film: Path | None = None) -> None:
-        """Asks for a new episode, to be filmed into `film`."""
-        self._ask({"reset": seed, "film": None if film is None else str(film.absolute())})
+    def begin(
+        self, seed: int, film: Path | None = None, script: Script | None = None, number: int = 0
+    ) -> None:
+        """Asks for a new episode, to be filmed into `film`; `script` proposes actions in it, the episode's `number`."""
+        player = script and {"kind": script.kind, "skill": script.skill, "seed": [script.seed, number]}
+        self._ask({"reset": seed, "film": None if film is None else str(film.absolute()), "player": player})
 
     def play(self, action: Mapping[str, np.ndarray], caption: Sequence[str]) -> None:
         """Asks for one step; `caption` stands in the film below the frame at which `action` is taken."""
@@ -194,7 +220,13 @@ class RemoteGame:
             truncated=seen["truncated"],
             events=seen["events"],
             stats=seen.get("stats", {}),
+            proposed=None if seen["proposed"] is None else self._action(seen["proposed"]),
         )
+
+    def _action(self, plain: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        assert self.card is not None
+        components = self.card.action_space.components
+        return {name: np.asarray(value, numpy_dtype(components[name])) for name, value in plain.items()}
 
 
 class GamePool:

@@ -19,6 +19,7 @@ from reverie.data.log_writer import log_table, require_writable, to_csv, to_json
 from reverie.data.reader import ShardReader
 from reverie.data.video import Quality, encode_video
 from reverie.pipelines.progress import meter
+from reverie.pipelines.vpt_export import export_vpt
 
 RECORD = "export.json"
 EPISODES = "episodes"
@@ -29,11 +30,12 @@ class ExportConfig:
     """Writes what shards hold as tables that people read, and on request logs and videos of every episode."""
 
     path: Location
-    """Folder of video or latent shards, or the URL of one; may stand without --path."""
+    """Folder of video or latent shards, or the URL of one; of recorded episodes for --steps vpt. May stand without --path."""
     out: Path
     """New folder for the export. The same command again continues an interrupted one."""
-    steps: Literal["jsonl", "csv"] | None = None
-    """Write a log of every episode, a row a frame, in this form; `prepare` reads it."""
+    steps: Literal["jsonl", "csv", "vpt"] | None = None
+    """Write a log of every episode, a row a frame, in this form; `prepare` reads it. vpt: episodes that `record` played with
+    Minecraft's actions, as recordings of OpenAI's VPT, with their videos."""
     videos: Quality | None = None
     """Write a video of every episode: standard or high, which every player shows, or lossless, which is bit-exact."""
 
@@ -43,6 +45,11 @@ def export(config: ExportConfig) -> None:
 
     Raises `UserError` when the folder holds something else, or when the shards cannot give what was asked for.
     """
+    if config.steps == "vpt":
+        if config.videos is not None:
+            raise UserError("--videos: recordings in VPT's form have the recorded videos; leave it out.")
+        export_vpt(config.path, config.out)
+        return
     index = ShardIndex.load(config.path)
     _require_possible(config, index)
     problems: list[tuple[str, str]] = []

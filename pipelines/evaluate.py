@@ -1,9 +1,9 @@
 """Stage `evaluate`: the tokenizer on held-out frames, rollouts against held-out video, players in the real game.
 
 Each part needs what it scores: a tokenizer gives reconstructions, a dynamics run and baselines give rollouts (with or without
-actions), a game adds players; a game with milestones, such as Minecraft, is played in processes of its own and continued when
-interrupted (`pipelines.questing`). Dreamer 4 and the baselines go through the same code, on the same windows and in the same
-worlds. Everything ends in report.html, report.json and tables.
+actions), a game adds players, some of which need no model; a game with milestones, such as Minecraft, is played in processes of
+its own and continued when interrupted (`pipelines.questing`). Dreamer 4 and the baselines go through the same code, on the
+same windows and in the same worlds. Everything ends in report.html, report.json and tables.
 """
 
 import json
@@ -43,11 +43,12 @@ def evaluate(config: EvaluateConfig) -> Path:
     index = ShardIndex.load(config.data)
     scoring = Scoring(config, index, load_models(config, index))
     # Before anything slow: what is asked must be possible.
-    scoring.chosen.samples(SPLIT)
+    if scoring.models.need_recordings:
+        scoring.chosen.samples(SPLIT)
     selection = _select_windows(scoring) if scoring.models.predictors else None
     quest = open_quest(scoring) if config.env in QUEST_GAMES else None
     game = open_game(scoring) if config.env is not None and quest is None else None
-    scoring.lpips = _load_lpips(scoring)
+    scoring.lpips = _load_lpips(scoring) if scoring.models.need_recordings else None
     inputs = {"data": index.hash()}
     if config.tokenizer is not None:
         inputs["tokenizer"] = weights_sha256(config.tokenizer)

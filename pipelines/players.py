@@ -1,6 +1,6 @@
 """The models under evaluation as players of a game, and whether they can play it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
 from reverie.agent.model import Agent
@@ -8,7 +8,7 @@ from reverie.agent.player import Player
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
 from reverie.pipelines.checkpoints import read_card
-from reverie.pipelines.scoring import Scoring
+from reverie.pipelines.scoring import EvaluateConfig, Scoring
 from reverie.rssm.model import Dreamer
 from reverie.rssm.player import Player as RecurrentPlayer
 
@@ -46,6 +46,15 @@ def learned_players(scoring: Scoring, task: str | None) -> Mapping[str, MakePlay
     if models.agent is not None:
         found[STAGES[1]] = partial(agent, models.agent)
     return found
+
+
+def require_players(config: EvaluateConfig, available: Collection[str]) -> None:
+    """Raises `UserError` unless each player that is asked for is `available`, and there is one."""
+    for name in config.players:
+        if name == "expert" and name not in available:
+            raise UserError(f"players: game {config.env!r} has no expert; leave it out.")
+        if name not in available:
+            raise UserError(f"players: {name} needs a run that was not given; add --agent or --cloned.")
 
 
 def require_actions(scoring: Scoring, space: ActionSpace) -> None:

@@ -23,7 +23,7 @@ from reverie.evaluation.games import (
 )
 from reverie.evaluation.recorded import recorded_results
 from reverie.pipelines.checkpoints import read_card
-from reverie.pipelines.players import STAGES, learned_players, require_actions
+from reverie.pipelines.players import STAGES, learned_players, require_actions, require_players
 from reverie.pipelines.progress import meter
 from reverie.pipelines.scoring import EvaluateConfig, Scoring
 
@@ -44,6 +44,7 @@ def open_game(scoring: Scoring) -> VectorGame:
         )
     require_actions(scoring, game.action_space_spec)
     _require_task(scoring, game)
+    require_players(config, {*_scripted(config, game), *learned_players(scoring, None)})
     return game
 
 
@@ -125,4 +126,4 @@ def _scripted(config: EvaluateConfig, game: VectorGame) -> Mapping[str, Callable
         kinds.append("expert")
     except UserError:
         pass  # not every game has an expert, and the score stands without it
-    return {kind: partial(ScriptedPolicy, kind, game, config.seed) for kind in kinds}
+    return {kind: partial(ScriptedPolicy, kind, game, config.seed, config.skill) for kind in kinds}

@@ -18,15 +18,19 @@ from reverie.agent.player import Player
 from reverie.data.errors import UserError
 from reverie.data.files import PARTIAL, write_atomic
 from reverie.environments.make import with_limit
+from reverie.environments.players import KINDS
 from reverie.environments.quest import Quest
 from reverie.evaluation.expedition import Expedition, QuestPolicy
 from reverie.evaluation.games import held_out_seeds
 from reverie.evaluation.milestones import QuestEpisode, QuestScore, QuestScores
 from reverie.evaluation.quest_policies import AgentQuest, BaselineQuest, RandomQuest
-from reverie.evaluation.remote import GameCard, GamePlan, GamePool, read_card
-from reverie.pipelines.players import MakePlayer, learned_players, require_actions
+from reverie.evaluation.remote import GameCard, GamePlan, GamePool, Script, read_card
+from reverie.pipelines.players import MakePlayer, learned_players, require_actions, require_players
 from reverie.pipelines.progress import Meter, meter
 from reverie.pipelines.scoring import EvaluateConfig, Scoring
+
+MakeQuestPlayer = Callable[[int], QuestPolicy | Script]
+"""Makes a player for so many games side by side."""
 
 _SAME_RATE = 0.005
 _WIDTH = 140
@@ -64,7 +68,7 @@ def open_quest(scoring: Scoring) -> Setting:
 
 def identity(config: EvaluateConfig) -> dict[str, Any]:
     """What the episodes depend on beside the models."""
-    names = ("env", "task", "max_steps", "options", "greedy", "seed")
+    names = ("env", "task", "max_steps", "options", "greedy", "skill", "seed")
     return {name: getattr(config, name) for name in names}
 
 
@@ -77,7 +81,7 @@ def play_quests(scoring: Scoring, setting: Setting, console: Console) -> dict[st
     with GamePool(setting.plan, config.out / "games") as pool:
         players = [
             _play(config, setting, pool, name, make)
-            for name, make in _policies(scoring, setting.card).items()
+            for name, make in _players(scoring, setting.card).items()
             if config.plays(name)
         ]
     scores = QuestScores(
@@ -95,7 +99,7 @@ def play_quests(scoring: Scoring, setting: Setting, console: Console) -> dict[st
 
 
 def _play(
-    config: EvaluateConfig, setting: Setting, pool: GamePool, name: str, make: Callable[[int], QuestPolicy]
+    config: EvaluateConfig, setting: Setting, pool: GamePool, name: str, make: MakeQuestPlayer
 ) -> QuestScore:
     """The episodes that are there already and those that are missing."""
     folder = config.out / "episodes" / name
@@ -110,7 +114,7 @@ def _play(
             done[episode.number] = episode
             shown.update(note=_note(episode))
     episodes, items = [done[number] for number in sorted(done)], list(setting.quest.milestones)
-    return QuestScore.of(name, episodes, items, setting.card.fps, learned=name != "random")
+    return QuestScore.of(name, episodes, items, setting.card.fps, learned=name not in KINDS)
 
 
 def _episodes(
@@ -118,7 +122,7 @@ def _episodes(
     setting: Setting,
     pool: GamePool,
     name: str,
-    make: Callable[[int], QuestPolicy],
+    make: MakeQuestPlayer,
     worlds: Sequence[tuple[int, int]],
     shown: Meter,
 ) -> Iterator[QuestEpisode]:
@@ -152,15 +156,18 @@ def _episodes(
     yield from expedition.play(worlds)
 
 
-def _policies(scoring: Scoring, card: GameCard) -> Mapping[str, Callable[[int], QuestPolicy]]:
-    """Player -> policy for N games: the random one and all that were learned."""
+def _players(scoring: Scoring, card: GameCard) -> Mapping[str, MakeQuestPlayer]:
+    """The random player, the expert where the game has one, and all that were learned."""
+    config = scoring.config
 
     def learned(make: MakePlayer, num: int) -> QuestPolicy:
         player = make(num)
         return AgentQuest(player) if isinstance(player, Player) else BaselineQuest(player)
 
+    expert = Script(kind="expert", skill=config.skill, seed=config.seed)
     return {
-        "random": lambda num: RandomQuest(card.action_space, scoring.config.seed),
+        "random": lambda num: RandomQuest(card.action_space, config.seed),
+        **({"expert": lambda num: expert} if card.has_expert else {}),
         **{name: partial(learned, make) for name, make in learned_players(scoring, None).items()},
     }
 
@@ -177,10 +184,7 @@ def _require_fit(scoring: Scoring, card: GameCard, quest: Quest) -> None:
         if agent is not None:
             for prompt in quest.prompts:
                 agent.task_index(prompt.task)
-    if not any(config.plays(name) for name in _policies(scoring, card)):
-        raise UserError(
-            f"players: {', '.join(config.players)} needs a run that was not given; add --agent or --cloned."
-        )
+    require_players(config, _players(scoring, card))
 
 
 def _films(out: Path) -> list[str]:

@@ -1,6 +1,6 @@
-"""Plays a game with scripted and random players and records every episode as video and log.
+"""Plays a game with scripted and random players, or lets a person play, and records every episode as video and log.
 
-What an episode holds is a pure function of the settings, the seed and the episode's number. A killed
+What an episode holds is a pure function of the settings, the seed and the episode's number, unless a person played it. A killed
 recording is continued by the same command, with the same result, by any number of workers.
 """
 
@@ -19,6 +19,7 @@ import numpy as np
 from reverie.data.episodes import EpisodeSteps, EpisodeWriter, read_steps
 from reverie.data.errors import UserError
 from reverie.environments.game import GameCrashed, GameEnv
+from reverie.environments.human import Desk, PlayerLeft, instructions
 from reverie.environments.make import make_env, with_limit
 from reverie.environments.play import Playing, play_episode
 from reverie.environments.players import KINDS, require_player
@@ -42,7 +43,7 @@ class RecordConfig:
     episodes: int = 1000
     """Number of episodes the folder holds at the end."""
     players: dict[str, float] = field(default_factory=lambda: {"expert": 0.9, "random": 0.1})
-    """Who plays how often: weights of "expert" (scripted) and "random", one drawn per episode."""
+    """Who plays how often: weights of "expert" (scripted), "random" and "human" (you, in a window), one drawn per episode."""
     skill: tuple[float, float] = (0.3, 1.0)
     """Range of the expert's skill, drawn uniformly per episode: the share of steps that are not random."""
     seed: int = 0
@@ -60,13 +61,15 @@ class RecordConfig:
             raise UserError(f"skill: needs 0 <= low <= high <= 1, got {low} and {high}.")
         unknown = sorted(set(self.players) - set(KINDS))
         if unknown:
-            raise UserError(f"players: {unknown[0]!r} is not known; use {' or '.join(KINDS)}.")
+            raise UserError(f"players: {unknown[0]!r} is not known; use {', '.join(KINDS)}.")
         weights = self.players.values()
         if not all(math.isfinite(w) and w >= 0 for w in weights) or sum(weights) <= 0:
             raise UserError(f"players: weights must be at least 0 with a positive sum, got {self.players}.")
         for name in ("episodes", "workers"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: must be at least 1, got {getattr(self, name)}.")
+        if self.workers > 1 and self.players.get("human", 0) > 0:
+            raise UserError("workers: one person plays one game at a time; leave it at 1.")
         if self.seed < 0:
             raise UserError(f"seed: must be at least 0, got {self.seed}.")
 
@@ -77,7 +80,22 @@ def record(config: RecordConfig) -> None:
         for kind, weight in config.players.items():
             if weight > 0:
                 require_player(kind, game)
+        if config.players.get("human", 0) > 0:
+            print(instructions(game), flush=True)
         writer = _make_writer(config, game)
+    try:
+        _record_missing(config, writer)
+    except PlayerLeft:
+        present = sum(writer.has(episode_name(number)) for number in range(config.episodes))
+        print(f"{writer.folder}: {present} of {config.episodes} episodes; the same command goes on.")
+        return
+    finally:
+        Desk.close()
+    for line in summary(writer, config.episodes):
+        print(line, flush=True)
+
+
+def _record_missing(config: RecordConfig, writer: EpisodeWriter) -> None:
     missing = [number for number in range(config.episodes) if not writer.has(episode_name(number))]
     with meter("record", config.episodes, start=config.episodes - len(missing)) as shown:
         if config.workers == 1:
@@ -85,8 +103,6 @@ def record(config: RecordConfig) -> None:
                 shown.update()
         else:
             _record_in_parallel(config, missing, shown)
-    for line in summary(writer, config.episodes):
-        print(line, flush=True)
 
 
 def episode_name(number: int) -> str:

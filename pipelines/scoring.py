@@ -59,7 +59,7 @@ class EvaluateConfig:
     out: Path
     """Folder of the report."""
     tokenizer: Path | None = None
-    """Run folder of the tokenizer; None where only baselines are scored."""
+    """Run folder of the tokenizer; None where only baselines, random and scripted players are scored."""
     dynamics: Path | None = None
     """Run folder of the dynamics model; None for no rollouts."""
     cloned: Path | None = None
@@ -74,6 +74,8 @@ class EvaluateConfig:
     """Task the agents play for; None for the game's last one, or for the prompts of a game that has some (Minecraft)."""
     players: list[str] = field(default_factory=list)
     """Who plays, of random, expert, cloning, imagination and the baselines' names; empty for all there are."""
+    skill: float = 1.0
+    """Skill of the expert, as in `record`: the share of steps that are its own."""
     max_steps: int | None = None
     """Longest episode in steps; the game's own limit by default. Use what was recorded with."""
     options: dict[str, Any] = field(default_factory=dict)
@@ -118,9 +120,13 @@ class EvaluateConfig:
                 raise UserError(f"{name}: must be at least 0, got {getattr(self, name)}.")
         if self.sampling_steps < 1 or self.sampling_steps & (self.sampling_steps - 1):
             raise UserError(f"sampling_steps: must be a power of two, got {self.sampling_steps}.")
-        if self.tokenizer is None and (self.dynamics or self.cloned or self.agent or not self.baseline):
+        if not 0 <= self.skill <= 1:
+            raise UserError(f"skill: must be from 0 to 1, got {self.skill}.")
+        if self.tokenizer is None and (self.dynamics or self.cloned or self.agent):
+            raise UserError("--tokenizer: is needed to score Dreamer 4; give its run folder.")
+        if self.tokenizer is None and not self.baseline and self.env is None:
             raise UserError(
-                "--tokenizer: is needed to score Dreamer 4; give its run folder, or a --baseline alone."
+                "--tokenizer: nothing is there to score; give its run folder, a --baseline or an --env."
             )
         if len(self.baselines) < len(self.baseline):
             raise UserError("--baseline: two runs have the same name; give folders with different names.")
@@ -155,6 +161,11 @@ class Models:
     def predictors(self) -> bool:
         """Whether any of them predicts video."""
         return self.dynamics is not None or bool(self.baselines)
+
+    @property
+    def need_recordings(self) -> bool:
+        """Whether any of them is scored on held-out recordings."""
+        return self.tokenizer is not None or self.predictors
 
 
 @dataclass

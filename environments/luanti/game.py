@@ -9,11 +9,12 @@ from PIL import Image
 from reverie.data.errors import UserError
 from reverie.data.minecraft import KEYS, NULL_MOUSE, SPACE, decode_camera
 from reverie.data.minecraft_tasks import STATISTICS
+from reverie.data.status import PlayerStatus, Status
 from reverie.data.vpt import DEGREES_PER_PIXEL as GUI_DEGREES_PER_PIXEL
 from reverie.data.vpt import SCREEN_HEIGHT, draw_cursors
 from reverie.environments.game import GameCrashed, GameEnv, Outcome, require_steps
 from reverie.environments.luanti.channel import Report
-from reverie.environments.luanti.names import LADDER, add_counts
+from reverie.environments.luanti.names import LADDER, add_counts, minecraft_name
 from reverie.environments.luanti.processes import require_programs
 from reverie.environments.luanti.quest import DIAMOND
 from reverie.environments.luanti.session import FPS, HEIGHT, WIDTH, Session, State
@@ -84,6 +85,7 @@ class LuantiGame(GameEnv):
         self._cursor = _CENTER.copy()
         self._turned = np.zeros(2)  # what rounding to pixels has left over: yaw, pitch in degrees
         self._view, self._resting = (0.0, 0.0), 0
+        self._asked_for_inventory = False
         self.seen: Report | None = None
         require_programs()
 
@@ -111,6 +113,21 @@ class LuantiGame(GameEnv):
             return self.state.yaw, self.state.pitch
         yaw, pitch = self._view
         return yaw % 360, pitch
+
+    def status(self) -> Status:
+        """In Minecraft's terms, whose south is where z falls here."""
+        state, (x, y, z), (yaw, pitch) = self.state, self.state.position, self.view
+        left, top = self._pointed_at().tolist()
+        player = PlayerStatus(
+            position=(x, y, -z),
+            view=((-yaw) % 360 - 180, pitch),
+            slot=state.slot - 1,
+            cursor=(float(left), float(top)),
+            in_gui=self.session.cursor_visible,
+            in_inventory=self.session.cursor_visible and self._asked_for_inventory,
+        )
+        carried = tuple((minecraft_name(item), number) for item, number in state.inventory if number)
+        return Status(stats=dict(self._stats), player=player, inventory=carried)
 
     def look(self, reach: tuple[int, int, int]) -> None:
         """Asks for the nodes up to `reach` (x, y, z) from the player: after the next step they are in `seen`."""
@@ -202,6 +219,8 @@ class LuantiGame(GameEnv):
         session = self.session
         turn = decode_camera(np.asarray(NULL_MOUSE if mouse is None else mouse))[::-1]  # yaw, pitch
         in_menu = session.cursor_visible
+        if not in_menu and names & {"inventory", "use"}:
+            self._asked_for_inventory = "inventory" in names
         pointer = self._move_cursor(turn) if in_menu else self._turn(turn)
         session.hold(_safe(names, in_menu), pointer)
         reports = session.tick()
@@ -231,11 +250,14 @@ class LuantiGame(GameEnv):
         self._view = (yaw - turned[0], float(np.clip(pitch + turned[1], -_STEEPEST, _STEEPEST)))
         self._resting = 0 if turned.any() else self._resting + 1
 
+    def _pointed_at(self) -> np.ndarray:
+        """The cursor, (x, y) int64 on a screen as high as VPT's."""
+        return np.round(self._cursor * SCREEN_HEIGHT / HEIGHT).astype(np.int64)
+
     def _picture(self) -> np.ndarray:
         frame = self.session.frame()
         if self.session.cursor_visible:
-            at = np.round(self._cursor * SCREEN_HEIGHT / HEIGHT).astype(np.int64)
-            frame = draw_cursors(frame[None], at[None])[0]
+            frame = draw_cursors(frame[None], self._pointed_at()[None])[0]
         if self.frame_size != (HEIGHT, WIDTH):
             height, width = self.frame_size
             frame = np.array(Image.fromarray(frame).resize((width, height), Image.Resampling.BOX))

@@ -83,7 +83,7 @@ def test_what_does_not_fit_is_refused(corpus: Corpus, baselines: list[Path], tmp
     small = save_baseline(tmp_path / "small", replace_size(corpus.index), "v3")
     key = save_baseline(tmp_path / "key", corpus.index, "v3", task="pick_up_key")
     cases = [
-        ({"tokenizer": None, "dynamics": None}, "--tokenizer: is needed"),
+        ({"tokenizer": None, "dynamics": None}, "--tokenizer: nothing is there to score"),
         ({"baseline": [baselines[0], tmp_path / "v1"]}, "two runs have the same name"),
         ({"baseline": [tmp_path / "cloning"]}, "cloning is the name of another player"),
         ({"baseline": [other]}, "other: has the actions action, but"),

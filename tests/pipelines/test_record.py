@@ -135,7 +135,7 @@ def test_a_folder_of_other_episodes_is_refused_and_kept(recorded, changed, words
 @pytest.mark.parametrize(
     "settings, words",
     [
-        ({"players": {"human": 1.0}}, "expert or random"),
+        ({"players": {"robot": 1.0}}, "expert, random, human"),
         ({"players": {"expert": 0.0}}, "positive sum"),
         ({"skill": (0.9, 0.1)}, "skill"),
         ({"episodes": 0}, "episodes"),
