@@ -118,6 +118,7 @@ class EpisodeSteps:
     events       (N, num_tasks) uint8, the task was accomplished on arriving at frame i
     is_terminal  the last frame ended the episode for good; False where the recording was cut
     player       who played
+    reward_known False where nobody knows the rewards, as in a world model's dreams; `reward` is then 0
     """
 
     actions: dict[str, np.ndarray]
@@ -125,6 +126,7 @@ class EpisodeSteps:
     events: np.ndarray
     is_terminal: bool
     player: str = ""
+    reward_known: bool = True
 
     @property
     def num_frames(self) -> int:
@@ -169,6 +171,7 @@ def read_steps(folder: Path, name: str, recording: Recording, num_frames: int | 
         events=_check_rows(arrays["events"], (rows, len(recording.tasks)), "events", path).astype(np.uint8),
         is_terminal=bool(arrays["is_terminal"]),
         player=str(arrays.get("player", "")),
+        reward_known=bool(np.all(arrays.get("reward_mask", True))),
     )
 
 
@@ -257,7 +260,14 @@ class EpisodeWriter:
                 steps = played[0]
                 rows = steps.num_frames
                 log = self._log(
-                    path, rows, steps.actions, steps.reward, steps.events, steps.is_terminal, steps.player
+                    path,
+                    rows,
+                    steps.actions,
+                    steps.reward,
+                    steps.events,
+                    steps.is_terminal,
+                    steps.player,
+                    steps.reward_known,
                 )
             write_atomic(path, log)
 
@@ -276,6 +286,7 @@ class EpisodeWriter:
         marks: np.ndarray,
         is_terminal: bool,
         player: str,
+        reward_known: bool = True,
     ) -> bytes:
         """The checked content of a log."""
         tasks = len(self.recording.tasks)
@@ -290,6 +301,8 @@ class EpisodeWriter:
             )
         arrays["events"] = _check_rows(marks, (rows, tasks), "events", path).astype(np.uint8)
         arrays["is_terminal"], arrays["player"] = np.bool_(is_terminal), np.str_(player)
+        if not reward_known:
+            arrays["reward_mask"] = np.zeros(rows, np.bool_)
         return _packed(arrays)
 
     def _video(self, frames: np.ndarray) -> bytes:
