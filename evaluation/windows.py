@@ -115,8 +115,7 @@ def select(
     possible take part: a second window of one is chosen only when every stretch has given one. Where some clips are
     labelled, only those are used. Raises `UserError` when there is no window at all, which says what to `lower`.
     """
-    samples = index.samples(split)
-    usable = [s for s in samples if s.labelled] or samples
+    samples, usable = index.samples(split), usable_clips(index, split)
     found = stretches(index, split, usable, length)
     rng = np.random.default_rng(seed)
     rounds: list[tuple[int, float, Stretch, int]] = []
@@ -138,6 +137,12 @@ def select(
         clips_too_short=len(usable) - len(fitting),
         clips_unlabelled=len(samples) - len(usable),
     )
+
+
+def usable_clips(index: ShardIndex, split: str) -> list[Sample]:
+    """The clips with actions, or all where no clip has any."""
+    samples = index.samples(split)
+    return [sample for sample in samples if sample.labelled] or samples
 
 
 def stretches(index: ShardIndex, split: str, usable: list[Sample], length: int) -> list[Stretch]:

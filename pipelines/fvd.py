@@ -48,6 +48,8 @@ class FvdConfig:
     """Folder of features and report; the same command again continues."""
     policy: Path | None = None
     """Run folder of `clone`: who acts in the videos, the same for all models compared; null for the actions of recordings."""
+    task: str | None = None
+    """Task that the policy is asked for; null for none."""
     i3d: Path | None = None
     """The feature network i3d_torchscript.pt; null for the one in the cache folder."""
     i3d_sha256: str = SHA256
@@ -77,6 +79,8 @@ class FvdConfig:
                 raise UserError(f"{name}: must be at least 1, got {getattr(self, name)}.")
         if self.seed < 0:
             raise UserError(f"seed: must be at least 0, got {self.seed}.")
+        if self.task is not None and self.policy is None:
+            raise UserError("task: is what a policy is asked for; give --policy, or leave it out.")
         if self.chunk < MIN_FRAMES:
             raise UserError(f"chunk: must be at least {MIN_FRAMES} frames, got {self.chunk}.")
         if self.sampling_steps < 1 or self.sampling_steps & (self.sampling_steps - 1):
@@ -171,7 +175,7 @@ def _recorded_actions(config: FvdConfig, index: ShardIndex) -> Actions:
 
 def _identity(config: FvdConfig) -> dict[str, object]:
     """The settings on which features depend; `videos` may be raised later."""
-    names = ("frames", "chunk", "group", "sampling_steps", "batch_size", "seed")
+    names = ("frames", "chunk", "group", "task", "sampling_steps", "batch_size", "seed")
     return {name: getattr(config, name) for name in names}
 
 
@@ -221,8 +225,10 @@ def _actor(
 ) -> Actor:
     if recorded is not None:
         return act_as_recorded(recorded.rows(rows))
-    assert models.policy is not None
-    player = Player(models.tokenizer, models.policy, len(rows), task=-1, seed=config.seed + int(rows[0]))
+    policy = models.policy
+    assert policy is not None
+    task = -1 if config.task is None else policy.task_index(config.task)
+    player = Player(models.tokenizer, policy, len(rows), task=task, seed=config.seed + int(rows[0]))
     return act_by(player, index.action_space, len(rows))
 
 

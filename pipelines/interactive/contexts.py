@@ -7,7 +7,7 @@ from torch import Tensor
 from reverie.data.errors import UserError
 from reverie.data.index import Sample, ShardIndex
 from reverie.dynamics.generation import Step
-from reverie.evaluation.windows import Stretch, joined, load_windows, select
+from reverie.evaluation.windows import Stretch, joined, load_windows, select, usable_clips
 
 _DRAWN = 1000
 """Contexts to go through before they come again."""
@@ -27,7 +27,7 @@ class Contexts:
 
     def __init__(self, index: ShardIndex, split: str, length: int | None, wished: int, seed: int) -> None:
         self._index, self._split = index, split
-        longest = max(stretch.n for stretch in joined(index, split, index.samples(split)))
+        longest = max(stretch.n for stretch in joined(index, split, usable_clips(index, split)))
         self.length = min(wished, longest) if length is None else length
         self._places = select(index, self.length, _DRAWN, seed, split, lower="--context").places
 

@@ -2,6 +2,10 @@
 
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -54,8 +58,8 @@ def settings(corpus: Corpus) -> PlayConfig:
 class Browser:
     """What the page does, over the same HTTP."""
 
-    def __init__(self, server: PlayServer) -> None:
-        self.base, self.token = server.address.split("/?token=")
+    def __init__(self, address: str) -> None:
+        self.base, self.token = address.split("/?token=")
 
     def ask(self, path: str, body: Any = None, token: str | None = None) -> tuple[bytes, Any]:
         data = None if body is None else json.dumps(body).encode()
@@ -85,7 +89,7 @@ def browser(config: PlayConfig) -> Iterator[Browser]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield Browser(server)
+        yield Browser(server.address)
     finally:
         server.shutdown()
         thread.join()
@@ -274,3 +278,34 @@ def test_what_does_not_fit_is_refused_before_anything_is_served(settings: PlayCo
     ):
         with pytest.raises(UserError, match=sentence):
             open_session(replace(config, **changes))
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_until_it_is_stopped_and_then_finishes_the_episode(
+    settings: PlayConfig, tmp_path: Path, ending: signal.Signals
+) -> None:
+    tasks = tmp_path / "tasks.yaml"
+    tasks.write_text("tasks: [{name: walk, do: Walk.}]")
+    flags = {
+        "data": settings.data,
+        "tokenizer": settings.tokenizer,
+        "dynamics": settings.dynamics,
+        "out": tmp_path / "play",
+    }
+    flags |= {"split": "train", "port": 0, "device": "cpu", "checklist": tasks}
+    command = [sys.executable, "-m", "reverie.pipelines.cli", "play"]
+    command += [str(word) for name, value in flags.items() for word in (f"--{name}", value)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().removeprefix("open ").strip()
+        page = Browser(address)
+        assert page.json("/state")["checklist"]["current"] == "walk"
+        page.picture("/step", {"codes": ["ArrowUp"]})
+        process.send_signal(ending)
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0 and "0 of 0 tasks succeeded, 1 to go" in said
+    assert complete_episodes(tmp_path / "play") == ["01-walk-1"]
