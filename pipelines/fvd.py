@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from reverie.dynamics.model import Dynamics
 from reverie.evaluation.fvd import FVD, MIN_CHUNKS, Actor, act_as_recorded, act_by, dream_chunks, score
 from reverie.evaluation.i3d import MIN_FRAMES, SHA256, VideoFeatures, find_i3d, load_i3d
 from reverie.evaluation.windows import Actions, Stretch, load_windows, read_stretch, select
+from reverie.nn.precision import in_bfloat16
 from reverie.pipelines.checkpoints import load_agent, load_dynamics, load_tokenizer, weights_sha256
 from reverie.pipelines.encode import pick_device
 from reverie.pipelines.progress import meter
@@ -68,6 +70,8 @@ class FvdConfig:
     """Denoising steps K for a frame, a power of two."""
     batch_size: int = 16
     """Videos generated at once."""
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    """Arithmetic of the world model; auto is bfloat16 where the device multiplies it in hardware."""
     seed: int = 0
     """Seed of noise, policy and choice of recordings."""
     device: str = "auto"
@@ -175,7 +179,7 @@ def _recorded_actions(config: FvdConfig, index: ShardIndex) -> Actions:
 
 def _identity(config: FvdConfig) -> dict[str, object]:
     """The settings on which features depend; `videos` may be raised later."""
-    names = ("frames", "chunk", "group", "task", "sampling_steps", "batch_size", "seed")
+    names = ("frames", "chunk", "group", "task", "sampling_steps", "batch_size", "precision", "seed")
     return {name: getattr(config, name) for name in names}
 
 
@@ -215,6 +219,7 @@ def _batch(
         led,
         sampling_steps=config.sampling_steps,
         seed=config.seed + int(rows[0]),
+        half=in_bfloat16(config.precision, models.tokenizer.mask_token.device),
     )
     for chunk in dream_chunks(dream, actor, config.chunks_per_video, config.chunk):
         yield models.features(chunk).numpy()

@@ -13,7 +13,7 @@ from reverie.data.errors import UserError
 from reverie.data.index import ShardIndex
 from reverie.data.location import Location
 from reverie.dynamics.model import Dynamics
-from reverie.nn.precision import has_fast_bfloat16
+from reverie.nn.precision import in_bfloat16
 from reverie.pipelines.checkpoints import load_dynamics, load_tokenizer, weights_sha256
 from reverie.pipelines.encode import pick_device
 from reverie.pipelines.interactive.checklist import Checklist, ChecklistTask, load_tasks
@@ -137,8 +137,7 @@ def open_session(config: PlayConfig) -> PlaySession:
 
 
 def _dreams(config: PlayConfig, tokenizer: Tokenizer, dynamics: Dynamics) -> MakeDream:
-    device = tokenizer.mask_token.device
-    half = config.precision == "bf16-mixed" or (config.precision == "auto" and has_fast_bfloat16(device))
+    half = in_bfloat16(config.precision, tokenizer.mask_token.device)
 
     def make(context: Context, seed: int) -> Dream:
         return Dream(

@@ -98,7 +98,7 @@ class EvaluateConfig:
     batch_size: int = 16
     """Windows generated at once."""
     frames_per_pass: int = FRAMES_PER_PASS
-    """Frames of the context that a model sees at once, the others following step by step: lower it where memory ends."""
+    """Frames of the context that Dreamer 4 sees at once, the others following step by step: lower it where memory ends."""
     lpips: Literal["alex", "vgg", "none"] = "alex"
     """Backbone of the LPIPS score; without its weights the score is left out, with a note."""
     videos: int = 6

@@ -9,6 +9,7 @@ import numpy as np
 
 from reverie.data.actions import ActionSpace
 from reverie.data.episodes import EpisodeSteps, EpisodeWriter
+from reverie.data.files import explain_full_disk
 from reverie.evaluation.film import Film
 from reverie.evaluation.video import action_text
 
@@ -62,13 +63,16 @@ class EpisodeRecorder:
             raise self._error
 
     def _run(self) -> None:
-        film = Film(self.film, self._writer.recording.fps)
+        film: Film | None = None
         try:
-            self._writer.record(self.name, self._episode(film))
-            film.finish()
+            with explain_full_disk(self._writer.folder):
+                film = Film(self.film, self._writer.recording.fps)
+                self._writer.record(self.name, self._episode(film))
+                film.finish()
         except BaseException as error:
-            film.abandon()
             self._error = error
+            if film is not None:
+                film.abandon()
 
     def _episode(self, film: Film) -> Generator[np.ndarray, None, EpisodeSteps]:
         """Frames as they come; the action that a frame's caption shows was taken on the way to it."""

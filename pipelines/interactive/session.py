@@ -82,11 +82,8 @@ class PlaySession:
             led = {name: torch.from_numpy(np.asarray(value))[None, None] for name, value in action.items()}
             frame = self._dream.next(Step(led, torch.ones(1, 1, dtype=torch.bool)))[0].cpu().numpy()
             self.milliseconds = 1000 * (time.perf_counter() - began)
-            if self._recorder is None:
-                name = self._name(self._attempt())
-                self._recorder = EpisodeRecorder(self._writer, name, self._player, self.frame)
-            self._recorder.add(action, frame)
-            self.frame, self.steps = frame, self.steps + 1
+            before, self.frame, self.steps = self.frame, frame, self.steps + 1
+            self._record(before, action)
             return frame
 
     def mark(self, success: bool, note: str) -> None:
@@ -148,6 +145,16 @@ class PlaySession:
         self._dream = self._make_dream(self._context, self._begin.seed + self._dreams)
         self._dreams += 1
         self.frame, self.steps = self._context.frames[0, -1].numpy(), 0
+
+    def _record(self, before: np.ndarray, action: dict[str, np.ndarray]) -> None:
+        """Adds a step to the episode, which begins with the frame `before` its first one."""
+        if self._recorder is None:
+            self._recorder = EpisodeRecorder(self._writer, self._name(self._attempt()), self._player, before)
+        try:
+            self._recorder.add(action, self.frame)
+        except BaseException:
+            self._recorder = None  # the next step begins a new episode, if it can
+            raise
 
     def _end_episode(self) -> None:
         recorder, self._recorder = self._recorder, None

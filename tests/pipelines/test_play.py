@@ -280,6 +280,25 @@ def test_what_does_not_fit_is_refused_before_anything_is_served(settings: PlayCo
             open_session(replace(config, **changes))
 
 
+def test_what_cannot_be_recorded_is_said_and_play_goes_on_once_it_can(
+    settings: PlayConfig, tmp_path: Path
+) -> None:
+    with browser(replace(settings, out=tmp_path)) as page:
+        (tmp_path / "films").touch()  # where a folder should be
+        status, problem = 200, ""
+        for _ in range(100):
+            try:
+                page.picture("/step", {"codes": []})
+            except urllib.error.HTTPError as error:
+                status, problem = error.code, json.loads(error.read())["problem"]
+                break
+        assert status == 400 and f"{tmp_path}: cannot be written" in problem
+        (tmp_path / "films").unlink()
+        page.json("/restart", {"other_context": False})
+        page.picture("/step", {"codes": []})
+    assert complete_episodes(tmp_path) == ["000001"]
+
+
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_serves_until_it_is_stopped_and_then_finishes_the_episode(
     settings: PlayConfig, tmp_path: Path, ending: signal.Signals
