@@ -121,6 +121,7 @@ class EpisodeSteps:
     is_terminal  the last frame ended the episode for good; False where the recording was cut
     player       who played
     statuses     what the game said of its player at each frame; None if it said nothing
+    reward_known False where nobody knows the rewards, as in a world model's dreams; `reward` is then 0
     """
 
     actions: dict[str, np.ndarray]
@@ -129,6 +130,7 @@ class EpisodeSteps:
     is_terminal: bool
     player: str = ""
     statuses: StatusLog | None = None
+    reward_known: bool = True
 
     @property
     def num_frames(self) -> int:
@@ -174,6 +176,7 @@ def read_steps(folder: Path, name: str, recording: Recording, num_frames: int | 
         is_terminal=bool(arrays["is_terminal"]),
         player=str(arrays.get("player", "")),
         statuses=_statuses(arrays, rows, path),
+        reward_known=bool(np.all(arrays.get("reward_mask", True))),
     )
 
 
@@ -261,7 +264,7 @@ class EpisodeWriter:
                     encode_video(file, frames(), self.recording.fps, quality=storage_quality(height))
                 steps = played[0]
                 fields = (steps.actions, steps.reward, steps.events, steps.is_terminal, steps.player)
-                log = self._log(path, steps.num_frames, *fields, steps.statuses)
+                log = self._log(path, steps.num_frames, *fields, steps.statuses, steps.reward_known)
             write_atomic(path, log)
 
     def _require_name(self, name: str) -> None:
@@ -280,6 +283,7 @@ class EpisodeWriter:
         is_terminal: bool,
         player: str,
         statuses: StatusLog | None = None,
+        reward_known: bool = True,
     ) -> bytes:
         """The checked content of a log."""
         tasks = len(self.recording.tasks)
@@ -294,6 +298,8 @@ class EpisodeWriter:
             )
         arrays["events"] = _check_rows(marks, (rows, tasks), "events", path).astype(np.uint8)
         arrays["is_terminal"], arrays["player"] = np.bool_(is_terminal), np.str_(player)
+        if not reward_known:
+            arrays["reward_mask"] = np.zeros(rows, np.bool_)
         return _packed(arrays | ({} if statuses is None else statuses.arrays()))
 
     def _video(self, frames: np.ndarray) -> bytes:

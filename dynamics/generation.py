@@ -13,15 +13,23 @@ from torch import Tensor
 
 from reverie.dynamics.model import Dynamics
 from reverie.dynamics.objective import corrupt
-from reverie.nn.cache import RingCache
+from reverie.nn.cache import RingCache, passes
 
 
 @dataclass(frozen=True)
 class Step:
-    """One frame's actions (B, 1, ...) and mask (B, 1): what led to it."""
+    """One frame's actions (B, 1, ...) and mask (B, 1): what led to it. Several frames' in a prefill."""
 
     actions: Mapping[str, Tensor]
     action_mask: Tensor
+
+    def at(self, frames: slice) -> "Step":
+        """What led to some of the frames."""
+        return Step({name: x[:, frames] for name, x in self.actions.items()}, self.action_mask[:, frames])
+
+    def to(self, device: torch.device) -> "Step":
+        """The same on `device`."""
+        return Step({name: x.to(device) for name, x in self.actions.items()}, self.action_mask.to(device))
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,47 @@ def commit(
     return agent_states
 
 
+class Continuation:
+    """Videos that are continued frame by frame, at constant cost; what `generate` does, for actions not known beforehand.
+
+    Args:
+      dynamics: the world model.
+      context_latents: (B, C, N_z, D_z) or (B, 0, N_z, D_z), on its device.
+      context: the actions that led to them, (B, C, ...) and (B, C).
+      sampling_steps, generator, segment, frames_per_pass: as in `generate`.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        context_latents: Tensor,
+        context: Step,
+        *,
+        sampling_steps: int = 4,
+        generator: torch.Generator | None = None,
+        segment: Tensor | None = None,
+        frames_per_pass: int | None = None,
+    ):
+        self.dynamics, self.sampling_steps, self.generator = dynamics, sampling_steps, generator
+        self._frame = context_latents[:, :0].new_empty(len(context_latents), 1, *context_latents.shape[2:])
+        self._before: Finished | None = None
+        self._cache = dynamics.new_cache(len(context_latents))
+        b, steps = context_latents.shape[:2]
+        noise = _noise_like(context_latents, generator) if steps else context_latents
+        for part in passes(steps, steps if frames_per_pass is None else frames_per_pass // b):
+            rows = context_latents[:, part], context.at(part), noise[:, part]
+            commit(dynamics, self._cache, *rows, segment=segment)
+
+    @torch.no_grad()
+    def next(self, step: Step) -> Tensor:
+        """The latents of the frame that `step`'s actions lead to, (B, 1, N_z, D_z) float32."""
+        noise = _noise_like(self._frame, self.generator)
+        latents = denoise(self.dynamics, self._cache, step, noise, self.sampling_steps, before=self._before)
+        self._before = Finished(latents, step, _noise_like(noise, self.generator))
+        return latents
+
+
 @torch.no_grad()
 def generate(
     dynamics: Dynamics,
@@ -155,6 +204,7 @@ def generate(
     sampling_steps: int = 4,
     generator: torch.Generator | None = None,
     segment: Tensor | None = None,
+    frames_per_pass: int | None = None,
 ) -> Tensor:
     """Continues videos with given actions.
 
@@ -165,22 +215,24 @@ def generate(
       sampling_steps: K per frame.
       generator: source of noise, on the latents' device.
       segment: (B, C) pieces within the context rows.
+      frames_per_pass: most frames B C of the context that the model sees at once, the others following one by one; None
+        for all, which takes the most memory. Needs a context without `segment`.
 
     Returns:
       (B, H, N_z, D_z) float32.
     """
-    b, context = context_latents.shape[:2]
-    cache = dynamics.new_cache(b)
-    if context:
-        noise = _noise_like(context_latents, generator)
-        commit(dynamics, cache, context_latents, Step(context_actions, context_mask), noise, segment=segment)
-    frames, before = [], None
-    for t in range(future_mask.shape[1]):
-        step = Step({name: x[:, t : t + 1] for name, x in future_actions.items()}, future_mask[:, t : t + 1])
-        noise = _noise_like(context_latents.new_empty(b, 1, *context_latents.shape[2:]), generator)
-        frames.append(denoise(dynamics, cache, step, noise, sampling_steps, before=before))
-        before = Finished(frames[-1], step, _noise_like(noise, generator))
-    return torch.cat(frames, dim=1)
+    continuation = Continuation(
+        dynamics,
+        context_latents,
+        Step(context_actions, context_mask),
+        sampling_steps=sampling_steps,
+        generator=generator,
+        segment=segment,
+        frames_per_pass=frames_per_pass,
+    )
+    future = Step(future_actions, future_mask)
+    steps = [future.at(slice(t, t + 1)) for t in range(future_mask.shape[1])]
+    return torch.cat([continuation.next(step) for step in steps], dim=1)
 
 
 def _noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -104,18 +104,27 @@ class RolloutFigures:
     def lines(self, name: str) -> list[str]:
         """What the rollouts of the model called `name` show, one line per baseline."""
         count, context, horizon = len(self.selection.places), self.rollouts.context, self.rollouts.horizon
-        mean = {
-            method: sum(e.value for e in found["psnr"]) / horizon for method, found in self.curves.items()
-        }
-        levels = ", ".join(f"{NAMES[method]} {value:.2f}" for method, value in mean.items())
         lines = [
-            f"rollouts of {name}: {count} windows, {horizon} frames after {context}; PSNR in dB: {levels}"
+            f"rollouts of {name}: {count} windows, {horizon} frames after {context}; PSNR in dB: {self._levels('psnr', 2)}"
+        ]
+        lines += [
+            f"  {metric.upper()}: {self._levels(metric, 3)}"
+            for metric in ("ssim", "lpips")
+            if metric in self.curves["model"]
         ]
         for other, lead in self.advantage.items():
             start = lead.beaten_from()
             when = f"ahead at every step from {start} on" if start else "behind at the last step"
             lines.append(f"  against {NAMES[other]}: {lead.average.text(signed=True)} dB, {when}")
         return lines
+
+    def _levels(self, metric: str, digits: int) -> str:
+        """Each method's mean over the horizon."""
+        means = {
+            name: sum(e.value for e in found[metric]) / len(found[metric])
+            for name, found in self.curves.items()
+        }
+        return ", ".join(f"{NAMES[name]} {value:.{digits}f}" for name, value in means.items())
 
 
 def world_models_table(found: Mapping[str, RolloutFigures]) -> Table:

@@ -31,7 +31,7 @@ def reconstruction_media(reconstruction: Reconstruction) -> list[Media]:
 def rollout_films(rollouts: Rollouts, keys: Sequence[str], fps: float) -> list[Media]:
     """A video per example: truth and methods side by side."""
     return [
-        Media(f"rollout-{i}.mp4", keys[i], rollout_video(truth, predicted, rollouts.context, fps))
+        Media(f"rollout-{i}.mp4", keys[i], rollout_video(truth, predicted, rollouts.given, fps))
         for i, (truth, predicted) in enumerate(_examples(rollouts))
     ]
 
@@ -39,7 +39,7 @@ def rollout_films(rollouts: Rollouts, keys: Sequence[str], fps: float) -> list[M
 def rollout_strips(rollouts: Rollouts, keys: Sequence[str], name: str = "rollout") -> list[Media]:
     """The first examples frame by frame; files and captions begin with `name`."""
     return [
-        Media(f"{name}-{i}.png", f"{name}: {keys[i]}", png(rollout_strip(truth, predicted, rollouts.context)))
+        Media(f"{name}-{i}.png", f"{name}: {keys[i]}", png(rollout_strip(truth, predicted, rollouts.given)))
         for i, (truth, predicted) in enumerate(_examples(rollouts)[:NUM_STRIPS])
     ]
 

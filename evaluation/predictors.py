@@ -9,11 +9,12 @@ from torch import Tensor
 from reverie.dynamics.generation import generate
 from reverie.dynamics.model import Dynamics
 from reverie.evaluation.windows import Actions
-from reverie.nn.cache import RingCache
+from reverie.nn.cache import FRAMES_PER_PASS
 from reverie.nn.frames import to_uint8
 from reverie.rssm.model import Dreamer
 from reverie.rssm.state import State
 from reverie.tokenizer.model import Tokenizer
+from reverie.tokenizer.streaming import encode_long, warm_decoder
 
 Generate = Callable[[Tensor, Actions, Actions, int], Tensor]
 """Context latents (B, C, N, D), context actions (B, C), future actions (B, H), noise seed -> (B, H, N, D)."""
@@ -23,28 +24,30 @@ Generate = Callable[[Tensor, Actions, Actions, int], Tensor]
 class LatentPredictor:
     """Dreamer 4: encodes the context, continues it by `generator`, and decodes frame by frame.
 
-    The decoder's cache is warm from the context.
+    The decoder's cache is warm from the context. Of the context the tokenizer sees at most `frames_per_pass` frames at once.
     """
 
     tokenizer: Tokenizer
     generator: Generate
+    frames_per_pass: int = FRAMES_PER_PASS
 
     @torch.no_grad()
     def __call__(
         self, truth: Tensor, actions: Actions, others: Actions | None, context: int, seed: int
     ) -> dict[str, Tensor]:
         """See `rollouts.Predictor`."""
-        tokenizer, device = self.tokenizer, self.tokenizer.mask_token.device
-        latents = tokenizer.encode(truth.to(device))
+        tokenizer, device, first = self.tokenizer, self.tokenizer.mask_token.device, self.frames_per_pass
+        latents = encode_long(tokenizer, truth, first)
         known = latents[:, :context]
         past, future = actions.to(device).split(context)
         frames = {
-            "model": decode_future(tokenizer, known, self.generator(known, past, future, seed)),
-            "tokenizer": decode_future(tokenizer, known, latents[:, context:]),
+            "model": decode_future(tokenizer, known, self.generator(known, past, future, seed), first),
+            "tokenizer": decode_future(tokenizer, known, latents[:, context:], first),
         }
         if others is not None:
             _, future = others.to(device).split(context)
-            frames["shuffled"] = decode_future(tokenizer, known, self.generator(known, past, future, seed))
+            imagined = self.generator(known, past, future, seed)
+            frames["shuffled"] = decode_future(tokenizer, known, imagined, first)
         return frames
 
 
@@ -82,7 +85,9 @@ class RecurrentPredictor:
         return _frames(self.model, self.model.world_model.imagine(start, future.values))
 
 
-def dynamics_generator(dynamics: Dynamics, sampling_steps: int) -> Generate:
+def dynamics_generator(
+    dynamics: Dynamics, sampling_steps: int, frames_per_pass: int = FRAMES_PER_PASS
+) -> Generate:
     """`generation.generate` as a `Generate`: its noise depends on the seed alone."""
 
     def run(latents: Tensor, past: Actions, future: Actions, seed: int) -> Tensor:
@@ -95,15 +100,17 @@ def dynamics_generator(dynamics: Dynamics, sampling_steps: int) -> Generate:
             future.known,
             sampling_steps=sampling_steps,
             generator=torch.Generator(latents.device).manual_seed(seed),
+            frames_per_pass=frames_per_pass,
         )
 
     return run
 
 
-def decode_future(tokenizer: Tokenizer, context: Tensor, future: Tensor) -> Tensor:
+def decode_future(
+    tokenizer: Tokenizer, context: Tensor, future: Tensor, frames_per_pass: int = FRAMES_PER_PASS
+) -> Tensor:
     """Latents of context and future (B, T, N, D) -> the future's frames (B, T, H, W, C) uint8, one by one."""
-    cache: RingCache = tokenizer.decoder_cache(len(context))
-    tokenizer.decode(context, cache=cache)
+    cache = warm_decoder(tokenizer, context, frames_per_pass)
     frames = [to_uint8(tokenizer.decode(future[:, t : t + 1], cache=cache)) for t in range(future.shape[1])]
     return torch.cat(frames, dim=1)
 

@@ -22,6 +22,8 @@ from reverie.evaluation.metrics import FrameScores, frame_scores
 from reverie.evaluation.windows import Actions, Windows
 
 METHODS = ("model", "shuffled", "copy", "tokenizer", "posterior")
+SHOWN = 8
+"""Frames of a long context that are kept to look at, its last ones."""
 
 
 class Predictor(Protocol):
@@ -49,7 +51,7 @@ class Rollouts:
     """What was predicted for M windows.
 
     scores    method -> scores of shape (M, horizon); no "shuffled" for video without actions
-    truth     (V, context + horizon, H, W, C) uint8, the first few windows, to look at
+    truth     (V, given + horizon, H, W, C) uint8, the first few windows with the end of their context, to look at
     examples  method -> (V, horizon, H, W, C) uint8, the predictions for them
     """
 
@@ -61,7 +63,12 @@ class Rollouts:
     @property
     def horizon(self) -> int:
         """Frames predicted per window."""
-        return self.truth.shape[1] - self.context
+        return self.scores["model"].mse.shape[1]
+
+    @property
+    def given(self) -> int:
+        """Frames of the context that `truth` shows."""
+        return self.truth.shape[1] - self.horizon
 
 
 @torch.no_grad()
@@ -89,13 +96,17 @@ def roll_out(
         others = None if order is None else windows.actions.rows(order[rows])
         truth = windows.load_frames(rows.tolist())
         frames = predictor(truth, windows.actions.rows(rows), others, context, seed + start)
-        truth = truth.to(frames["model"].device)
-        frames["copy"] = repeat(truth[:, context - 1], "b h w c -> b t h w c", t=truth.shape[1] - context)
+        horizon = truth.shape[1] - context
+        truth = truth[:, max(0, context - SHOWN) :]
+        last, future = (
+            x.to(frames["model"].device) for x in truth.split([min(context, SHOWN), horizon], dim=1)
+        )
+        frames["copy"] = repeat(last[:, -1], "b h w c -> b t h w c", t=horizon)
         frames = {name: frames[name] for name in METHODS if name in frames}
-        scored.append({name: frame_scores(x, truth[:, context:], lpips) for name, x in frames.items()})
+        scored.append({name: frame_scores(x, future, lpips) for name, x in frames.items()})
         kept = slice(0, max(0, num_examples - start))
         finished(len(rows))
-        shown.append((truth[kept].cpu(), {name: x[kept].cpu() for name, x in frames.items()}))
+        shown.append((truth[kept].clone(), {name: x[kept].cpu() for name, x in frames.items()}))
     return Rollouts(
         context=context,
         scores={name: _join_scores([part[name] for part in scored]) for name in scored[0]},

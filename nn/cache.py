@@ -5,8 +5,21 @@ window does. A frame being denoised writes its own slot again and again (the slo
 becomes past only by `advance`.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
+
+FRAMES_PER_PASS = 512
+"""Frames of a context that a model sees at once. Fewer take less memory and more time, and change nothing but rounding."""
+
+
+def passes(steps: int, first: int) -> Iterator[slice]:
+    """Frames 0..steps-1 as an empty cache takes them: at most `first` in one pass, then one by one."""
+    first = min(max(first, 1), steps)
+    if steps:
+        yield slice(0, first)
+    yield from (slice(t, t + 1) for t in range(first, steps))
 
 
 class RingCache:

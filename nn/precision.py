@@ -21,3 +21,8 @@ def has_fast_bfloat16(device: torch.device) -> bool:
         found: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11 cannot tell
         return any(there for name, there in found.items() if name.endswith("bf16"))
     return False
+
+
+def in_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether `precision` (auto, 32-true or bf16-mixed) means bfloat16 on `device`."""
+    return precision == "bf16-mixed" or (precision == "auto" and has_fast_bfloat16(device))

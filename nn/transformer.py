@@ -61,6 +61,11 @@ class TransformerConfig:
         """How many of the layers attend over time."""
         return self.depth // self.time_every
 
+    @property
+    def reach(self) -> int:
+        """Frames that can have an influence on a frame, itself included: each time layer looks back once more."""
+        return self.num_time_layers * (self.context_length - 1) + 1
+
 
 class SwiGLU(nn.Module):
     """Gated MLP without biases: out(silu(gate(x)) * up(x))."""

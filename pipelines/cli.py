@@ -48,6 +48,8 @@ COMMANDS = {
     "evaluate": Command(
         "evaluate", "EvaluateConfig", "evaluate", "score rollouts and agents, write a report"
     ),
+    "fvd": Command("fvd", "FvdConfig", "fvd", "Frechet video distance of generated videos to held-out ones"),
+    "play": Command("play", "PlayConfig", "play", "play inside the world model, in a browser"),
     "demo": Command("demo", "DemoConfig", "demo", "all of the above on a small game"),
     "info": Command("info", "InfoConfig", "info", "print parameter counts, or what a folder holds"),
     "data info": Command("data_info", "DataInfoConfig", "data_info", "count what shards hold"),

@@ -43,8 +43,9 @@ def predict_all(scoring: Scoring, selection: Selection, console: Console) -> dic
 def _predictors(scoring: Scoring) -> Mapping[str, Predictor]:
     models, found = scoring.models, dict[str, Predictor]()
     if models.dynamics is not None and models.tokenizer is not None:
-        generator = dynamics_generator(models.dynamics, scoring.config.sampling_steps)
-        found[DREAMER_4] = LatentPredictor(models.tokenizer, generator)
+        config = scoring.config
+        generator = dynamics_generator(models.dynamics, config.sampling_steps, config.frames_per_pass)
+        found[DREAMER_4] = LatentPredictor(models.tokenizer, generator, config.frames_per_pass)
     return found | {name: RecurrentPredictor(model) for name, model in models.baselines.items()}
 
 

@@ -12,6 +12,7 @@ from reverie.data.location import Location
 from reverie.dynamics.model import Dynamics
 from reverie.evaluation.figures import DREAMER_4
 from reverie.evaluation.report import Gallery
+from reverie.nn.cache import FRAMES_PER_PASS
 from reverie.pipelines.checkpoints import (
     load_agent,
     load_baseline,
@@ -98,6 +99,8 @@ class EvaluateConfig:
     """Denoising steps K for a frame, a power of two."""
     batch_size: int = 16
     """Windows generated at once."""
+    frames_per_pass: int = FRAMES_PER_PASS
+    """Frames of the context that Dreamer 4 sees at once, the others following step by step: lower it where memory ends."""
     lpips: Literal["alex", "vgg", "none"] = "alex"
     """Backbone of the LPIPS score; without its weights the score is left out, with a note."""
     videos: int = 6
@@ -112,7 +115,7 @@ class EvaluateConfig:
     """Device: auto, cpu, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
-        for name in ("episodes", "num_envs", "context", "horizon", "clips", "batch_size"):
+        for name in ("episodes", "num_envs", "context", "horizon", "clips", "batch_size", "frames_per_pass"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: must be at least 1, got {getattr(self, name)}.")
         for name in ("videos", "films", "seed"):
@@ -191,14 +194,14 @@ def load_models(config: EvaluateConfig, index: ShardIndex) -> Models:
         raise UserError(f"{config.data}: holds latents; give the folder of video shards that `prepare` made.")
     device = pick_device(config.device)
     if config.tokenizer is not None:
-        _require_frames(config.tokenizer, index)
+        require_frames(config.tokenizer, index)
         for path in (config.dynamics, config.cloned, config.agent):
             if path is not None:
-                _require_tokenizer(config.tokenizer, path)
-                _require_actions(path, index)
+                require_tokenizer(config.tokenizer, path)
+                require_actions(path, index)
     for path in config.baseline:
-        _require_frames(path, index)
-        _require_actions(path, index)
+        require_frames(path, index)
+        require_actions(path, index)
     return Models(
         tokenizer=None if config.tokenizer is None else load_tokenizer(config.tokenizer, device),
         dynamics=None if config.dynamics is None else load_dynamics(config.dynamics, device),
@@ -208,7 +211,8 @@ def load_models(config: EvaluateConfig, index: ShardIndex) -> Models:
     )
 
 
-def _require_frames(path: Path, index: ShardIndex) -> None:
+def require_frames(path: Path, index: ShardIndex) -> None:
+    """Raises `UserError` unless the run at `path` is for frames of the data's size."""
     size = read_card(path).frame_size
     if size is not None and tuple(size) != tuple(index.frame_size):
         raise UserError(
@@ -217,7 +221,8 @@ def _require_frames(path: Path, index: ShardIndex) -> None:
         )
 
 
-def _require_tokenizer(tokenizer: Path, path: Path) -> None:
+def require_tokenizer(tokenizer: Path, path: Path) -> None:
+    """Raises `UserError` unless the run at `path` was trained with the run `tokenizer`."""
     card, digest = read_card(path), weights_sha256(tokenizer)
     if card.tokenizer_sha256 != digest:
         raise UserError(
@@ -226,7 +231,8 @@ def _require_tokenizer(tokenizer: Path, path: Path) -> None:
         )
 
 
-def _require_actions(path: Path, index: ShardIndex) -> None:
+def require_actions(path: Path, index: ShardIndex) -> None:
+    """Raises `UserError` unless the run at `path` has learned the data's actions."""
     card = read_card(path)
     if ActionSpace.from_json(card.action_space or {}, str(path)) != index.action_space:
         raise UserError(

@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from reverie.data.batch import Batch
-from reverie.nn.precision import has_fast_bfloat16
+from reverie.nn.precision import in_bfloat16
 from reverie.pipelines.metrics import Averages
 from reverie.pipelines.optimization import OptimizerConfig, learning_rate, make_optimizer, set_learning_rate
 from reverie.pipelines.session import Processes, Session
@@ -130,7 +130,7 @@ def forward(model: nn.Module, batch: Batch, device: torch.device, precision: str
 
     Fabric's own mixed precision would round the batch itself to bfloat16, and with it the latents and rewards that are targets.
     """
-    mixed = precision == "bf16-mixed" or (precision == "auto" and has_fast_bfloat16(device))
+    mixed = in_bfloat16(precision, device)
     with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
         return model(batch.to(device))
 

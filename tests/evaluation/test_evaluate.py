@@ -192,7 +192,7 @@ def test_another_tokenizer_is_refused(corpus: Corpus, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"horizon": 400}, "no clip of its validation split has 404 frames"),
+        ({"horizon": 400}, "no recording of its validation split has 404 frames"),
         (
             {"env": GAME, "task": "fly"},
             "--task fly: the game has the tasks pick_up_key, open_door, reach_goal",

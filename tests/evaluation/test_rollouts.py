@@ -130,6 +130,37 @@ def test_decoding_frame_by_frame_equals_decoding_at_once(tokenizer: Tokenizer) -
     assert (streamed.int() - whole.int()).abs().max() <= 1  # rounding of equal floats at a half
 
 
+@pytest.mark.parametrize("frames_per_pass", [1, 14, 10_000])
+def test_a_long_context_in_pieces_is_the_context_at_once(tokenizer: Tokenizer, frames_per_pass: int) -> None:
+    torch.manual_seed(1)
+    config = DynamicsConfig(
+        latent_shape=(4, 8), width=32, depth=4, num_heads=2, num_kv_heads=1, context_length=4
+    )
+    dynamics = Dynamics(config, SPACE).eval()
+    frames = torch.randint(
+        256, (2, 45, 16, 24, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(3)
+    )
+    assert tokenizer.decoder.config.reach < 40, "or nothing is left out of what the decoder sees"
+    windows = make_windows(frames)
+    generator = dynamics_generator(dynamics, 2, frames_per_pass)
+    found = LatentPredictor(tokenizer, generator, frames_per_pass)(frames, windows.actions, None, 42, 5)
+    with torch.no_grad():
+        latents = tokenizer.encode(frames)
+        past, future = windows.actions.split(42)
+        imagined = dynamics_generator(dynamics, 2, 10_000)(latents[:, :42], past, future, 5)
+        expected = to_uint8(tokenizer.decode(torch.cat([latents[:, :42], imagined], 1)))[:, 42:]
+    assert (found["model"].int() - expected.int()).abs().max() <= 1
+
+
+def test_of_a_long_context_only_the_end_is_kept_to_look_at(tokenizer: Tokenizer) -> None:
+    frames = torch.cat([moving(), moving(1)], 1)
+    windows = make_windows(frames)
+    result = roll_out(LatentPredictor(tokenizer, nothing), windows, context=12, batch_size=3, num_examples=2)
+    assert (result.context, result.given, result.horizon) == (12, 8, 4)
+    assert torch.equal(result.truth, frames[:2, 4:])
+    assert torch.equal(result.examples["copy"], frames[:2, 11:12].expand(-1, 4, -1, -1, -1))
+
+
 def test_shuffled_actions_are_those_of_other_windows_with_the_same_noise(tokenizer: Tokenizer) -> None:
     windows = make_windows(moving())
     calls: list[tuple[Tensor, Tensor, int]] = []

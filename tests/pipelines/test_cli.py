@@ -25,6 +25,8 @@ NEEDED = {
     "imagine": [*PATHS, "--agent", "a"],
     "baseline": [*PATHS, "--version", "v3"],
     "evaluate": [*PATHS, "--tokenizer", "t"],
+    "fvd": [*PATHS, "--tokenizer", "t", "--dynamics", "m"],
+    "play": [*PATHS, "--tokenizer", "t", "--dynamics", "m"],
     "demo": ["--out", "o"],
     "info": [],
     "data info": ["d"],

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from reverie.nn import precision as precision_module
 from reverie.nn.precision import has_fast_bfloat16
 from reverie.pipelines import training
 from tests.batches import latent_batch
@@ -39,6 +40,6 @@ def test_the_processors_flags_decide(monkeypatch, flag, there):
     ],
 )
 def test_the_forward_pass_follows(monkeypatch, precision, fast, expected):
-    monkeypatch.setattr(training, "has_fast_bfloat16", lambda device: fast)
+    monkeypatch.setattr(precision_module, "has_fast_bfloat16", lambda device: fast)
     out, _ = training.forward(Arithmetic(), latent_batch(), CPU, precision)
     assert out.dtype == expected

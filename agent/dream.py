@@ -1,0 +1,68 @@
+"""The world model in pixels: videos that go on frame by frame, with actions that nobody knows beforehand.
+
+Every frame costs the same, however long the dream lasts: encoder, dynamics and decoder keep their past in ring caches. The
+frames are those of `generate` on the same context, actions and seed.
+"""
+
+import torch
+from torch import Tensor
+
+from reverie.dynamics.generation import Continuation, Step
+from reverie.dynamics.model import Dynamics
+from reverie.nn.cache import FRAMES_PER_PASS
+from reverie.nn.frames import to_uint8
+from reverie.tokenizer.model import Tokenizer
+from reverie.tokenizer.streaming import encode_long, warm_decoder
+
+
+class Dream:
+    """N videos side by side inside a world model.
+
+    Args:
+      tokenizer, dynamics: the trained models, on one device.
+      frames: (N, C, H, W, 3) uint8, what is true so far; with C = 0 the videos start from nothing.
+      led: the actions that led to `frames`, (N, C, ...) and (N, C), on any device.
+      sampling_steps: denoising steps K for a frame.
+      seed: of the noise.
+      frames_per_pass: frames N C that a model sees at once.
+      half: multiply matrices in bfloat16.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        dynamics: Dynamics,
+        frames: Tensor,
+        led: Step,
+        *,
+        sampling_steps: int = 4,
+        seed: int = 0,
+        frames_per_pass: int = FRAMES_PER_PASS,
+        half: bool = False,
+    ):
+        self.tokenizer, self.device, self.half = tokenizer, tokenizer.mask_token.device, half
+        with self._precision():
+            if frames.shape[1]:
+                latents = encode_long(tokenizer, frames, frames_per_pass)
+            else:
+                latents = torch.zeros(len(frames), 0, *tokenizer.config.latent_shape, device=self.device)
+            self._cache = warm_decoder(tokenizer, latents, frames_per_pass)
+            self._continuation = Continuation(
+                dynamics,
+                latents,
+                led.to(self.device),
+                sampling_steps=sampling_steps,
+                generator=torch.Generator(self.device).manual_seed(seed),
+                frames_per_pass=frames_per_pass,
+            )
+
+    @torch.no_grad()
+    def next(self, step: Step) -> Tensor:
+        """The frames (N, H, W, 3) uint8 that `step`'s actions lead to; where its mask is False they are unknown."""
+        with self._precision():
+            latents = self._continuation.next(step.to(self.device))
+            return to_uint8(self.tokenizer.decode(latents, cache=self._cache))[:, 0]
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)

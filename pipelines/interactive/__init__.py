@@ -1,0 +1,1 @@
+"""A person inside the world model: controls, recording, checklist and the page in the browser."""

@@ -1,0 +1,73 @@
+"""A dream frame by frame is what `generate` and the decoder make of the same context, actions and seed."""
+
+import pytest
+import torch
+
+from reverie.agent.dream import Dream
+from reverie.data.actions import ActionSpace, Binary, Categorical
+from reverie.dynamics.generation import Step, generate
+from reverie.dynamics.model import Dynamics, DynamicsConfig
+from reverie.nn.frames import to_uint8
+from reverie.tokenizer.model import Tokenizer, TokenizerConfig
+
+SPACE = ActionSpace({"keys": Binary(3), "move": Categorical(4)})
+SIZES = {"width": 32, "num_heads": 2, "context_length": 5}
+
+
+def models() -> tuple[Tokenizer, Dynamics]:
+    torch.manual_seed(0)
+    tokenizer = TokenizerConfig(
+        frame_size=(16, 24), num_kv_heads=2, bottleneck_tokens=4, bottleneck_channels=8, **SIZES
+    )
+    dynamics = DynamicsConfig(latent_shape=(4, 8), depth=4, num_kv_heads=1, **SIZES)
+    return Tokenizer(tokenizer).eval(), Dynamics(dynamics, SPACE).eval()
+
+
+def actions(steps: int) -> Step:
+    g = torch.Generator().manual_seed(3)
+    keys = torch.rand(2, steps, 3, generator=g) < 0.5
+    return Step(
+        {"keys": keys, "move": torch.randint(4, (2, steps), generator=g)},
+        torch.rand(2, steps, generator=g) < 0.8,
+    )
+
+
+@pytest.mark.parametrize("context", [0, 1, 7, 23])
+@torch.no_grad()
+def test_a_dream_is_what_generate_makes(context: int) -> None:
+    tokenizer, dynamics = models()
+    frames = torch.randint(
+        256, (2, context, 16, 24, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
+    led, future = actions(context + 9).at(slice(0, context)), actions(context + 9).at(slice(context, None))
+    dream = Dream(tokenizer, dynamics, frames, led, sampling_steps=2, seed=4, frames_per_pass=8)
+    found = torch.stack([dream.next(future.at(slice(t, t + 1))) for t in range(9)], 1)
+
+    latents = tokenizer.encode(frames) if context else torch.zeros(2, 0, 4, 8)
+    expected = generate(
+        dynamics,
+        latents,
+        led.actions,
+        led.action_mask,
+        future.actions,
+        future.action_mask,
+        sampling_steps=2,
+        generator=torch.Generator().manual_seed(4),
+    )
+    whole = to_uint8(tokenizer.decode(torch.cat([latents, expected], 1)))[:, context:]
+    assert (found.int() - whole.int()).abs().max() <= 1  # rounding of equal floats at a half
+    assert found.float().std() > 1 and not torch.equal(found[:, 0], found[:, -1])
+
+
+@torch.no_grad()
+def test_half_precision_dreams_about_the_same() -> None:
+    tokenizer, dynamics = models()
+    frames = torch.randint(
+        256, (2, 3, 16, 24, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
+    first, second = (
+        Dream(tokenizer, dynamics, frames, actions(3), sampling_steps=1, half=half).next(actions(1))
+        for half in (False, True)
+    )
+    difference = (first.int() - second.int()).abs()
+    assert 0 < difference.float().mean() < 8
