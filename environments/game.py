@@ -1,8 +1,8 @@
 """`GameEnv`: what every game looks like from outside, whatever library it comes from.
 
-Pixels in, a named action out, and tasks: things a player can accomplish, each reported once an episode, at
-the step in which it happened. A Gymnasium environment; a model needs to know its `frame_size`,
-`action_space_spec` and `tasks`.
+Pixels in, a named action out, and tasks: things a player can accomplish, each reported at the step in which it
+happened: the first time in an episode, or every time in games that count (those with a quest), as in VPT's recordings.
+A Gymnasium environment; a model needs to know its `frame_size`, `action_space_spec` and `tasks`.
 """
 
 from abc import abstractmethod
@@ -31,7 +31,7 @@ class GameCrashed(UserError):
 class Outcome:
     """What one step of a game brought.
 
-    accomplished  tasks done by now, in this step or before
+    accomplished  tasks done by now, in this step or before; of a game with a quest, in this step
     stats         the game's own counts since the episode began; empty where the game keeps none
     """
 
@@ -106,7 +106,8 @@ class GameEnv(gymnasium.Env[np.ndarray, Action]):
         """
         outcome = self._advance(self._checked(action))
         events = [task for task in self.tasks if task in outcome.accomplished - self._accomplished]
-        self._accomplished |= outcome.accomplished
+        if self.quest is None:
+            self._accomplished |= outcome.accomplished
         self._frame, self._counted = outcome.frame, outcome.stats
         told = self._told(events, outcome.stats)
         return outcome.frame, outcome.reward, outcome.terminated, outcome.truncated, told

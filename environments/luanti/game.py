@@ -160,12 +160,13 @@ class LuantiGame(GameEnv):
         dead = any(item == "deaths" for report in reports for _, item, _ in report.get("counts", ()))
         before = self._tasks
         self._tasks = {task: count(self._stats, STATISTICS[task]) for task in self.tasks}
+        accomplished = {task for task in self.tasks if self._tasks[task] > before[task]}
         return Outcome(
             frame=self._picture(),
-            reward=float(sum(self._tasks[task] > before[task] for task in self.tasks)),
+            reward=float(len(accomplished)),
             terminated=dead,
             truncated=self._steps >= self.max_steps and not dead,
-            accomplished={task for task, times in self._tasks.items() if times},
+            accomplished=accomplished,
             stats=dict(self._stats),
         )
 

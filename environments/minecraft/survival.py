@@ -50,12 +50,13 @@ class Survival:
         now = _counts(observation)
         stats = {name: new for name, total in now.items() if (new := total - self._start.get(name, 0)) > 0}
         before, self._tasks = self._tasks, {task: count(stats, STATISTICS[task]) for task in TASKS}
+        accomplished = {task for task in TASKS if self._tasks[task] > before[task]}
         return Outcome(
             frame=_frame(observation),
-            reward=float(sum(self._tasks[task] > before[task] for task in TASKS)),
+            reward=float(len(accomplished)),
             terminated=done,
             truncated=self._steps >= self.max_steps and not done,
-            accomplished={task for task, times in self._tasks.items() if times},
+            accomplished=accomplished,
             stats=stats,
         )
 
