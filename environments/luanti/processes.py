@@ -56,7 +56,7 @@ class Folder:
 
     def remove(self) -> None:
         """Deletes it with everything in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        _delete(self.path)
         if self._lock is not None:
             self._lock.close()
 
@@ -75,8 +75,17 @@ def _sweep() -> None:
     """Removes folders of processes that were killed."""
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         if (path / "lock").exists() and (lock := _locked(path)) is not None:
-            shutil.rmtree(path, ignore_errors=True)
+            _delete(path)
             lock.close()
+
+
+def _delete(path: Path) -> None:
+    """The lock goes last: what is left, by a kill or a game that is still dying, remains for the next sweep to find."""
+    for part in path.iterdir():
+        if part.name != "lock":
+            shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+    if [part.name for part in path.iterdir()] == ["lock"]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 class Child:

@@ -1,9 +1,11 @@
 """Luanti, the real game: lock step, places by seed, keys and mouse that do what they should, statistics, crashes, orphans."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -248,6 +250,27 @@ def test_nothing_survives_a_killed_python():
     assert not any(is_running(int(pid)) for pid in pids)
     processes.Folder().remove()  # the next start sweeps
     assert not Path(folder).exists()
+
+
+def test_what_a_dying_game_still_writes_to_is_swept_by_the_next_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left, really = tmp_path / f"{processes.PREFIX}left", shutil.rmtree
+    (left / "world").mkdir(parents=True)
+    (left / "lock").touch()
+
+    def while_it_is_written_to(path, ignore_errors):
+        if left not in (path, path.parent):
+            return really(path, ignore_errors)
+        for part in path.iterdir():
+            if part.is_file():
+                part.unlink()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", while_it_is_written_to)
+        processes.Folder().remove()
+    assert (left / "world").exists()
+    processes.Folder().remove()
+    assert not list(tmp_path.iterdir())
 
 
 @needs_game
