@@ -81,8 +81,9 @@ def test_the_version_alone_chooses_a_baseline() -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_shipped_file_parses(file: Path) -> None:
     if file.parent.name == "baselines":
-        config = parse("baseline", ["--config", str(file), *PATHS])
-        assert config.version == file.stem
+        needed = ["--out", "o"] if file.stem.endswith("-online") else PATHS
+        config = parse("baseline", ["--config", str(file), *needed])
+        assert config.version == file.stem.partition("-")[0]
     else:
         assert parse(file.stem, ["--config", str(file), *NEEDED[file.stem]]) is not None
 
