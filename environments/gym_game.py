@@ -67,12 +67,8 @@ class GymGame(GameEnv):
         return self._picture(self.name)
 
     def _advance(self, action: dict[str, np.ndarray]) -> Outcome:
-        native, total, terminated, truncated = (
-            native_action(self.inner.action_space, action),
-            0.0,
-            False,
-            False,
-        )
+        native = native_action(self.inner.action_space, action)
+        total, terminated, truncated = 0.0, False, False
         for _ in range(self._action_repeat):
             _, reward, terminated, truncated, _ = self.inner.step(native)
             total += float(reward)

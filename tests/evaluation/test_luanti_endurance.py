@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import tempfile
 import time
 from pathlib import Path
 
@@ -11,10 +12,10 @@ import pytest
 from reverie.environments.luanti import processes
 from reverie.pipelines.cli import main
 from reverie.pipelines.prepare import PrepareConfig, prepare
-from tests.processes import kill_group, start
+from tests.processes import start
 
 from .minecraft_agent import write_recordings
-from .test_minecraft_endurance import children, finished, kill, wait_for_a_moment, wait_until_gone
+from .test_minecraft_endurance import children, kill, killed_often
 
 pytestmark = [
     pytest.mark.slow,
@@ -104,24 +105,14 @@ def test_a_program_of_the_game_may_die_twenty_times(shards, tmp_path, victim):
 
 def test_the_evaluator_may_die_twenty_times(shards, tmp_path):
     """Finished episodes stay as they are, no program of the game is left behind, and the last call completes the table."""
-    out, rng, kept, episodes = tmp_path / "out", random.Random(0), {}, 14
-    words = flags(shards, out, episodes, 60)
-    for number in range(KILLS):
-        process = start(evaluate, words)
-        wait_for_a_moment(process, rng, out, len(kept) if number % 2 else None)
-        games = family(process.pid)
-        assert kill_group(process), "it was done before all kills"
-        wait_until_gone(games)
-        found = finished(out)
-        assert kept.items() <= found.items(), "a finished episode was lost or played again"
-        kept = found
-    print(f"{len(kept)} of {episodes} episodes were finished between the kills")
-    process = start(evaluate, words)
-    process.join(1200)
-    assert process.exitcode == 0 and kept.items() <= finished(out).items()
+    out, episodes = tmp_path / "out", 14
+    kept = killed_often(evaluate, flags(shards, out, episodes, 60), out, family, KILLS)
+    print(f"{kept} of {episodes} episodes were finished between the kills")
     require_table(out, episodes, 60)
     processes.Folder().remove()  # any start sweeps what killed ones left
-    assert not [folder for folder in Path("/tmp").glob("reverie-luanti-*") if not in_use(folder)]
+    assert not [
+        folder for folder in Path(tempfile.gettempdir()).glob(f"{processes.PREFIX}*") if not in_use(folder)
+    ]
 
 
 def in_use(folder: Path) -> bool:

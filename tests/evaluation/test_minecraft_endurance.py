@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -137,24 +138,12 @@ def test_an_episode_whose_game_crashes_too_often_is_given_up(doubles, tmp_path):
 
 def test_the_evaluator_may_die_twenty_times(trained, tmp_path):
     """Finished episodes stay as they are, no game is left behind, and the last call completes the table."""
-    out, rng, kept = tmp_path / "out", random.Random(0), {}
+    out = tmp_path / "out"
     settings = {"episodes": EPISODES, "num_envs": 2, "max_steps": 150, "quest.film_every": 4}
     flags = trained.flags(out, "minecraft-minestudio", **settings)
     flags += ["--players", "random", "--players", "imagination"]
-    for number in range(KILLS):
-        process = start(evaluate_with_doubles, flags)
-        wait_for_a_moment(process, rng, out, len(kept) if number % 2 else None)
-        games = games_of(process.pid)
-        assert kill_group(process), "it was done before all kills"
-        wait_until_gone(games)
-        found = finished(out)
-        assert kept.items() <= found.items(), "a finished episode was lost or played again"
-        kept = found
-    print(f"{len(kept)} of {2 * EPISODES} episodes were finished between the kills")
-    process = start(evaluate_with_doubles, flags)
-    process.join(1200)
-    assert process.exitcode == 0
-    assert kept.items() <= finished(out).items()
+    kept = killed_often(evaluate_with_doubles, flags, out, games_of)
+    print(f"{kept} of {2 * EPISODES} episodes were finished between the kills")
     for row in players(out).values():
         assert [e["number"] for e in row["episodes"]] == list(range(EPISODES))
         assert row["success"]["log"]["n"] == EPISODES
@@ -223,6 +212,34 @@ def children(pid: int) -> list[int]:
 def evaluate_with_doubles(flags: list[str]) -> None:
     sys.path.insert(0, str(FOLDER))
     sys.exit(main(flags))
+
+
+def killed_often(
+    evaluate: Callable[[list[str]], None],
+    flags: list[str],
+    out: Path,
+    games: Callable[[int], list[int]],
+    kills: int = KILLS,
+) -> int:
+    """Kills an evaluation at `kills` moments, then lets it end; the episodes that were finished before that.
+
+    No finished episode may be lost or played again, and none of the evaluator's `games` (its process id to theirs) left.
+    """
+    rng, kept = random.Random(0), dict[Path, bytes]()
+    for number in range(kills):
+        process = start(evaluate, flags)
+        wait_for_a_moment(process, rng, out, len(kept) if number % 2 else None)
+        running = games(process.pid)
+        assert kill_group(process), "it was done before all kills"
+        wait_until_gone(running)
+        found = finished(out)
+        assert kept.items() <= found.items(), "a finished episode was lost or played again"
+        kept = found
+    process = start(evaluate, flags)
+    process.join(1200)
+    assert process.exitcode == 0
+    assert kept.items() <= finished(out).items()
+    return len(kept)
 
 
 def kill(pid: int) -> None:
