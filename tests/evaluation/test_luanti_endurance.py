@@ -105,7 +105,7 @@ def test_a_program_of_the_game_may_die_twenty_times(shards, tmp_path, victim):
 
 def test_the_evaluator_may_die_twenty_times(shards, tmp_path):
     """Finished episodes stay as they are, no program of the game is left behind, and the last call completes the table."""
-    out, episodes = tmp_path / "out", 14
+    out, episodes = tmp_path / "out", 48  # more than twenty runs can finish
     kept = killed_often(evaluate, flags(shards, out, episodes, 60), out, family, KILLS)
     print(f"{kept} of {episodes} episodes were finished between the kills")
     require_table(out, episodes, 60)

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 KILLS = 20
 STEPS = int(os.environ.get("REVERIE_TEST_STEPS", 72_000))
 """Of the long episode; fewer to try the test itself."""
-EPISODES = 12
+EPISODES = 32  # more than twenty runs can finish
 """Of each player."""
 
 
@@ -228,7 +228,7 @@ def killed_often(
     rng, kept = random.Random(0), dict[Path, bytes]()
     for number in range(kills):
         process = start(evaluate, flags)
-        wait_for_a_moment(process, rng, out, len(kept) if number % 2 else None)
+        wait_for_a_moment(process, rng, out, len(kept), started=number % 2 == 1)
         running = games(process.pid)
         assert kill_group(process), "it was done before all kills"
         wait_until_gone(running)
@@ -251,13 +251,12 @@ def finished(out: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in out.glob("episodes/*/[0-9]*.json")}
 
 
-def wait_for_a_moment(process: Any, rng: random.Random, out: Path, done: int | None) -> None:
-    """Some time after the start; with `done`, some time after more episodes than these are finished."""
-    deadline = time.monotonic() + (rng.uniform(0, 20) if done is None else 600)
-    while time.monotonic() < deadline and process.is_alive():
-        if done is not None and len(finished(out)) > done:
-            deadline, done = time.monotonic() + rng.uniform(0, 1), None
+def wait_for_a_moment(process: Any, rng: random.Random, out: Path, done: int, started: bool) -> None:
+    """Until somewhat after more episodes than `done` are finished; without `started` perhaps before, while it starts."""
+    deadline = time.monotonic() + (600 if started else rng.uniform(0, 20))
+    while time.monotonic() < deadline and process.is_alive() and len(finished(out)) <= done:
         time.sleep(0.01)
+    time.sleep(rng.uniform(0, 1) if started else 0)
 
 
 def wait_until_gone(pids: list[int]) -> None:
