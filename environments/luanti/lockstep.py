@@ -8,12 +8,13 @@ import shutil
 import socket
 import struct
 import subprocess
+import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from reverie.data.errors import UserError
-from reverie.data.files import cache_folder, file_sha256, new_file
+from reverie.data.files import cache_folder, file_sha256
 from reverie.environments.game import GameCrashed
 
 SOURCE = Path(__file__).with_name("lockstep.c")
@@ -32,14 +33,17 @@ def library() -> Path:
     if compiler is None:
         raise UserError("game 'luanti': needs a C compiler for its lock step; run `make luanti`.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with new_file(target) as partial:
-        command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(partial), str(SOURCE), "-ldl"]
+    # A folder of its own: the first games of several workers may all be building it.
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        built = Path(folder) / target.name
+        command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(built), str(SOURCE), "-ldl"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             reason = done.stderr.strip().splitlines()[-1:] or ["no message"]
             raise UserError(
                 f"game 'luanti': {SOURCE.name} cannot be compiled ({reason[0]}); run `make luanti`."
             )
+        built.replace(target)
     return target
 
 

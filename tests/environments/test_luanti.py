@@ -35,6 +35,13 @@ print(*session.pids, session.folder, flush=True)
 time.sleep(600)
 """
 
+BUILD = """
+from reverie.environments.luanti.lockstep import library
+print("ready", flush=True)
+input()
+print(library())
+"""
+
 
 def act(*names, pitch=0.0, yaw=0.0):
     keys = np.zeros(len(KEYS), bool)
@@ -65,6 +72,22 @@ def is_running(pid):
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return False
+
+
+@needs_game
+def test_workers_that_start_together_for_the_first_time_all_find_the_library(tmp_path):
+    environment = os.environ | {"REVERIE_CACHE": str(tmp_path)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = [sys.executable, "-c", BUILD]
+    workers = [subprocess.Popen(command, env=environment, text=True, **pipes) for _ in range(4)]
+    assert [worker.stdout.readline() for worker in workers] == ["ready\n"] * 4
+    for worker in workers:
+        worker.stdin.write("\n")
+        worker.stdin.flush()
+    answers = [worker.communicate() for worker in workers]
+    assert [worker.returncode for worker in workers] == [0] * 4, answers
+    (built,) = (tmp_path / "luanti").iterdir()
+    assert {out.strip() for out, _ in answers} == {str(built)}
 
 
 @pytest.fixture(scope="module")
