@@ -11,6 +11,7 @@ when.
 
 import io
 import json
+import os
 import zipfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ import numpy as np
 
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
-from reverie.data.files import explain_full_disk, new_file, write_atomic
+from reverie.data.files import PARTIAL, explain_full_disk, new_file, write_atomic
 from reverie.data.status import StatusLog
 from reverie.data.video import encode_video, storage_quality
 
@@ -258,7 +259,7 @@ class EpisodeWriter:
             played.append((yield from episode))
 
         with explain_full_disk(self.folder):
-            with new_file(video) as partial:
+            with new_file(video, owner=f"{os.getpid()}-") as partial:
                 with partial.open("wb+") as file:
                     height = self.recording.frame_size[0]
                     encode_video(file, frames(), self.recording.fps, quality=storage_quality(height))
@@ -266,6 +267,11 @@ class EpisodeWriter:
                 fields = (steps.actions, steps.reward, steps.events, steps.is_terminal, steps.player)
                 log = self._log(path, steps.num_frames, *fields, steps.statuses, steps.reward_known)
             write_atomic(path, log)
+
+    def remove_leftovers(self) -> None:
+        """Deletes what killed processes had begun to write; for the only process that writes here."""
+        for leftover in (self.folder / "episodes").glob(f"{PARTIAL}*"):
+            leftover.unlink(missing_ok=True)
 
     def _require_name(self, name: str) -> None:
         if not name or Path(name).name != name or name.startswith("."):

@@ -104,6 +104,7 @@ class PlayedBatches:
             tasks=game.tasks,
             players={"baseline": config.version, "seed": config.training.seed},
         )
+        self._writer.remove_leftovers()
         task = NO_TASK if config.task is None else game.tasks.index(config.task)
         self._replay = Replay(self._folder, self._writer.recording, config.collect.memory, task)
         self._episodes, self._steps = 0, 0

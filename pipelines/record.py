@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from reverie.data.episodes import EpisodeSteps, EpisodeWriter, read_steps
 from reverie.data.errors import UserError
+from reverie.data.files import sole_writer
 from reverie.environments.game import GameCrashed, GameEnv
 from reverie.environments.human import Desk, PlayerLeft, instructions
 from reverie.environments.make import make_env, with_limit
@@ -75,7 +77,10 @@ class RecordConfig:
 
 
 def record(config: RecordConfig) -> None:
-    """Records until the folder holds `config.episodes` episodes, then prints what they are like."""
+    """Records until the folder holds `config.episodes` episodes, then prints what they are like.
+
+    Raises `UserError` when the folder belongs to another recording, or another process records into it.
+    """
     with closing(_make_game(config)) as game:
         for kind, weight in config.players.items():
             if weight > 0:
@@ -84,7 +89,9 @@ def record(config: RecordConfig) -> None:
             print(instructions(game), flush=True)
         writer = _make_writer(config, game)
     try:
-        _record_missing(config, writer)
+        with sole_writer(config.out):
+            writer.remove_leftovers()
+            _record_missing(config, writer)
     except PlayerLeft:
         present = sum(writer.has(episode_name(number)) for number in range(config.episodes))
         print(f"{writer.folder}: {present} of {config.episodes} episodes; the same command goes on.")
@@ -174,7 +181,7 @@ def _record_episodes(config: RecordConfig, numbers: Iterable[int]) -> Iterator[N
         for number in numbers:
             for attempt in range(ATTEMPTS):
                 try:
-                    writer.record(episode_name(number), _play_episode(config, game, number))
+                    writer.record(episode_name(number), _while_wanted(_play_episode(config, game, number)))
                     break
                 except GameCrashed:
                     if attempt == ATTEMPTS - 1:
@@ -196,14 +203,45 @@ def _record_chunk(config: RecordConfig, numbers: list[int]) -> int:
     return sum(1 for _ in _record_episodes(config, numbers))
 
 
+class _Unwanted(Exception):
+    """The command that asked for the episode has failed, or was killed."""
+
+
+_over: Event | None = None
+"""In a worker: set when the command ends before its episodes are there."""
+
+
+def _begin_work(over: Event) -> None:
+    global _over
+    _over = over
+
+
+def _while_wanted(playing: Playing) -> Playing:
+    """`playing`; in a worker it ends with the command, which another one may have taken the place of."""
+    command = parent_process()
+    while True:
+        if _over is not None and (_over.is_set() or command is None or not command.is_alive()):
+            raise _Unwanted
+        try:
+            frame = next(playing)
+        except StopIteration as end:
+            return end.value
+        yield frame
+
+
 def _record_in_parallel(config: RecordConfig, missing: list[int], shown: Meter) -> None:
     # Spawned, not forked: the parent has loaded torch, whose threads do not survive a fork.
-    with ProcessPoolExecutor(config.workers, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    over = context.Event()
+    with ProcessPoolExecutor(
+        config.workers, mp_context=context, initializer=_begin_work, initargs=(over,)
+    ) as pool:
         chunks = [missing[i : i + CHUNK] for i in range(0, len(missing), CHUNK)]
         jobs = [pool.submit(_record_chunk, config, chunk) for chunk in chunks]
         try:
             for job in as_completed(jobs):
                 shown.update(job.result())
         except BaseException:
+            over.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -6,6 +6,7 @@ that is a pure function of (run seed, s, rank), so a resumed run needs no saved 
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -16,6 +17,7 @@ from torch.optim import Optimizer
 
 from reverie.data.batch import Batch
 from reverie.data.errors import UserError
+from reverie.data.files import sole_writer
 from reverie.pipelines.batches import BatchSource
 from reverie.pipelines.checkpoints import Card, Snapshot, latest_checkpoint, read_snapshot, save_checkpoint
 from reverie.pipelines.metrics import Averages, MetricsLog, all_finite, describe
@@ -98,6 +100,9 @@ class Session:
         self._resume()
 
     def __enter__(self) -> "Session":
+        self._alone = ExitStack()
+        if self.processes.main:
+            self._alone.enter_context(sole_writer(self.run.path))
         self.objective.train()
         self._stop = StopRequest()
         self._log = MetricsLog(self.run, self.step) if self.processes.main else None
@@ -110,6 +115,7 @@ class Session:
             self._log.close()
         if self._meter is not None:
             self._meter.close()
+        self._alone.close()
 
     @property
     def running(self) -> bool:

@@ -23,6 +23,13 @@ from reverie.data.video import read_frames
 from reverie.environments.make import make_env
 from reverie.pipelines.record import RecordConfig, draw_player, record
 
+WORKERS = """
+from pathlib import Path
+from reverie.pipelines.record import RecordConfig, record
+if __name__ == "__main__":
+    print("began", flush=True)
+    record(RecordConfig(out=Path({out!r}), episodes=400, max_steps=16, workers=2))
+"""
 KILLED = """
 from pathlib import Path
 from reverie.pipelines.record import RecordConfig, record
@@ -100,6 +107,44 @@ def test_a_killed_recording_continues_to_the_same_result(tmp_path):
     finished = {name: data for name, data in contents(killed).items() if ".partial-" not in name}
     orphan = f"episodes/{target:06d}"
     assert {k: v for k, v in finished.items() if not k.startswith(orphan)} == contents(whole)
+
+
+def test_workers_of_a_killed_recording_leave_the_folder_to_its_successor(tmp_path):
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    script = tmp_path / "script.py"
+    script.write_text(WORKERS.format(out=str(killed)))
+    environment = {**os.environ, "PYTHONPATH": ":".join(filter(None, sys.path))}
+    process = subprocess.Popen([sys.executable, str(script)], env=environment)
+    while len(complete_episodes(killed)) < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    record(RecordConfig(out=killed, episodes=20, max_steps=16))
+    time.sleep(1)
+    settled = complete_episodes(killed)
+    record(RecordConfig(out=whole, episodes=20, max_steps=16))
+    assert {k: v for k, v in contents(killed).items() if k in contents(whole)} == contents(whole)
+    assert not [name for name in contents(killed) if ".partial-" in name]
+    time.sleep(1)
+    assert complete_episodes(killed) == settled
+
+
+def test_two_recordings_into_one_folder_are_refused(tmp_path):
+    out = tmp_path / "episodes"
+    script = tmp_path / "script.py"
+    script.write_text(WORKERS.format(out=str(out)))
+    environment = {**os.environ, "PYTHONPATH": ":".join(filter(None, sys.path))}
+    process = subprocess.Popen([sys.executable, str(script)], env=environment)
+    try:
+        while not complete_episodes(out):
+            assert process.poll() is None
+            time.sleep(0.01)
+        with pytest.raises(UserError, match="another process is writing here"):
+            record(RecordConfig(out=out, episodes=400, max_steps=16))
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_recording_goes_on_from_a_smaller_number(recorded, tmp_path, capsys):

@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from reverie.data.files import sole_writer
 from reverie.pipelines.checkpoints import latest_checkpoint
 from tests.pipelines.stages import TIMEOUT, Corpus, run_stage, wait_for
 
@@ -61,6 +64,20 @@ def test_a_full_disk_keeps_the_former_checkpoint(corpus: Corpus, tmp_path: Path)
     assert latest_checkpoint(config.out / "checkpoints") is None
     _finish("tokenizer", config)
     assert_same_run(config.out, corpus.finished("tokenizer"))
+
+
+def test_a_run_that_another_process_trains_is_left_alone(corpus: Corpus, tmp_path: Path) -> None:
+    config = corpus.config("dynamics", tmp_path / "run")
+    shutil.copytree(corpus.finished("dynamics"), config.out)
+    longer = replace(config, training=replace(config.training, steps=config.training.steps + 2))
+    with sole_writer(config.out):
+        process = run_stage("dynamics", longer)
+        process.join(TIMEOUT)
+    assert process.exitcode == 1
+    assert_same_run(config.out, corpus.finished("dynamics"))
+    _finish("dynamics", longer)
+    latest = latest_checkpoint(config.out / "checkpoints")
+    assert latest is not None and int(latest.name) == longer.training.steps
 
 
 def assert_same_run(run: Path, undisturbed: Path) -> None:
