@@ -196,7 +196,7 @@ class Expedition:
     def _replace(self, row: _Row, error: GameCrashed) -> QuestEpisode | None:
         """Another process for a crashed game, which begins the episode again; the episode, if that was once too often."""
         assert row.trip is not None
-        row.game = self._pool.replace(row.index)
+        row.game = self._pool.replace(row.index, error)
         if row.state == "starting":
             self._failed_starts += 1
             if self._failed_starts > self._max_crashes:

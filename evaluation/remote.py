@@ -17,6 +17,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -241,9 +242,11 @@ class GamePool:
         self._games += [self._open(number) for number in range(len(self._games), n)]
         return self._games[:n]
 
-    def replace(self, number: int) -> RemoteGame:
-        """Another process for a game that crashed."""
+    def replace(self, number: int, error: GameCrashed) -> RemoteGame:
+        """Another process for a game that crashed; the log keeps why."""
         self._games[number].kill()
+        with self._games[number].log.open("a") as log:
+            log.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {error}\n")
         self._games[number] = self._open(number)
         return self._games[number]
 

@@ -1,7 +1,8 @@
 """Luanti with minetest_game, played like Minecraft: the same keys, mouse, statistics and tasks, 20 steps a second."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image
@@ -139,24 +140,28 @@ class LuantiGame(GameEnv):
             self._session.close()
             self._session = None
 
+    @contextmanager
+    def _closed_by_a_crash(self) -> Iterator[None]:
+        """A crash in the block takes the game's last words along before its folder goes."""
+        try:
+            yield
+        except GameCrashed as error:
+            words = "" if self._session is None else f" (its log ends with: {self._session.last_words()})"
+            self.close()
+            raise GameCrashed(f"{str(error).rstrip('.')}{words}.") from None
+
     def _start(self, seed: int | None) -> np.ndarray:
         if seed is not None:
             self._rng = np.random.default_rng(seed)
         number = int(self._rng.integers(SEEDS))
-        try:
+        with self._closed_by_a_crash():
             self._enter(number)
-        except GameCrashed:
-            self.close()
-            raise
         return self._picture()
 
     def _advance(self, action: dict[str, np.ndarray]) -> Outcome:
         self._steps += 1
-        try:
+        with self._closed_by_a_crash():
             reports = self._act({KEYS[i] for i in np.flatnonzero(action["keys"])}, int(action["mouse"]))
-        except GameCrashed:
-            self.close()
-            raise
         dead = any(item == "deaths" for report in reports for _, item, _ in report.get("counts", ()))
         before = self._tasks
         self._tasks = {task: count(self._stats, STATISTICS[task]) for task in self.tasks}

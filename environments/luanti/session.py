@@ -124,6 +124,12 @@ class Session:
         """(360, 640, 3) uint8."""
         return self._lockstep.frame()
 
+    def last_words(self) -> str:
+        """What the game has said last, an error if there is one."""
+        log = (self.folder / "game.log").read_text(errors="replace").splitlines()
+        errors = [line for line in log if "ERROR" in line]
+        return (errors or log or ["it says nothing"])[-1].strip()
+
     def close(self) -> None:
         """Ends both processes and removes their folder."""
         if self.watchdog is not None:
@@ -183,12 +189,7 @@ class Session:
                 if "position" in report:
                     return
             if not game.is_running or time.monotonic() > until:
-                raise GameCrashed(f"game 'luanti': does not start ({self._last_words()}).")
-
-    def _last_words(self) -> str:
-        log = (self.folder / "game.log").read_text(errors="replace").splitlines()
-        errors = [line for line in log if "ERROR" in line]
-        return (errors or log or ["it says nothing"])[-1].strip()
+                raise GameCrashed(f"game 'luanti': does not start ({self.last_words()}).")
 
     def _reports(self) -> list[Report]:
         """The reports up to one step of game time after the last."""
