@@ -127,7 +127,7 @@ class Session:
     def last_words(self) -> str:
         """What the game has said last, an error if there is one."""
         log = (self.folder / "game.log").read_text(errors="replace").splitlines()
-        errors = [line for line in log if "ERROR" in line]
+        errors = [line for line in log if "ERROR" in line and "]: \t" not in line and "traceback" not in line]
         return (errors or log or ["it says nothing"])[-1].strip()
 
     def close(self) -> None:

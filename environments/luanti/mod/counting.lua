@@ -78,7 +78,9 @@ for _, name in ipairs(FURNACES) do
 			if list == "dst" then
 				count("craft_item", stack:get_name(), stack:get_count())
 			end
-			return take(pos, list, index, stack, player)
+			if take then -- a furnace that burns has none
+				return take(pos, list, index, stack, player)
+			end
 		end,
 	})
 end
