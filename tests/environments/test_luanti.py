@@ -317,6 +317,28 @@ def test_the_scripted_player_makes_a_stone_pickaxe():
         bare.close()
 
 
+@needs_game
+@pytest.mark.slow
+def test_the_scripted_player_smelts_iron_and_makes_a_pickaxe_of_it():
+    from reverie.environments.luanti.player.expert import Expert
+
+    carried = {"pick_stone": 1, "furnace": 1, "coal_lump": 2, "iron_lump": 3, "stick": 2}
+    inventory = {f"default:{item}": number for item, number in carried.items()}
+    equipped = make_env("luanti", max_steps=1500, viewing_range=24, inventory=inventory)
+    try:
+        equipped.reset(seed=2)
+        expert = Expert(equipped)
+        events = []
+        while "craft_iron_pickaxe" not in events:
+            *_, terminated, truncated, info = equipped.step(expert.act())
+            events += info["events"]
+            assert not terminated and not truncated, events
+        order = ("place_furnace", "open_furnace", "craft_iron_ingot")
+        assert sorted(order, key=events.index) == list(order)
+    finally:
+        equipped.close()
+
+
 def test_a_missing_program_or_a_wrong_option_is_named(monkeypatch):
     with pytest.raises(UserError, match="frame_size"):
         make_env("luanti", frame_size=(720, 1280))
