@@ -322,7 +322,7 @@ def test_the_scripted_player_makes_a_stone_pickaxe():
 def test_the_scripted_player_smelts_iron_and_makes_a_pickaxe_of_it():
     from reverie.environments.luanti.player.expert import Expert
 
-    carried = {"pick_stone": 1, "furnace": 1, "coal_lump": 2, "iron_lump": 3, "stick": 2}
+    carried = {"pick_wood": 1, "pick_stone": 1, "pine_wood": 1, "furnace": 1, "coal_lump": 2, "iron_lump": 3}
     inventory = {f"default:{item}": number for item, number in carried.items()}
     equipped = make_env("luanti", max_steps=1500, viewing_range=24, inventory=inventory)
     try:
@@ -333,7 +333,7 @@ def test_the_scripted_player_smelts_iron_and_makes_a_pickaxe_of_it():
             *_, terminated, truncated, info = equipped.step(expert.act())
             events += info["events"]
             assert not terminated and not truncated, events
-        order = ("place_furnace", "open_furnace", "craft_iron_ingot")
+        order = ("place_furnace", "open_furnace", "craft_iron_ingot", "craft_stick")
         assert sorted(order, key=events.index) == list(order)
     finally:
         equipped.close()

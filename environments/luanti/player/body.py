@@ -22,6 +22,8 @@ FAR, NEAR = (22, 14, 22), (5, 5, 5)
 """How far the player looks around before it plans, and while it works."""
 LONGEST_DIG, LONGEST_MOVE = 160, 45
 _AIMED, _FACING = 3.0, 25.0
+_STILL = 1.0
+"""Degrees off at which the view rests: the smallest turn is 0.6, so that aiming better would shake it for ever."""
 _CENTERED = 0.3
 _CURSOR_DEGREES = DEGREES_PER_PIXEL * SCREEN_HEIGHT / HEIGHT
 _LEVEL = 12.0
@@ -90,6 +92,8 @@ class Body:
                 return True
             yaw, pitch = self._towards(cell)
             is_aimed = max(abs(yaw), abs(pitch)) < _AIMED
+            if max(abs(yaw), abs(pitch)) < _STILL:
+                yaw = pitch = 0.0
             self.game.look(NEAR)
             yield act(*(["attack"] if is_aimed else []), yaw=yaw, pitch=pitch)
             self._see()
