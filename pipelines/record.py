@@ -30,7 +30,7 @@ from reverie.pipelines.progress import Meter, meter
 ATTEMPTS = 3
 """How often an episode is begun when its game crashes."""
 CHUNK = 16
-"""Episodes a worker records before it reports."""
+"""Most episodes that a worker records with one game before it reports."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +236,10 @@ def _record_in_parallel(config: RecordConfig, missing: list[int], shown: Meter) 
     with ProcessPoolExecutor(
         config.workers, mp_context=context, initializer=_begin_work, initargs=(over,)
     ) as pool:
-        chunks = [missing[i : i + CHUNK] for i in range(0, len(missing), CHUNK)]
+        size = min(
+            CHUNK, len(missing) // (4 * config.workers) + 1
+        )  # few where there are few: they may be long
+        chunks = [missing[i : i + size] for i in range(0, len(missing), size)]
         jobs = [pool.submit(_record_chunk, config, chunk) for chunk in chunks]
         try:
             for job in as_completed(jobs):
