@@ -5,6 +5,7 @@ recording is continued by the same command, with the same result, by any number 
 """
 
 import math
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context, parent_process
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -204,7 +206,7 @@ def _record_chunk(config: RecordConfig, numbers: list[int]) -> int:
 
 
 class _Unwanted(Exception):
-    """The command that asked for the episode has failed, or was killed."""
+    """The command that asked for the episode has failed."""
 
 
 _over: Event | None = None
@@ -214,13 +216,21 @@ _over: Event | None = None
 def _begin_work(over: Event) -> None:
     global _over
     _over = over
+    Thread(target=_end_with_the_command, daemon=True).start()
+
+
+def _end_with_the_command() -> None:
+    """A killed command leaves its workers waiting for more to do, for ever, and its folder to another command."""
+    command = parent_process()
+    assert command is not None
+    command.join()
+    os._exit(1)
 
 
 def _while_wanted(playing: Playing) -> Playing:
-    """`playing`; in a worker it ends with the command, which another one may have taken the place of."""
-    command = parent_process()
+    """`playing`; in a worker it ends with the command."""
     while True:
-        if _over is not None and (_over.is_set() or command is None or not command.is_alive()):
+        if _over is not None and _over.is_set():
             raise _Unwanted
         try:
             frame = next(playing)
