@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from reverie.data.errors import UserError
+from reverie.data.files import sole_writer
 from reverie.data.index import ShardIndex
 from reverie.environments.make import QUEST_GAMES
 from reverie.evaluation.figures import reconstruction_json, reconstruction_line
@@ -71,7 +72,8 @@ def evaluate(config: EvaluateConfig) -> Path:
         console.print(scores.table())
         console.print("\n".join(scores.lines()))
     if quest is not None:
-        figures["quest"] = play_quests(scoring, quest, console)
+        with sole_writer(config.out):  # its episodes are files
+            figures["quest"] = play_quests(scoring, quest, console)
     figures |= {"settings": to_plain(config), "provenance": _provenance(scoring, run.provenance)}
     page = write_report(config.out, figures, scoring.gallery)
     console.print(f"report: {page}")
