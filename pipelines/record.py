@@ -246,9 +246,8 @@ def _record_in_parallel(config: RecordConfig, missing: list[int], shown: Meter) 
     with ProcessPoolExecutor(
         config.workers, mp_context=context, initializer=_begin_work, initargs=(over,)
     ) as pool:
-        size = min(
-            CHUNK, len(missing) // (4 * config.workers) + 1
-        )  # few where there are few: they may be long
+        # One at a time where there are few: they may be long.
+        size = min(CHUNK, max(1, len(missing) // (4 * config.workers)))
         chunks = [missing[i : i + size] for i in range(0, len(missing), size)]
         jobs = [pool.submit(_record_chunk, config, chunk) for chunk in chunks]
         try:
