@@ -48,6 +48,14 @@ def kill_group(process: BaseProcess) -> bool:
     return process.exitcode == -signal.SIGKILL
 
 
+def is_running(pid: int) -> bool:
+    """Whether a process is there and is no zombie."""
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+
+
 def _lead_group(target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     os.setsid()
     multiprocessing.set_start_method("fork", force=True)  # as in a process begun by a shell on Linux

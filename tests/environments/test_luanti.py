@@ -22,6 +22,7 @@ from reverie.environments.luanti import processes  # noqa: E402
 from reverie.environments.luanti.names import LADDER, add_counts, minecraft_name  # noqa: E402
 from reverie.environments.luanti.quest import DIAMOND  # noqa: E402
 from reverie.environments.make import make_env  # noqa: E402
+from tests.processes import is_running  # noqa: E402
 
 needs_game = pytest.mark.skipif(
     not processes.is_installed(), reason="Luanti is not installed; `make luanti` installs it"
@@ -65,13 +66,6 @@ def click(game, x, y, button="attack"):
             break
         game.step(act(yaw=way[0], pitch=way[1]))
     play(game, act(button), *[act()] * 3)
-
-
-def is_running(pid):
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
 
 
 @needs_game
@@ -296,47 +290,40 @@ def test_what_a_dying_game_still_writes_to_is_swept_by_the_next_start(tmp_path, 
     assert not list(tmp_path.iterdir())
 
 
+def climb(task, **options):
+    """The events of an episode of the scripted player up to the first `task`."""
+    from reverie.environments.luanti.player.expert import Expert
+
+    game, events = make_env("luanti", viewing_range=24, **options), []
+    try:
+        game.reset(seed=2)
+        expert = Expert(game)
+        while task not in events:
+            *_, terminated, truncated, info = game.step(expert.act())
+            events += info["events"]
+            assert not terminated and not truncated, events
+    finally:
+        game.close()
+    return events
+
+
 @needs_game
 @pytest.mark.slow
 def test_the_scripted_player_makes_a_stone_pickaxe():
-    from reverie.environments.luanti.player.expert import Expert
-
-    bare = make_env("luanti", max_steps=2500, viewing_range=24)
-    try:
-        bare.reset(seed=2)
-        expert = Expert(bare)
-        events = []
-        while "craft_stone_pickaxe" not in events:
-            *_, terminated, truncated, info = bare.step(expert.act())
-            events += info["events"]
-            assert not terminated and not truncated, events
-        order = ("mine_log", "craft_planks", "craft_stick", "craft_wooden_pickaxe", "mine_cobblestone")
-        assert sorted(order, key=events.index) == list(order)
-        assert events.count("mine_log") >= 4, "an event for each log"
-    finally:
-        bare.close()
+    events = climb("craft_stone_pickaxe", max_steps=2500)
+    order = ("mine_log", "craft_planks", "craft_stick", "craft_wooden_pickaxe", "mine_cobblestone")
+    assert sorted(order, key=events.index) == list(order)
+    assert events.count("mine_log") >= 4, "an event for each log"
 
 
 @needs_game
 @pytest.mark.slow
 def test_the_scripted_player_smelts_iron_and_makes_a_pickaxe_of_it():
-    from reverie.environments.luanti.player.expert import Expert
-
     carried = {"pick_wood": 1, "pick_stone": 1, "pine_wood": 1, "furnace": 1, "coal_lump": 2, "iron_lump": 3}
     inventory = {f"default:{item}": number for item, number in carried.items()}
-    equipped = make_env("luanti", max_steps=1500, viewing_range=24, inventory=inventory)
-    try:
-        equipped.reset(seed=2)
-        expert = Expert(equipped)
-        events = []
-        while "craft_iron_pickaxe" not in events:
-            *_, terminated, truncated, info = equipped.step(expert.act())
-            events += info["events"]
-            assert not terminated and not truncated, events
-        order = ("place_furnace", "open_furnace", "craft_iron_ingot", "craft_stick")
-        assert sorted(order, key=events.index) == list(order)
-    finally:
-        equipped.close()
+    events = climb("craft_iron_pickaxe", max_steps=1500, inventory=inventory)
+    order = ("place_furnace", "open_furnace", "craft_iron_ingot", "craft_stick")
+    assert sorted(order, key=events.index) == list(order)
 
 
 def test_a_missing_program_or_a_wrong_option_is_named(monkeypatch):

@@ -22,27 +22,24 @@ from reverie.data.errors import UserError
 from reverie.data.video import read_frames
 from reverie.environments.make import make_env
 from reverie.pipelines.record import RecordConfig, draw_player, record
+from tests.processes import is_running
 
-WORKERS = """
-from pathlib import Path
-from reverie.pipelines.record import RecordConfig, record
-if __name__ == "__main__":
-    print("began", flush=True)
-    record(RecordConfig(out=Path({out!r}), episodes=400, max_steps=16, workers=2))
-"""
 KILLED = """
 from pathlib import Path
 from reverie.pipelines.record import RecordConfig, record
-record(RecordConfig(out=Path({out!r}), episodes=400, max_steps=16))
+record(RecordConfig(out=Path({out!r}), episodes=400, max_steps=16, workers={workers}))
 """
 
 
-def is_running(pid: str) -> bool:
-    """A zombie is not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+def start_recording(out: Path, workers: int, episodes: int) -> subprocess.Popen:
+    """A recording of 400 episodes in a process of its own, of which so many are there."""
+    environment = {**os.environ, "PYTHONPATH": ":".join(filter(None, sys.path))}
+    script = KILLED.format(out=str(out), workers=workers)
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment)
+    while len(complete_episodes(out)) < episodes:
+        assert process.poll() is None
+        time.sleep(0.01)
+    return process
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -100,11 +97,7 @@ def test_the_same_settings_give_the_same_bytes_by_any_number_of_workers(recorded
 
 def test_a_killed_recording_continues_to_the_same_result(tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    environment = {**os.environ, "PYTHONPATH": ":".join(filter(None, sys.path))}
-    process = subprocess.Popen([sys.executable, "-c", KILLED.format(out=str(killed))], env=environment)
-    while len(complete_episodes(killed)) < 5:
-        assert process.poll() is None
-        time.sleep(0.01)
+    process = start_recording(killed, workers=1, episodes=5)
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = len(complete_episodes(killed))
@@ -119,38 +112,24 @@ def test_a_killed_recording_continues_to_the_same_result(tmp_path):
 
 def test_workers_of_a_killed_recording_leave_the_folder_to_its_successor(tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    script = tmp_path / "script.py"
-    script.write_text(WORKERS.format(out=str(killed)))
-    environment = {**os.environ, "PYTHONPATH": ":".join(filter(None, sys.path))}
-    process = subprocess.Popen([sys.executable, str(script)], env=environment)
-    while len(complete_episodes(killed)) < 3:
-        assert process.poll() is None
-        time.sleep(0.01)
+    process = start_recording(killed, workers=2, episodes=3)
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(workers) >= 2
     process.send_signal(signal.SIGKILL)
     process.wait()
     record(RecordConfig(out=killed, episodes=20, max_steps=16))
     until = time.monotonic() + 20
-    while any(is_running(worker) for worker in workers):
+    while any(is_running(int(worker)) for worker in workers):
         assert time.monotonic() < until, "workers outlive their command"
         time.sleep(0.05)
-    settled = complete_episodes(killed)
     record(RecordConfig(out=whole, episodes=20, max_steps=16))
     assert {k: v for k, v in contents(killed).items() if k in contents(whole)} == contents(whole)
-    assert len(settled) < 400
 
 
 def test_two_recordings_into_one_folder_are_refused(tmp_path):
     out = tmp_path / "episodes"
-    script = tmp_path / "script.py"
-    script.write_text(WORKERS.format(out=str(out)))
-    environment = {**os.environ, "PYTHONPATH": ":".join(filter(None, sys.path))}
-    process = subprocess.Popen([sys.executable, str(script)], env=environment)
+    process = start_recording(out, workers=2, episodes=1)
     try:
-        while not complete_episodes(out):
-            assert process.poll() is None
-            time.sleep(0.01)
         with pytest.raises(UserError, match="another process is writing here"):
             record(RecordConfig(out=out, episodes=400, max_steps=16))
     finally:
