@@ -73,6 +73,8 @@ def test_an_agent_plays_while_a_game_dies(agent, doubles, tmp_path, capsys):  # 
     found = json.loads((out / "report.json").read_text())["quest"]
     assert [row["player"] for row in found["players"]] == ["random", "imagination"]
     assert killer.killed and [row["crashes"] for row in found["players"]] == [1, 0]
+    logs = [log.read_text() for log in (out / "games").glob("*.log")]
+    assert sum(log.count("its process has ended") for log in logs) == 1, "why a game was replaced"
     for row in found["players"]:
         episodes = row["episodes"]
         assert [episode["number"] for episode in episodes] == [0, 1, 2]
