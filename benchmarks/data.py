@@ -29,15 +29,15 @@ import numpy as np
 import torch
 import webdataset
 
-from reverie.data.decoders import Backend
-from reverie.data.index import Sample, ShardIndex
-from reverie.data.latents import LatentWriter
-from reverie.data.loader import Loader, LoaderConfig
-from reverie.data.reader import ShardReader
-from reverie.data.shards import ShardSet
-from reverie.data.streams import Stream, uniform_stretches
-from reverie.data.video import encode_video
-from reverie.pipelines.prepare import PrepareConfig, prepare
+from reverie.data.loading.loader import Loader, LoaderConfig
+from reverie.data.loading.streams import Stream, uniform_stretches
+from reverie.data.shards.index import Sample, ShardIndex
+from reverie.data.shards.latents import LatentWriter
+from reverie.data.shards.reader import ShardReader
+from reverie.data.shards.writer import ShardSet
+from reverie.data.video.codec import encode_video
+from reverie.data.video.decoders import Backend
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 
 LATENT_SHAPE = (64, 32)
 FPS = 20

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from reverie.agent.model import Agent
-from reverie.data.minecraft import SPACE
-from reverie.data.minecraft_tasks import TASKS
+from reverie.data.sources.vpt.minecraft import SPACE
+from reverie.data.sources.vpt.tasks import TASKS
 from reverie.dynamics.model import Dynamics
 from reverie.nn.transformer import TransformerConfig
 from reverie.pipelines.presets import PRESETS

@@ -15,7 +15,7 @@ import numpy as np
 
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
-from reverie.data.status import Status
+from reverie.data.sources.status import Status
 from reverie.environments.quest import Quest, Stats
 from reverie.environments.spaces import gymnasium_space
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from reverie.data.actions import ActionSpace, Binary, Categorical
 from reverie.data.errors import UserError
-from reverie.data.minecraft import BINS, KEYBOARD, KEYS, MOUSE_BUTTONS, SPACE, decode_camera
-from reverie.data.vpt import DEGREES_PER_PIXEL, SCREEN_HEIGHT
+from reverie.data.sources.vpt.minecraft import BINS, KEYBOARD, KEYS, MOUSE_BUTTONS, SPACE, decode_camera
+from reverie.data.sources.vpt.recordings import DEGREES_PER_PIXEL, SCREEN_HEIGHT
 from reverie.environments.game import GameEnv
 
 END, LEAVE = "f10", "f12"

@@ -4,8 +4,8 @@ from collections.abc import Callable, Generator
 
 import numpy as np
 
-from reverie.data.episodes import EpisodeSteps
-from reverie.data.status import StatusLog
+from reverie.data.sources.episodes import EpisodeSteps
+from reverie.data.sources.status import StatusLog
 from reverie.environments.game import GameEnv
 from reverie.environments.human import Desk, EpisodeOver
 from reverie.environments.players import GamePlayer, make_player

@@ -1,1 +1,4 @@
-"""Scores: rollouts against held-out video, agents in the real game, reports."""
+"""Scores: rollouts against held-out video, agents in the real game, reports.
+
+Imports data, models and games. Knows no training.
+"""

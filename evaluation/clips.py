@@ -9,8 +9,8 @@ from jinja2 import Environment
 from PIL import Image, ImageDraw
 
 from reverie.data.actions import ActionSpace, Continuous
-from reverie.data.index import Sample
-from reverie.data.steps import Steps
+from reverie.data.shards.index import Sample
+from reverie.data.shards.steps import Steps
 from reverie.evaluation.pictures import (
     GIVEN,
     INK,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from reverie.data.files import PARTIAL
-from reverie.data.video import VideoWriter
+from reverie.data.files.durable import PARTIAL
+from reverie.data.video.codec import VideoWriter
 from reverie.evaluation.pictures import above, enlarge, label
 
 SMALLEST = 240

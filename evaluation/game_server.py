@@ -17,7 +17,7 @@ import numpy as np
 
 from reverie.data.actions import numpy_dtype
 from reverie.data.errors import UserError
-from reverie.data.resize import fit
+from reverie.data.video.resize import fit
 from reverie.environments.game import GameCrashed, GameEnv
 from reverie.environments.make import make_env
 from reverie.environments.players import GamePlayer, make_player, require_player

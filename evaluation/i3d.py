@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from reverie.data.errors import UserError
-from reverie.data.files import cache_folder, file_sha256
+from reverie.data.files.durable import cache_folder, file_sha256
 
 FILE = "i3d_torchscript.pt"
 SHA256 = "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2"

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reverie.data.index import Sample, ShardIndex
-from reverie.data.reader import ShardReader
+from reverie.data.shards.index import Sample, ShardIndex
+from reverie.data.shards.reader import ShardReader
 from reverie.evaluation.curves import METRICS
 from reverie.evaluation.metrics import FrameScores, decibels, frame_scores
 from reverie.evaluation.statistics import Estimate, bootstrap

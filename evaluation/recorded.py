@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from reverie.data.index import Episode, ShardIndex
-from reverie.data.reader import ShardReader
+from reverie.data.shards.index import Episode, ShardIndex
+from reverie.data.shards.reader import ShardReader
 from reverie.environments.vector import EpisodeResult
 
 

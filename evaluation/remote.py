@@ -27,7 +27,7 @@ import numpy as np
 import reverie
 from reverie.data.actions import ActionSpace, numpy_dtype
 from reverie.data.errors import UserError
-from reverie.data.resize import ResizeMode
+from reverie.data.video.resize import ResizeMode
 from reverie.environments.game import GameCrashed
 from reverie.environments.quest import Prompt, Quest, Stats
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import Environment
 
-from reverie.data.files import write_atomic
+from reverie.data.files.durable import write_atomic
 from reverie.evaluation.charts import NAMES
 from reverie.evaluation.metrics import PSNR_CAP
 from reverie.evaluation.video import MAX_FPS

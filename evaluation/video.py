@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from reverie.data.actions import ActionSpace, Binary, Categorical
-from reverie.data.video import encode_video
+from reverie.data.video.codec import encode_video
 from reverie.evaluation.games import Episode
 from reverie.evaluation.pictures import GIVEN, PREDICTED, above, beside, bordered, enlarge, label
 

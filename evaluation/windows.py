@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from reverie.data.errors import UserError
-from reverie.data.index import Sample, ShardIndex
-from reverie.data.reader import ShardReader
+from reverie.data.shards.index import Sample, ShardIndex
+from reverie.data.shards.reader import ShardReader
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from reverie.data.minecraft import KEYS, decode_camera
+from reverie.data.sources.vpt.minecraft import KEYS, decode_camera
 
 _SHOWN = 5
 """Milestones that fit into a line."""

@@ -1,1 +1,4 @@
-"""Shared building blocks of the models: transformer, attention, heads, distributions, normalisers."""
+"""Shared building blocks of the models: transformer, attention, heads, distributions, normalisers.
+
+Imports only data's own files. Knows no stage, no files on disk.
+"""

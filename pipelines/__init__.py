@@ -1,1 +1,4 @@
-"""The stages as commands: one module each, the training loop, checkpoints, run folders, presets."""
+"""Everything as commands: the command line, presets, the demo, and a room for each kind of command.
+
+Imports everything; its rooms import those before them: runs, training, datasets, stages, scoring, interactive.
+"""

@@ -17,7 +17,7 @@ import yaml
 
 from reverie import __version__
 from reverie.data.errors import UserError
-from reverie.data.location import Url
+from reverie.data.files.location import Url
 
 USER_ERROR, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 
@@ -33,36 +33,44 @@ class Command:
 
 
 COMMANDS = {
-    "record": Command("record", "RecordConfig", "record", "play a game and record episodes"),
-    "prepare": Command("prepare", "PrepareConfig", "prepare", "turn episodes or plain videos into shards"),
-    "tokenizer": Command("tokenizer", "TokenizerStage", "train_tokenizer", "train the video tokenizer"),
-    "encode": Command("encode", "EncodeConfig", "encode", "turn video shards into latent shards"),
-    "dynamics": Command("dynamics", "DynamicsStage", "train_dynamics", "train the world model"),
-    "clone": Command("clone", "CloneStage", "train_clone", "finetune it into an agent by cloning"),
+    "record": Command("datasets.record", "RecordConfig", "record", "play a game and record episodes"),
+    "prepare": Command(
+        "datasets.prepare", "PrepareConfig", "prepare", "turn episodes or plain videos into shards"
+    ),
+    "tokenizer": Command(
+        "stages.tokenizer", "TokenizerStage", "train_tokenizer", "train the video tokenizer"
+    ),
+    "encode": Command("stages.encode", "EncodeConfig", "encode", "turn video shards into latent shards"),
+    "dynamics": Command("stages.dynamics", "DynamicsStage", "train_dynamics", "train the world model"),
+    "clone": Command("stages.clone", "CloneStage", "train_clone", "finetune it into an agent by cloning"),
     "imagine": Command(
-        "imagine", "ImagineStage", "train_imagine", "improve the agent inside the world model"
+        "stages.imagine", "ImagineStage", "train_imagine", "improve the agent inside the world model"
     ),
     "baseline": Command(
-        "baseline", "BaselineStage", "baseline", "train Dreamer V1, V2 or V3 to compare with"
+        "stages.baseline", "BaselineStage", "baseline", "train Dreamer V1, V2 or V3 to compare with"
     ),
     "evaluate": Command(
-        "evaluate", "EvaluateConfig", "evaluate", "score rollouts and agents, write a report"
+        "scoring.evaluate", "EvaluateConfig", "evaluate", "score rollouts and agents, write a report"
     ),
-    "fvd": Command("fvd", "FvdConfig", "fvd", "Frechet video distance of generated videos to held-out ones"),
-    "play": Command("play", "PlayConfig", "play", "play inside the world model, in a browser"),
+    "fvd": Command(
+        "scoring.fvd", "FvdConfig", "fvd", "Frechet video distance of generated videos to held-out ones"
+    ),
+    "play": Command("interactive.play", "PlayConfig", "play", "play inside the world model, in a browser"),
     "demo": Command("demo", "DemoConfig", "demo", "all of the above on a small game"),
     "info": Command("info", "InfoConfig", "info", "print parameter counts, or what a folder holds"),
-    "data info": Command("data_info", "DataInfoConfig", "data_info", "count what shards hold"),
-    "data show": Command("data_show", "ShowConfig", "show", "a page with pictures and films of the clips"),
-    "data check": Command("data_check", "CheckConfig", "check", "check every byte and clip of shards"),
+    "data info": Command("datasets.info", "DataInfoConfig", "data_info", "count what shards hold"),
+    "data show": Command(
+        "datasets.show", "ShowConfig", "show", "a page with pictures and films of the clips"
+    ),
+    "data check": Command("datasets.check", "CheckConfig", "check", "check every byte and clip of shards"),
     "data download": Command(
-        "data_download",
+        "datasets.download",
         "DownloadConfig",
         "data_download",
         "download VPT recordings, continuing where it stopped",
     ),
     "data export": Command(
-        "data_export", "ExportConfig", "export", "write tables, logs and videos for people"
+        "datasets.export", "ExportConfig", "export", "write tables, logs and videos for people"
     ),
     "fetch-weights": Command("fetch", "FetchConfig", "fetch", "download the weights of LPIPS once"),
 }
@@ -114,7 +122,7 @@ def _run_member(group: str, arguments: Sequence[str]) -> int:
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:
-    from reverie.pipelines.stops import Stopped
+    from reverie.pipelines.runs.stops import Stopped
 
     try:
         config = parse(name, arguments)
@@ -180,8 +188,8 @@ def _spelled_out(cls: type, arguments: Sequence[str]) -> list[str]:
 
 def _preset_defaults(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     """The chosen preset's settings for command `name`, with dotted keys."""
-    from reverie.pipelines.configs import flatten, to_plain
     from reverie.pipelines.presets import DEFAULT_BASELINES, presets_of
+    from reverie.pipelines.runs.configs import flatten, to_plain
 
     presets = presets_of(name)
     preset = _setting("preset", arguments)

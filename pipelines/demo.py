@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from reverie.data.errors import UserError
-from reverie.pipelines.clone import CloneStage, train_clone
-from reverie.pipelines.dynamics import DynamicsStage, train_dynamics
-from reverie.pipelines.encode import EncodeConfig, encode
-from reverie.pipelines.evaluate import EvaluateConfig, evaluate
-from reverie.pipelines.imagine import ImagineStage, train_imagine
-from reverie.pipelines.prepare import PrepareConfig, prepare
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
+from reverie.pipelines.datasets.record import RecordConfig, record
 from reverie.pipelines.presets import PRESETS
-from reverie.pipelines.record import RecordConfig, record
-from reverie.pipelines.tokenizer import TokenizerStage, train_tokenizer
+from reverie.pipelines.scoring.evaluate import EvaluateConfig, evaluate
+from reverie.pipelines.stages.clone import CloneStage, train_clone
+from reverie.pipelines.stages.dynamics import DynamicsStage, train_dynamics
+from reverie.pipelines.stages.encode import EncodeConfig, encode
+from reverie.pipelines.stages.imagine import ImagineStage, train_imagine
+from reverie.pipelines.stages.tokenizer import TokenizerStage, train_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,18 +9,18 @@ from torch import nn
 from reverie.agent.model import Agent, AgentConfig
 from reverie.data.actions import ActionSpace, Binary, Categorical
 from reverie.data.errors import UserError
-from reverie.data.index import INDEX, ShardIndex
-from reverie.data.location import Location, Url
+from reverie.data.files.location import Location, Url
+from reverie.data.shards.index import INDEX, ShardIndex
 from reverie.dynamics.model import Dynamics, DynamicsConfig
-from reverie.pipelines.checkpoints import (
+from reverie.pipelines.presets import PRESETS, Preset
+from reverie.pipelines.runs.configs import from_plain
+from reverie.pipelines.training.checkpoints import (
     build_baseline,
     build_dynamics,
     find_checkpoint,
     read_card,
     weights_sha256,
 )
-from reverie.pipelines.configs import from_plain
-from reverie.pipelines.presets import PRESETS, Preset
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
 
 MINECRAFT = ActionSpace({"keys": Binary(23), "mouse": Categorical(121, null=60)})

@@ -19,11 +19,11 @@ from reverie.agent.imagination import ImaginationConfig
 from reverie.agent.model import AgentConfig
 from reverie.dynamics.model import DynamicsConfig
 from reverie.dynamics.objective import DynamicsObjectiveConfig
-from reverie.pipelines.baseline_config import OnlineConfig, PolicyConfig
-from reverie.pipelines.batches import BatchesConfig
-from reverie.pipelines.optimization import OptimizerConfig
-from reverie.pipelines.session import TrainingConfig
-from reverie.pipelines.training import FabricConfig
+from reverie.pipelines.stages.baseline_config import OnlineConfig, PolicyConfig
+from reverie.pipelines.training.batches import BatchesConfig
+from reverie.pipelines.training.loop import FabricConfig
+from reverie.pipelines.training.optimization import OptimizerConfig
+from reverie.pipelines.training.session import TrainingConfig
 from reverie.rssm import presets as rssm_presets
 from reverie.rssm.config import DreamerConfig
 from reverie.tokenizer.model import TokenizerConfig

@@ -12,7 +12,7 @@ from pathlib import Path  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from reverie.pipelines.prepare import PrepareConfig, prepare  # noqa: E402
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare  # noqa: E402
 from tests.data.corpus import EVENTS, LENGTHS, write_recording  # noqa: E402
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

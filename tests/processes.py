@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 TIMEOUT = 300.0
 """Seconds; far more than anything here needs on a busy machine."""
 _PRELOAD = [
-    *("lightning.fabric", "torch.utils.tensorboard", "reverie.pipelines.prepare"),
-    *("tests.pipelines.stages", "tests.data.reading"),
+    *("lightning.fabric", "torch.utils.tensorboard", "reverie.pipelines.datasets.prepare"),
+    *("tests.pipelines.small_stages", "tests.data.reading"),
 ]
 
 

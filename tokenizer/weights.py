@@ -23,7 +23,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from reverie.data.errors import UserError
-from reverie.data.files import cache_folder
+from reverie.data.files.durable import cache_folder
 
 Network = Literal["alex", "vgg"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reverie.data.errors import UserError
-from reverie.data.location import Url
+from reverie.data.files.location import Url
 
 _ATTEMPTS = 3
 _SLOWEST = 10_000

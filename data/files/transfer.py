@@ -23,7 +23,7 @@ from typing import TypeVar
 from urllib import request
 from urllib.error import HTTPError
 
-from reverie.data.files import sync_folder, write_atomic
+from reverie.data.files.durable import sync_folder, write_atomic
 
 T = TypeVar("T")
 _BLOCK = 1 << 18

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from reverie.data.decoders import Backend
 from reverie.data.errors import UserError
-from reverie.data.shard_files import PATIENCE
+from reverie.data.shards.local import PATIENCE
+from reverie.data.video.decoders import Backend
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,9 +18,9 @@ import yaml
 
 from reverie.data.actions import ActionSpace, Component
 from reverie.data.errors import UserError
-from reverie.data.files import fingerprint
-from reverie.data.index import ShardIndex
-from reverie.data.location import Location, locate
+from reverie.data.files.durable import fingerprint
+from reverie.data.files.location import Location, locate
+from reverie.data.shards.index import ShardIndex
 
 _SAME_RATE = 0.005
 """Rates closer than this, relatively, are one rate (29.97 and 30)."""

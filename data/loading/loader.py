@@ -1,9 +1,9 @@
 """The deterministic, resumable loader: an endless stream of `Batch`.
 
 Batch number s is a pure function of (seed, s): rows 0..U-1 continue the uniform rings, the last R rows the relevant
-ones (`data.streams`); where several corpora are mixed, they take turns (`data.corpora.turn`). So the order does not
-depend on worker processes, and rank r of W, which takes rows r, r + W, ..., can be resumed on another number of ranks.
-The state counts batches handed out, not those prefetched.
+ones (`loading.streams`); where several corpora are mixed, they take turns (`loading.corpora.turn`). So the order does
+not depend on worker processes, and rank r of W, which takes rows r, r + W, ..., can be resumed on another number of
+ranks. The state counts batches handed out, not those prefetched.
 """
 
 import logging
@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from reverie.data.batch import Batch
-from reverie.data.corpora import Corpora, turn
 from reverie.data.errors import UserError
-from reverie.data.index import ShardIndex
-from reverie.data.loader_config import LoaderConfig
-from reverie.data.rings import CorpusRings, Ring
-from reverie.data.windows import Row
+from reverie.data.loading.config import LoaderConfig
+from reverie.data.loading.corpora import Corpora, turn
+from reverie.data.loading.rings import CorpusRings, Ring
+from reverie.data.loading.windows import Row
+from reverie.data.shards.index import ShardIndex
 
 _LOG = logging.getLogger(__name__)
 

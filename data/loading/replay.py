@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from reverie.data.batch import Batch
-from reverie.data.episodes import Recording, log_path, video_path
-from reverie.data.loader import collate
-from reverie.data.logs import is_terminal, log_steps, read_log
-from reverie.data.steps import Steps
-from reverie.data.streams import NO_TASK
-from reverie.data.video import read_frames
-from reverie.data.windows import Row, task_reward
+from reverie.data.loading.loader import collate
+from reverie.data.loading.streams import NO_TASK
+from reverie.data.loading.windows import Row, task_reward
+from reverie.data.shards.steps import Steps
+from reverie.data.sources.episodes import Recording, log_path, video_path
+from reverie.data.sources.logs import is_terminal, log_steps, read_log
+from reverie.data.video.codec import read_frames
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-from reverie.data.corpora import Corpora
 from reverie.data.errors import UserError
-from reverie.data.index import Episode
-from reverie.data.loader_config import LoaderConfig
-from reverie.data.reader import BrokenSample, ShardReader
-from reverie.data.streams import Piece, Stream, relevant_stretches, uniform_stretches
-from reverie.data.windows import Row, RowReader
+from reverie.data.loading.config import LoaderConfig
+from reverie.data.loading.corpora import Corpora
+from reverie.data.loading.streams import Piece, Stream, relevant_stretches, uniform_stretches
+from reverie.data.loading.windows import Row, RowReader
+from reverie.data.shards.index import Episode
+from reverie.data.shards.reader import BrokenSample, ShardReader
 
 _MAX_REPLACEMENTS = 4096
 """Where 99 of 100 windows are broken, that many in a row are broken once in 10^18 rows."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reverie.data.index import Episode
+from reverie.data.shards.index import Episode
 
 NO_TASK = -1
 DRAWN_TASK = -2

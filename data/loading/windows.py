@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from reverie.data.actions import ActionSpace
-from reverie.data.index import Episode, Sample
-from reverie.data.reader import ShardReader
-from reverie.data.steps import Steps
-from reverie.data.streams import NO_TASK, Piece
+from reverie.data.loading.streams import NO_TASK, Piece
+from reverie.data.shards.index import Episode, Sample
+from reverie.data.shards.reader import ShardReader
+from reverie.data.shards.steps import Steps
 
 Row = dict[str, np.ndarray]
 """Fields of one row: `action/<component>` (T, ...) and the fields of `Batch`, each (T, ...)."""

@@ -19,7 +19,7 @@ from math import inf
 from pathlib import Path
 
 from reverie.data.errors import UserError
-from reverie.data.files import (
+from reverie.data.files.durable import (
     NO_ROOM,
     PARTIAL,
     cache_folder,

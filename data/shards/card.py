@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from math import inf
 
 from reverie.data.actions import Binary, Categorical, Component, Continuous
-from reverie.data.export import task_rows
-from reverie.data.index import ShardIndex
+from reverie.data.shards.index import ShardIndex
+from reverie.data.shards.tables import task_rows
 
 FILES = {
     "episodes.csv": "a row an episode: split, source, length, tasks accomplished, shards",

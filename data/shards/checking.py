@@ -1,6 +1,6 @@
 """Do shards hold what their index says? Every byte, every clip, and whether actions fit the pictures.
 
-Nothing is changed here; `data.rebuild` makes an index from shards.
+Nothing is changed here; `data.shards.rebuild` makes an index from shards.
 """
 
 import io
@@ -17,13 +17,13 @@ import numpy as np
 
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
-from reverie.data.files import file_sha256
-from reverie.data.index import Sample, ShardIndex
-from reverie.data.members import Listing, is_plain, list_members
-from reverie.data.reader import ShardReader
-from reverie.data.shard_files import ShardUnavailable
-from reverie.data.steps import Steps
-from reverie.data.store import Shards
+from reverie.data.files.durable import file_sha256
+from reverie.data.shards.index import Sample, ShardIndex
+from reverie.data.shards.local import ShardUnavailable
+from reverie.data.shards.members import Listing, is_plain, list_members
+from reverie.data.shards.reader import ShardReader
+from reverie.data.shards.steps import Steps
+from reverie.data.shards.store import Shards
 
 LAGS = (-1, 0, 1)
 _NOT_IN_META = ("split", "shard", "key", "members")

@@ -12,10 +12,10 @@ from typing import Any
 
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
-from reverie.data.files import fingerprint
-from reverie.data.location import Location, Url, locate
-from reverie.data.resize import ResizeMode
-from reverie.data.store import fetch_bytes
+from reverie.data.files.durable import fingerprint
+from reverie.data.files.location import Location, Url, locate
+from reverie.data.shards.store import fetch_bytes
+from reverie.data.video.resize import ResizeMode
 
 FORMAT = 1
 INDEX = "index.json"
@@ -97,7 +97,7 @@ class Episode:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """A folder of finished shards: `content` is its index.json (keys: see `data.shards.ShardSet.finish`).
+    """A folder of finished shards: `content` is its index.json (keys: see `data.shards.writer.ShardSet.finish`).
 
     The folder may lie behind a URL; nothing but the reading of shards depends on that, and least of all the hash.
     """

@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 
 from reverie.data.errors import UserError
-from reverie.data.index import Sample, ShardIndex
-from reverie.data.reader import ShardReader
-from reverie.data.shards import ShardSet
+from reverie.data.shards.index import Sample, ShardIndex
+from reverie.data.shards.reader import ShardReader
+from reverie.data.shards.writer import ShardSet
 
 _KEPT = ("action_space", "tasks", "fps", "frame_size", "quality", "storage_mse", "sources", "skipped")
 
 
 class LatentWriter:
-    """Writes latent shards for `index`, continuing after an interruption (see `data.shards`).
+    """Writes latent shards for `index`, continuing after an interruption (see `data.shards.writer`).
 
     Args:
         folder: created when missing; refused when it holds latents of another tokenizer or other data.

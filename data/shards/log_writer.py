@@ -1,4 +1,4 @@
-"""What shards know about frames, written as the logs that `data.logs` reads: the inverse of importing."""
+"""What shards know about frames, written as the logs that `data.sources.logs` reads: the inverse of importing."""
 
 import csv
 import io
@@ -10,9 +10,11 @@ import numpy as np
 
 from reverie.data.actions import ActionSpace, Categorical, Component, Continuous
 from reverie.data.errors import UserError
-from reverie.data.index import Sample
-from reverie.data.logs import Table
-from reverie.data.steps import Steps
+from reverie.data.shards.index import Sample
+from reverie.data.shards.steps import Steps
+
+Table = dict[str, list[Any]]
+"""Column -> one value a row; None is unknown."""
 
 
 def require_writable(space: ActionSpace, tasks: Sequence[str], place: str) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from reverie.data.decoders import Backend
 from reverie.data.errors import UserError
-from reverie.data.index import Sample, ShardIndex
-from reverie.data.shard_files import PATIENCE, ShardUnavailable
-from reverie.data.steps import Steps
-from reverie.data.store import open_shards
-from reverie.data.video import read_frames
+from reverie.data.shards.index import Sample, ShardIndex
+from reverie.data.shards.local import PATIENCE, ShardUnavailable
+from reverie.data.shards.steps import Steps
+from reverie.data.shards.store import open_shards
+from reverie.data.video.codec import read_frames
+from reverie.data.video.decoders import Backend
 
 _CACHED_STEPS = 256
 _NPY_HEADER_LIMIT = 1024
@@ -51,7 +51,7 @@ class ShardReader:
     Args:
         index: of video or latent shards.
         cache_bytes: decoded clips kept in memory, if all of them fit; 0 to keep none.
-        decoder: see `data.decoders.open_video`.
+        decoder: see `data.video.decoders.open_video`.
         patience: seconds after which a shard in a folder that does not answer is broken.
     """
 

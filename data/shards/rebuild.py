@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from reverie.data.actions import ActionSpace
-from reverie.data.checking import Problem, foreign_members
 from reverie.data.errors import UserError
-from reverie.data.files import canonical_json, explain_full_disk, file_sha256, write_atomic
-from reverie.data.index import FORMAT, INDEX, JOURNAL, Sample, ShardIndex
-from reverie.data.members import list_members, split_of
-from reverie.data.steps import Steps
+from reverie.data.files.durable import canonical_json, explain_full_disk, file_sha256, write_atomic
+from reverie.data.shards.checking import Problem, foreign_members
+from reverie.data.shards.index import FORMAT, INDEX, JOURNAL, Sample, ShardIndex
+from reverie.data.shards.members import list_members, split_of
+from reverie.data.shards.steps import Steps
 
 BACKUP = f"{INDEX}.bak"
 _FROM_TARS = ("splits", "shards", "samples", "format")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reverie.data.actions import ActionSpace
-from reverie.data.npz import load_npz
+from reverie.data.shards.npz import load_npz
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from reverie.data.cache import CacheSettings, ShardCache
 from reverie.data.errors import UserError
-from reverie.data.location import Location, Url
-from reverie.data.remote import Job, copy, reason, require_store
-from reverie.data.shard_files import MOST_HANGING, PATIENCE, LocalShards, ShardUnavailable
+from reverie.data.files.location import Location, Url
+from reverie.data.files.remote import Job, copy, reason, require_store
+from reverie.data.shards.cache import CacheSettings, ShardCache
+from reverie.data.shards.local import MOST_HANGING, PATIENCE, LocalShards, ShardUnavailable
 
 _LOG = logging.getLogger(__name__)
 _SHA256 = re.compile("[0-9a-f]{64}")

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from reverie.data.actions import ActionSpace, Binary, Categorical, Component, Continuous
-from reverie.data.index import Sample
-from reverie.data.steps import Steps
+from reverie.data.shards.index import Sample
+from reverie.data.shards.steps import Steps
 
 BINS = 16
 

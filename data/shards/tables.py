@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-from reverie.data.index import Episode, Sample, ShardIndex
-from reverie.data.log_writer import csv_bytes
+from reverie.data.shards.index import Episode, Sample, ShardIndex
+from reverie.data.shards.log_writer import csv_bytes
 
 NOT_LOGGED = "not logged"
 _LONGEST_NAME = 200

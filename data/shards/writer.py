@@ -9,7 +9,7 @@
 A shard is a plain tar that webdataset reads, written under a temporary name, flushed and renamed; then its entry
 goes to the journal; `finish` turns the journal into `index.json`. Clips must come in the same order every time: then
 the bytes of an interrupted and continued run equal those of an undisturbed one. The stage that writes latents uses
-`data.latents.LatentWriter`, which does this for it.
+`data.shards.latents.LatentWriter`, which does this for it.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from reverie.data.errors import UserError
-from reverie.data.files import PARTIAL, canonical_json, explain_full_disk, sync_folder, write_atomic
-from reverie.data.index import FORMAT, INDEX, JOURNAL, ShardIndex
+from reverie.data.files.durable import PARTIAL, canonical_json, explain_full_disk, sync_folder, write_atomic
+from reverie.data.shards.index import FORMAT, INDEX, JOURNAL, ShardIndex
 
 _BLOCK = 512
 

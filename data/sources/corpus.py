@@ -1,9 +1,9 @@
 """What a folder offers for import: recorded episodes, or videos of any kind with or without logs.
 
-A folder with `recording.json` holds recorded episodes (`data.episodes`), one with `meta/info.json` a LeRobot dataset
-(`data.lerobot`). Any other folder is searched for videos at any depth. A video may have a log beside it (`data.logs`);
-what the logs hold is declared or inferred (`data.declaration`). If one of the logs is VPT's, the folder holds VPT
-recordings (`data.vpt`).
+A folder with `recording.json` holds recorded episodes (`sources.episodes`), one with `meta/info.json` a LeRobot dataset
+(`sources.lerobot`). Any other folder is searched for videos at any depth. A video may have a log beside it
+(`sources.logs`); what the logs hold is declared or inferred (`sources.declaration`). If one of the logs is VPT's, the
+folder holds VPT recordings (`sources.vpt`).
 """
 
 import os
@@ -13,22 +13,23 @@ from pathlib import Path
 
 import numpy as np
 
-from reverie.data import lerobot_rows, vpt
 from reverie.data.actions import ActionSpace
-from reverie.data.declaration import declare
-from reverie.data.decoders import Backend, open_video
-from reverie.data.episodes import Recording
 from reverie.data.errors import UserError
-from reverie.data.lerobot import LeRobotDataset, LeRobotOptions, find_lerobot
-from reverie.data.lerobot_actions import declare_lerobot
-from reverie.data.logs import find_log, has_events, is_terminal, log_steps, read_log
-from reverie.data.minecraft import SPACE as MINECRAFT
-from reverie.data.minecraft_tasks import TASKS as MINECRAFT_TASKS
-from reverie.data.pyav import PyAVDecoder
-from reverie.data.steps import Steps
-from reverie.data.video_source import Decoder, VideoInfo
-from reverie.data.vpt import VPTOptions
-from reverie.data.vpt_segments import Edges
+from reverie.data.shards.steps import Steps
+from reverie.data.sources.declaration import declare
+from reverie.data.sources.episodes import Recording
+from reverie.data.sources.lerobot import rows as lerobot_rows
+from reverie.data.sources.lerobot.actions import declare_lerobot
+from reverie.data.sources.lerobot.dataset import LeRobotDataset, LeRobotOptions, find_lerobot
+from reverie.data.sources.logs import find_log, has_events, is_terminal, log_steps, read_log
+from reverie.data.sources.vpt import recordings as vpt
+from reverie.data.sources.vpt.minecraft import SPACE as MINECRAFT
+from reverie.data.sources.vpt.recordings import VPTOptions
+from reverie.data.sources.vpt.segments import Edges
+from reverie.data.sources.vpt.tasks import TASKS as MINECRAFT_TASKS
+from reverie.data.video.decoders import Backend, open_video
+from reverie.data.video.pyav import PyAVDecoder
+from reverie.data.video.source import Decoder, VideoInfo
 
 VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
@@ -99,7 +100,7 @@ class Inspected:
     is_terminal  the last frame ended the episode for good
     group        which kind of recording; None: not told apart
     edges        what tells whether a segment of a session continues another
-    cursor       where to draw a mouse cursor, see `data.vpt.draw_cursors`
+    cursor       where to draw a mouse cursor, see `data.sources.vpt.recordings.draw_cursors`
     pts          (n,) timestamps of the frames that are the source's, where its video holds others too
     """
 

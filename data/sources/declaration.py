@@ -16,7 +16,7 @@ import yaml
 
 from reverie.data.actions import ActionSpace, Binary, Categorical, Component, Continuous
 from reverie.data.errors import UserError
-from reverie.data.logs import read_log
+from reverie.data.sources.logs import read_log
 
 NAMES = ("actions.yaml", "actions.json")
 _MOST_CLASSES = 1 << 16

@@ -3,7 +3,7 @@
     FOLDER/recording.json        what was recorded: game, action space, tasks, players
     FOLDER/episodes/<name>.mp4   N frames, padded as `encode_video` does: crop to the recording's frame size
     FOLDER/episodes/<name>.npz   N rows: action/<component> taken AT a frame; reward, events on ARRIVING at it;
-                                 status/<field>, what the game says of its player (`data.status`), if it says anything
+                                 status/<field>, what the game says of its player (`data.sources.status`), if it says anything
 
 The video is renamed into place before its log: an episode whose log exists is complete, whatever was killed
 when.
@@ -23,9 +23,9 @@ import numpy as np
 
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
-from reverie.data.files import PARTIAL, explain_full_disk, new_file, write_atomic
-from reverie.data.status import StatusLog
-from reverie.data.video import encode_video, storage_quality
+from reverie.data.files.durable import PARTIAL, explain_full_disk, new_file, write_atomic
+from reverie.data.sources.status import StatusLog
+from reverie.data.video.codec import encode_video, storage_quality
 
 FORMAT = 1
 _LARGEST_SIDE = 16384

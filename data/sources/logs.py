@@ -14,16 +14,14 @@ import numpy as np
 
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
-from reverie.data.parquet import require_pyarrow
-from reverie.data.steps import Steps
+from reverie.data.shards.log_writer import Table
+from reverie.data.shards.steps import Steps
+from reverie.data.sources.parquet import require_pyarrow
 
 LOG_SUFFIXES = (".npz", ".jsonl", ".csv", ".parquet")
 _FIELDS = ("reward", "events", "is_terminal", "action_mask", "reward_mask")
 _MOST_BYTES = 1 << 32
 _LARGEST = float(np.finfo(np.float32).max)
-
-Table = dict[str, list[Any]]
-"""Column -> one value a row; None is unknown."""
 
 
 def find_log(video: Path) -> Path | None:

@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from reverie.data.decoders import Backend
 from reverie.data.errors import UserError
-from reverie.data.files import PARTIAL, canonical_json
-from reverie.data.resize import ResizeMode, fit
-from reverie.data.sources import Corpus, Inspected, Source, inspect, open_source
-from reverie.data.steps import Steps
-from reverie.data.video import GOP, Quality, encode_video, read_frames
-from reverie.data.video_source import VideoInfo
-from reverie.data.vpt import draw_cursors
+from reverie.data.files.durable import PARTIAL, canonical_json
+from reverie.data.shards.steps import Steps
+from reverie.data.sources.corpus import Corpus, Inspected, Source, inspect, open_source
+from reverie.data.sources.vpt.recordings import draw_cursors
+from reverie.data.video.codec import GOP, Quality, encode_video, read_frames
+from reverie.data.video.decoders import Backend
+from reverie.data.video.resize import ResizeMode, fit
+from reverie.data.video.source import VideoInfo
 
 _READ_BYTES = 192_000_000
 """Decoded frames held at once by one worker."""
@@ -42,8 +42,8 @@ class Storage:
     mode         how other sizes are fitted
     fps          frames a second; other rates are converted by timestamps
     clip_length  frames in a clip, the last of an episode may be shorter
-    quality      see `data.video`
-    decoder      see `data.decoders`
+    quality      see `data.video.codec`
+    decoder      see `data.video.decoders`
     """
 
     size: tuple[int, int]

@@ -1,6 +1,6 @@
 """What a game like Minecraft says of its player beside pictures; the log of a recorded episode keeps it frame by frame.
 
-Names and units are Minecraft's, as in VPT's recordings (`data.vpt_writer`).
+Names and units are Minecraft's, as in VPT's recordings (`data.sources.vpt.writer`).
 """
 
 import json

@@ -1,6 +1,6 @@
 """Frames to video bytes and back.
 
-Clips are H.264 in mp4, padded by repeating the edge to a width multiple of 64 (see `data.decoders`) and an
+Clips are H.264 in mp4, padded by repeating the edge to a width multiple of 64 (see `data.video.decoders`) and an
 even height; whoever stores a clip keeps its true size beside it and `read_frames` crops to that. Small frames
 are stored without loss: in pixel art every pixel carries meaning.
 """
@@ -13,9 +13,9 @@ from typing import Any, BinaryIO, Literal
 import av
 import numpy as np
 
-from reverie.data.decoders import Backend, open_video
 from reverie.data.errors import UserError
-from reverie.data.video_source import VideoSource
+from reverie.data.video.decoders import Backend, open_video
+from reverie.data.video.source import VideoSource
 
 Quality = Literal["lossless", "high", "standard"]
 

@@ -6,7 +6,7 @@ dropped at once; and some widths whose rows are not a multiple of 64 bytes fail 
 frames, turned upright.
 
 decord reads older containers (avi, ts, mpg, wmv, gif), which do not say when frames are shown, wrongly and without a
-word: PyAV reads those from the start (`data.pyav.SequentialDecoder`).
+word: PyAV reads those from the start (`data.video.pyav.SequentialDecoder`).
 """
 
 import io
@@ -18,8 +18,8 @@ from typing import Any, Literal
 import numpy as np
 
 from reverie.data.errors import UserError
-from reverie.data.pyav import PyAVDecoder, SequentialDecoder
-from reverie.data.video_source import Decoder, VideoInfo, VideoSource, unreadable
+from reverie.data.video.pyav import PyAVDecoder, SequentialDecoder
+from reverie.data.video.source import Decoder, VideoInfo, VideoSource, unreadable
 
 Backend = Literal["pyav", "decord"]
 

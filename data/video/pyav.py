@@ -18,7 +18,7 @@ from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from reverie.data.video_source import VideoError, VideoInfo, VideoSource, place, unreadable
+from reverie.data.video.source import VideoError, VideoInfo, VideoSource, place, unreadable
 
 _CACHED_FILES = 8
 

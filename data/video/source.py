@@ -1,4 +1,4 @@
-"""What can be decoded, what is known about it, and the interface of the libraries that do it (`data.decoders`)."""
+"""What can be decoded, what is known about it, and the interface of the libraries that do it (`data.video.decoders`)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image
 
 from reverie.data.errors import UserError
-from reverie.data.minecraft import KEYS, NULL_MOUSE, SPACE, decode_camera
-from reverie.data.minecraft_tasks import STATISTICS
-from reverie.data.status import PlayerStatus, Status
-from reverie.data.vpt import DEGREES_PER_PIXEL as GUI_DEGREES_PER_PIXEL
-from reverie.data.vpt import SCREEN_HEIGHT, draw_cursors
+from reverie.data.sources.status import PlayerStatus, Status
+from reverie.data.sources.vpt.minecraft import KEYS, NULL_MOUSE, SPACE, decode_camera
+from reverie.data.sources.vpt.recordings import DEGREES_PER_PIXEL as GUI_DEGREES_PER_PIXEL
+from reverie.data.sources.vpt.recordings import SCREEN_HEIGHT, draw_cursors
+from reverie.data.sources.vpt.tasks import STATISTICS
 from reverie.environments.game import GameCrashed, GameEnv, Outcome, require_steps
 from reverie.environments.luanti.channel import Report
 from reverie.environments.luanti.names import LADDER, add_counts, minecraft_name
@@ -221,7 +221,7 @@ class LuantiGame(GameEnv):
             time.sleep(_DRAWING)
 
     def _act(self, names: set[str], mouse: int | None) -> list[Report]:
-        """One step with these keys held; `mouse`: a class of `data.minecraft`, None to rest."""
+        """One step with these keys held; `mouse`: a class of `data.sources.vpt.minecraft`, None to rest."""
         session = self.session
         turn = decode_camera(np.asarray(NULL_MOUSE if mouse is None else mouse))[::-1]  # yaw, pitch
         in_menu = session.cursor_visible

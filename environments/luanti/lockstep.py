@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from reverie.data.errors import UserError
-from reverie.data.files import cache_folder, file_sha256
+from reverie.data.files.durable import cache_folder, file_sha256
 from reverie.environments.game import GameCrashed
 
 SOURCE = Path(__file__).with_name("lockstep.c")

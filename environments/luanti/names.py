@@ -1,8 +1,8 @@
-"""This game's items by the names of Minecraft's, so that tasks are read off statistics as in `data.minecraft_tasks`."""
+"""This game's items by the names of Minecraft's, so that tasks are read off statistics as in `data.sources.vpt.tasks`."""
 
 from collections.abc import Iterable
 
-from reverie.data.minecraft_tasks import TASKS
+from reverie.data.sources.vpt.tasks import TASKS
 
 _WOODS = {"": "oak", "jungle": "jungle", "pine_": "spruce", "acacia_": "acacia", "aspen_": "birch"}
 MINECRAFT = {

@@ -1,6 +1,6 @@
 """The way to the diamond in minetest_game: as Dreamer 4 walks it in Minecraft, but without a crafting table."""
 
-from reverie.data.minecraft_tasks import STATISTICS
+from reverie.data.sources.vpt.tasks import STATISTICS
 from reverie.environments.luanti.names import LADDER
 from reverie.environments.minecraft.quest import MILESTONES
 from reverie.environments.quest import Prompt, Quest

@@ -1,7 +1,8 @@
 """Our Minecraft actions and those of MineRL and MineStudio, in both directions.
 
-Ours is `{keys: (23,) bool, mouse: a class of 121}`, see `data.minecraft`. Every action of ours has exactly one counterpart
-in MineRL and comes back unchanged. MineStudio's two forms cannot say everything; what they can say comes back unchanged:
+Ours is `{keys: (23,) bool, mouse: a class of 121}`, see `data.sources.vpt.minecraft`. Every action of ours has exactly
+one counterpart in MineRL and comes back unchanged. MineStudio's two forms cannot say everything; what they can say
+comes back unchanged:
 
 | form | lost |
 |---|---|
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from reverie.data.minecraft import KEYS, decode_camera, decode_joint, encode_camera, encode_joint
+from reverie.data.sources.vpt.minecraft import KEYS, decode_camera, decode_joint, encode_camera, encode_joint
 
 MINESTUDIO_KEYS = tuple(key for key in KEYS if key not in ("ESC", "drop", "swapHands", "pickItem"))
 """The 19 keys of MineStudio's "env" actions."""

@@ -1,6 +1,6 @@
 """The way to the diamond, as Dreamer 4 evaluates it: Tables 4 (tasks), 5 (milestones) and 6 (prompts)."""
 
-from reverie.data.minecraft_tasks import LOGS, PLANKS, STATISTICS
+from reverie.data.sources.vpt.tasks import LOGS, PLANKS, STATISTICS
 from reverie.environments.quest import Prompt, Quest
 
 _PROMPTS = (

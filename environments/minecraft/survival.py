@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from reverie.data.minecraft import SPACE
-from reverie.data.minecraft_tasks import STATISTICS, TASKS
+from reverie.data.sources.vpt.minecraft import SPACE
+from reverie.data.sources.vpt.tasks import STATISTICS, TASKS
 from reverie.environments.game import GameCrashed, Outcome, require_steps
 from reverie.environments.minecraft.quest import DIAMOND, MILESTONES
 from reverie.environments.quest import count

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from reverie.data.checking import LAGS, Alignment, Problem, all_samples, check_clip, check_shard
 from reverie.data.errors import UserError
-from reverie.data.index import INDEX, Sample, ShardIndex
-from reverie.data.location import Location
-from reverie.data.reader import ShardReader
-from reverie.data.rebuild import BACKUP, completed, declared_header, gather, old_header, replace_index
-from reverie.data.store import open_shards
-from reverie.pipelines.progress import meter
+from reverie.data.files.location import Location
+from reverie.data.shards.checking import LAGS, Alignment, Problem, all_samples, check_clip, check_shard
+from reverie.data.shards.index import INDEX, Sample, ShardIndex
+from reverie.data.shards.reader import ShardReader
+from reverie.data.shards.rebuild import BACKUP, completed, declared_header, gather, old_header, replace_index
+from reverie.data.shards.store import open_shards
+from reverie.pipelines.runs.progress import meter
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ from threading import Event, Lock
 from time import monotonic
 
 from reverie.data.errors import UserError
-from reverie.data.files import explain_full_disk
-from reverie.data.transfer import Http, TransferError
-from reverie.data.vpt_index import (
+from reverie.data.files.durable import explain_full_disk
+from reverie.data.files.transfer import Http, TransferError
+from reverie.data.sources.vpt.index_files import (
     ENDINGS,
     Member,
     RemoteRecording,
@@ -21,9 +21,9 @@ from reverie.data.vpt_index import (
     join_indexes,
     parse_index,
 )
-from reverie.pipelines.atomic import write_json
-from reverie.pipelines.download_size import format_bytes, print_estimate
-from reverie.pipelines.progress import Meter, meter
+from reverie.pipelines.datasets.download_size import format_bytes, print_estimate
+from reverie.pipelines.runs.atomic import write_json
+from reverie.pipelines.runs.progress import Meter, meter
 
 MANIFEST = "download.json"
 _MOST_INDEX_BYTES = 1 << 28

@@ -13,8 +13,8 @@ from statistics import NormalDist
 import numpy as np
 
 from reverie.data.errors import UserError
-from reverie.data.transfer import Http, TransferError
-from reverie.pipelines.progress import meter
+from reverie.data.files.transfer import Http, TransferError
+from reverie.pipelines.runs.progress import meter
 
 CONFIDENCE = 0.95
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")

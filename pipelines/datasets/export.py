@@ -8,18 +8,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from reverie.data.card import card
-from reverie.data.declaration import Declaration
 from reverie.data.errors import UserError
-from reverie.data.export import Stretch, clips_csv, episodes_csv, skipped_csv, stretches, tasks_csv
-from reverie.data.files import canonical_json, explain_full_disk, new_file, write_atomic
-from reverie.data.index import Sample, ShardIndex
-from reverie.data.location import Location
-from reverie.data.log_writer import log_table, require_writable, to_csv, to_jsonl
-from reverie.data.reader import ShardReader
-from reverie.data.video import Quality, encode_video
-from reverie.pipelines.progress import meter
-from reverie.pipelines.vpt_export import export_vpt
+from reverie.data.files.durable import canonical_json, explain_full_disk, new_file, write_atomic
+from reverie.data.files.location import Location
+from reverie.data.shards.card import card
+from reverie.data.shards.index import Sample, ShardIndex
+from reverie.data.shards.log_writer import log_table, require_writable, to_csv, to_jsonl
+from reverie.data.shards.reader import ShardReader
+from reverie.data.shards.tables import Stretch, clips_csv, episodes_csv, skipped_csv, stretches, tasks_csv
+from reverie.data.sources.declaration import Declaration
+from reverie.data.video.codec import Quality, encode_video
+from reverie.pipelines.datasets.vpt_export import export_vpt
+from reverie.pipelines.runs.progress import meter
 
 RECORD = "export.json"
 EPISODES = "episodes"

@@ -10,14 +10,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from reverie.data.actions import Binary, Categorical, Continuous
-from reverie.data.checking import all_samples
-from reverie.data.corpora import Corpora, Share
-from reverie.data.index import Sample, ShardIndex
-from reverie.data.location import Location
-from reverie.data.reader import ShardReader
-from reverie.data.steps import Steps
-from reverie.data.summary import ComponentTally, SplitSummary, Summary, summarize
-from reverie.pipelines.progress import meter
+from reverie.data.files.location import Location
+from reverie.data.loading.corpora import Corpora, Share
+from reverie.data.shards.checking import all_samples
+from reverie.data.shards.index import Sample, ShardIndex
+from reverie.data.shards.reader import ShardReader
+from reverie.data.shards.steps import Steps
+from reverie.data.shards.summary import ComponentTally, SplitSummary, Summary, summarize
+from reverie.pipelines.runs.progress import meter
 
 
 @dataclass(frozen=True, kw_only=True)

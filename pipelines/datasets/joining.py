@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from reverie.data.sources import Source
-from reverie.data.vpt_segments import Edges, Join, Segment, join
+from reverie.data.sources.corpus import Source
+from reverie.data.sources.vpt.segments import Edges, Join, Segment, join
 
 
 def find_joins(staged: Mapping[Source, Mapping[str, Any]]) -> dict[Source, Join]:

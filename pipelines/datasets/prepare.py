@@ -11,21 +11,21 @@ from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
-from reverie.data.decoders import Backend
 from reverie.data.errors import UserError
-from reverie.data.files import canonical_json, explain_full_disk, fingerprint, write_atomic
-from reverie.data.index import ShardIndex
-from reverie.data.lerobot import LeRobotOptions
-from reverie.data.resize import ResizeMode
-from reverie.data.shards import ShardSet
-from reverie.data.sources import Corpus, Inspected, Source, find_corpus, inspect
-from reverie.data.staging import Storage, delete_staged_clip, key_prefix, stage, staged_clip
-from reverie.data.video import Quality, storage_quality
-from reverie.data.vpt import VPTOptions
-from reverie.data.vpt_segments import Join, joined_clip
-from reverie.pipelines.engines import Result, Work, map_on_ray, map_on_threads
-from reverie.pipelines.joining import find_joins
-from reverie.pipelines.progress import Meter, meter, progress
+from reverie.data.files.durable import canonical_json, explain_full_disk, fingerprint, write_atomic
+from reverie.data.shards.index import ShardIndex
+from reverie.data.shards.writer import ShardSet
+from reverie.data.sources.corpus import Corpus, Inspected, Source, find_corpus, inspect
+from reverie.data.sources.lerobot.dataset import LeRobotOptions
+from reverie.data.sources.staging import Storage, delete_staged_clip, key_prefix, stage, staged_clip
+from reverie.data.sources.vpt.recordings import VPTOptions
+from reverie.data.sources.vpt.segments import Join, joined_clip
+from reverie.data.video.codec import Quality, storage_quality
+from reverie.data.video.decoders import Backend
+from reverie.data.video.resize import ResizeMode
+from reverie.pipelines.datasets.engines import Result, Work, map_on_ray, map_on_threads
+from reverie.pipelines.datasets.joining import find_joins
+from reverie.pipelines.runs.progress import Meter, meter, progress
 
 STAGING = ".staging"
 _SAME_RATE = 0.005

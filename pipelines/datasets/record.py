@@ -19,15 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from reverie.data.episodes import EpisodeSteps, EpisodeWriter, read_steps
 from reverie.data.errors import UserError
-from reverie.data.files import sole_writer
+from reverie.data.files.durable import sole_writer
+from reverie.data.sources.episodes import EpisodeSteps, EpisodeWriter, read_steps
 from reverie.environments.game import GameCrashed, GameEnv
 from reverie.environments.human import Desk, PlayerLeft, instructions
 from reverie.environments.make import make_env, with_limit
 from reverie.environments.play import Playing, play_episode
 from reverie.environments.players import KINDS, require_player
-from reverie.pipelines.progress import Meter, meter
+from reverie.pipelines.runs.progress import Meter, meter
 
 ATTEMPTS = 3
 """How often an episode is begun when its game crashes."""

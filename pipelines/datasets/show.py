@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from reverie.data.errors import UserError
-from reverie.data.files import explain_full_disk, write_atomic
-from reverie.data.index import Sample, ShardIndex
-from reverie.data.location import Location
-from reverie.data.reader import ShardReader
+from reverie.data.files.durable import explain_full_disk, write_atomic
+from reverie.data.files.location import Location
+from reverie.data.shards.index import Sample, ShardIndex
+from reverie.data.shards.reader import ShardReader
 from reverie.evaluation.clips import ShownClip, clip_film, clips_page, contact_sheet
 from reverie.evaluation.pictures import png
 from reverie.evaluation.report import Media
-from reverie.pipelines.progress import meter
+from reverie.pipelines.runs.progress import meter
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,20 +1,20 @@
 """The part of `reverie data export` that turns recorded episodes into recordings as OpenAI's VPT contractors made them.
 
 OUT/<name>.mp4     the recorded video, byte for byte
-OUT/<name>.jsonl   its log, see `data.vpt_writer`; written last: with it the recording is complete
+OUT/<name>.jsonl   its log, see `data.sources.vpt.writer`; written last: with it the recording is complete
 """
 
 import shutil
 from pathlib import Path
 
-from reverie.data.episodes import Recording, complete_episodes, read_steps, video_path
 from reverie.data.errors import UserError
-from reverie.data.files import canonical_json, explain_full_disk, new_file, write_atomic
-from reverie.data.location import Location
-from reverie.data.minecraft import SPACE
-from reverie.data.vpt import FPS
-from reverie.data.vpt_writer import vpt_log
-from reverie.pipelines.progress import meter
+from reverie.data.files.durable import canonical_json, explain_full_disk, new_file, write_atomic
+from reverie.data.files.location import Location
+from reverie.data.sources.episodes import Recording, complete_episodes, read_steps, video_path
+from reverie.data.sources.vpt.minecraft import SPACE
+from reverie.data.sources.vpt.recordings import FPS
+from reverie.data.sources.vpt.writer import vpt_log
+from reverie.pipelines.runs.progress import meter
 
 RECORD = "export.json"
 FRAME_SIZE = (360, 640)

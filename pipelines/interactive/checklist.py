@@ -14,7 +14,7 @@ import yaml
 from rich.table import Table
 
 from reverie.data.errors import UserError
-from reverie.data.files import write_atomic
+from reverie.data.files.durable import write_atomic
 from reverie.evaluation.statistics import Estimate, success_rate
 
 SHIPPED = {"minecraft": Path(__file__).with_name("minecraft.yaml")}

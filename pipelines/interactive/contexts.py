@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from reverie.data.errors import UserError
-from reverie.data.index import Sample, ShardIndex
+from reverie.data.shards.index import Sample, ShardIndex
 from reverie.dynamics.generation import Step
 from reverie.evaluation.windows import Stretch, joined, load_windows, select, usable_clips
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from reverie.data.actions import ActionSpace, Binary, Categorical, Continuous
 from reverie.data.errors import UserError
-from reverie.data.minecraft import KEYBOARD, MOUSE_BUTTONS, SPACE, encode_camera
-from reverie.data.vpt import DEGREES_PER_PIXEL
+from reverie.data.sources.vpt.minecraft import KEYBOARD, MOUSE_BUTTONS, SPACE, encode_camera
+from reverie.data.sources.vpt.recordings import DEGREES_PER_PIXEL
 
 RESERVED = ("KeyP", "KeyO", "Backspace", "Enter")
 """Pause, one step, the same context again, the next context."""

@@ -8,22 +8,22 @@ from typing import Any, Literal
 from rich.console import Console
 
 from reverie.agent.dream import Dream
-from reverie.data.episodes import EpisodeWriter
 from reverie.data.errors import UserError
-from reverie.data.index import ShardIndex
-from reverie.data.location import Location
+from reverie.data.files.location import Location
+from reverie.data.shards.index import ShardIndex
+from reverie.data.sources.episodes import EpisodeWriter
 from reverie.dynamics.model import Dynamics
 from reverie.nn.precision import in_bfloat16
-from reverie.pipelines.checkpoints import load_dynamics, load_tokenizer, weights_sha256
-from reverie.pipelines.encode import pick_device
 from reverie.pipelines.interactive.checklist import Checklist, ChecklistTask, load_tasks
 from reverie.pipelines.interactive.contexts import Context, Contexts
 from reverie.pipelines.interactive.controls import Controls
 from reverie.pipelines.interactive.server import PlayServer
 from reverie.pipelines.interactive.session import MakeDream, PlaySession, Start
-from reverie.pipelines.run import open_run
-from reverie.pipelines.scoring import require_actions, require_frames, require_tokenizer
-from reverie.pipelines.stops import StopRequest
+from reverie.pipelines.runs.run import open_run
+from reverie.pipelines.runs.stops import StopRequest
+from reverie.pipelines.scoring.models import require_actions, require_frames, require_tokenizer
+from reverie.pipelines.stages.encode import pick_device
+from reverie.pipelines.training.checkpoints import load_dynamics, load_tokenizer, weights_sha256
 from reverie.tokenizer.model import Tokenizer
 
 

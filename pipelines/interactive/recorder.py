@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from reverie.data.actions import ActionSpace
-from reverie.data.episodes import EpisodeSteps, EpisodeWriter
-from reverie.data.files import explain_full_disk
+from reverie.data.files.durable import explain_full_disk
+from reverie.data.sources.episodes import EpisodeSteps, EpisodeWriter
 from reverie.evaluation.film import Film
 from reverie.evaluation.video import action_text
 

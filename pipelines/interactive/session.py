@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from reverie.agent.dream import Dream
-from reverie.data.episodes import EpisodeWriter
 from reverie.data.errors import UserError
+from reverie.data.sources.episodes import EpisodeWriter
 from reverie.dynamics.generation import Step
 from reverie.pipelines.interactive.checklist import Checklist, ChecklistTask, Mark
 from reverie.pipelines.interactive.contexts import Context, Contexts

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from reverie.data.files import PARTIAL, sync_folder, write_atomic
+from reverie.data.files.durable import PARTIAL, sync_folder, write_atomic
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from reverie.data.location import Location
+from reverie.data.files.location import Location
 
 T = TypeVar("T")
 

@@ -20,9 +20,9 @@ from typing import Any
 import yaml
 
 from reverie.data.errors import UserError
-from reverie.data.files import PARTIAL
-from reverie.pipelines.atomic import write_json, write_text
-from reverie.pipelines.configs import differences, to_plain
+from reverie.data.files.durable import PARTIAL
+from reverie.pipelines.runs.atomic import write_json, write_text
+from reverie.pipelines.runs.configs import differences, to_plain
 
 _PACKAGES = ("reverie", "torch", "lightning", "accelerate", "numpy", "webdataset", "decord", "av", "lpips")
 

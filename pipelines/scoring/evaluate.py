@@ -2,8 +2,8 @@
 
 Each part needs what it scores: a tokenizer gives reconstructions, a dynamics run and baselines give rollouts (with or without
 actions), a game adds players, some of which need no model; a game with milestones, such as Minecraft, is played in processes of
-its own and continued when interrupted (`pipelines.questing`). Dreamer 4 and the baselines go through the same code, on the
-same windows and in the same worlds. Everything ends in report.html, report.json and tables.
+its own and continued when interrupted (`scoring.questing`). Dreamer 4 and the baselines go through the same code, on
+the same windows and in the same worlds. Everything ends in report.html, report.json and tables.
 """
 
 import json
@@ -14,22 +14,22 @@ from typing import Any
 from rich.console import Console
 
 from reverie.data.errors import UserError
-from reverie.data.files import sole_writer
-from reverie.data.index import ShardIndex
+from reverie.data.files.durable import sole_writer
+from reverie.data.shards.index import ShardIndex
 from reverie.environments.make import QUEST_GAMES
 from reverie.evaluation.figures import reconstruction_json, reconstruction_line
 from reverie.evaluation.gallery import reconstruction_media
 from reverie.evaluation.reconstruction import Reconstruction, choose_clips, reconstruct
 from reverie.evaluation.report import write_report
 from reverie.evaluation.windows import Selection, select
-from reverie.pipelines.checkpoints import weights_sha256
-from reverie.pipelines.configs import to_plain
-from reverie.pipelines.playing import open_game, play_all
-from reverie.pipelines.predicting import predict_all
-from reverie.pipelines.progress import meter
-from reverie.pipelines.questing import identity, open_quest, play_quests
-from reverie.pipelines.run import open_run
-from reverie.pipelines.scoring import EvaluateConfig, Scoring, load_models
+from reverie.pipelines.runs.configs import to_plain
+from reverie.pipelines.runs.progress import meter
+from reverie.pipelines.runs.run import open_run
+from reverie.pipelines.scoring.models import EvaluateConfig, Scoring, load_models
+from reverie.pipelines.scoring.playing import open_game, play_all
+from reverie.pipelines.scoring.predicting import predict_all
+from reverie.pipelines.scoring.questing import identity, open_quest, play_quests
+from reverie.pipelines.training.checkpoints import weights_sha256
 from reverie.tokenizer.model import Tokenizer
 from reverie.tokenizer.perceptual import PerceptualDistance, load_lpips
 

@@ -14,21 +14,21 @@ from reverie.agent.dream import Dream
 from reverie.agent.model import Agent
 from reverie.agent.player import Player
 from reverie.data.errors import UserError
-from reverie.data.files import PARTIAL, explain_full_disk
-from reverie.data.index import ShardIndex
-from reverie.data.location import Location
-from reverie.data.reader import ShardReader
+from reverie.data.files.durable import PARTIAL, explain_full_disk
+from reverie.data.files.location import Location
+from reverie.data.shards.index import ShardIndex
+from reverie.data.shards.reader import ShardReader
 from reverie.dynamics.generation import Step
 from reverie.dynamics.model import Dynamics
 from reverie.evaluation.fvd import FVD, MIN_CHUNKS, Actor, act_as_recorded, act_by, dream_chunks, score
 from reverie.evaluation.i3d import MIN_FRAMES, SHA256, VideoFeatures, find_i3d, load_i3d
 from reverie.evaluation.windows import Actions, Stretch, load_windows, read_stretch, select
 from reverie.nn.precision import in_bfloat16
-from reverie.pipelines.checkpoints import load_agent, load_dynamics, load_tokenizer, weights_sha256
-from reverie.pipelines.encode import pick_device
-from reverie.pipelines.progress import meter
-from reverie.pipelines.run import open_run
-from reverie.pipelines.scoring import require_actions, require_frames, require_tokenizer
+from reverie.pipelines.runs.progress import meter
+from reverie.pipelines.runs.run import open_run
+from reverie.pipelines.scoring.models import require_actions, require_frames, require_tokenizer
+from reverie.pipelines.stages.encode import pick_device
+from reverie.pipelines.training.checkpoints import load_agent, load_dynamics, load_tokenizer, weights_sha256
 from reverie.tokenizer.model import Tokenizer
 
 SPLIT = "validation"

@@ -7,13 +7,14 @@ from typing import Any, Literal
 from reverie.agent.model import Agent
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
-from reverie.data.index import ShardIndex
-from reverie.data.location import Location
+from reverie.data.files.location import Location
+from reverie.data.shards.index import ShardIndex
 from reverie.dynamics.model import Dynamics
 from reverie.evaluation.figures import DREAMER_4
 from reverie.evaluation.report import Gallery
 from reverie.nn.cache import FRAMES_PER_PASS
-from reverie.pipelines.checkpoints import (
+from reverie.pipelines.stages.encode import pick_device
+from reverie.pipelines.training.checkpoints import (
     load_agent,
     load_baseline,
     load_dynamics,
@@ -21,7 +22,6 @@ from reverie.pipelines.checkpoints import (
     read_card,
     weights_sha256,
 )
-from reverie.pipelines.encode import pick_device
 from reverie.rssm.model import Dreamer
 from reverie.tokenizer.model import Tokenizer
 from reverie.tokenizer.perceptual import PerceptualDistance

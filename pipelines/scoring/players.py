@@ -7,8 +7,8 @@ from reverie.agent.model import Agent
 from reverie.agent.player import Player
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
-from reverie.pipelines.checkpoints import read_card
-from reverie.pipelines.scoring import EvaluateConfig, Scoring
+from reverie.pipelines.scoring.models import EvaluateConfig, Scoring
+from reverie.pipelines.training.checkpoints import read_card
 from reverie.rssm.model import Dreamer
 from reverie.rssm.player import Player as RecurrentPlayer
 

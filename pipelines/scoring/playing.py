@@ -22,10 +22,10 @@ from reverie.evaluation.games import (
     score,
 )
 from reverie.evaluation.recorded import recorded_results
-from reverie.pipelines.checkpoints import read_card
-from reverie.pipelines.players import STAGES, learned_players, require_actions, require_players
-from reverie.pipelines.progress import meter
-from reverie.pipelines.scoring import EvaluateConfig, Scoring
+from reverie.pipelines.runs.progress import meter
+from reverie.pipelines.scoring.models import EvaluateConfig, Scoring
+from reverie.pipelines.scoring.players import STAGES, learned_players, require_actions, require_players
+from reverie.pipelines.training.checkpoints import read_card
 
 
 def open_game(scoring: Scoring) -> VectorGame:

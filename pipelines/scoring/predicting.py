@@ -11,8 +11,8 @@ from reverie.evaluation.gallery import rollout_films, rollout_strips
 from reverie.evaluation.predictors import LatentPredictor, RecurrentPredictor, dynamics_generator
 from reverie.evaluation.rollouts import Predictor, Rollouts, roll_out
 from reverie.evaluation.windows import Selection, Windows, load_windows
-from reverie.pipelines.progress import meter
-from reverie.pipelines.scoring import Scoring
+from reverie.pipelines.runs.progress import meter
+from reverie.pipelines.scoring.models import Scoring
 
 
 def predict_all(scoring: Scoring, selection: Selection, console: Console) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from reverie.agent.player import Player
 from reverie.data.errors import UserError
-from reverie.data.files import PARTIAL, write_atomic
+from reverie.data.files.durable import PARTIAL, write_atomic
 from reverie.environments.make import with_limit
 from reverie.environments.players import KINDS
 from reverie.environments.quest import Quest
@@ -25,9 +25,9 @@ from reverie.evaluation.games import held_out_seeds
 from reverie.evaluation.milestones import QuestEpisode, QuestScore, QuestScores
 from reverie.evaluation.quest_policies import AgentQuest, BaselineQuest, RandomQuest
 from reverie.evaluation.remote import GameCard, GamePlan, GamePool, Script, read_card
-from reverie.pipelines.players import MakePlayer, learned_players, require_actions, require_players
-from reverie.pipelines.progress import Meter, meter
-from reverie.pipelines.scoring import EvaluateConfig, Scoring
+from reverie.pipelines.runs.progress import Meter, meter
+from reverie.pipelines.scoring.models import EvaluateConfig, Scoring
+from reverie.pipelines.scoring.players import MakePlayer, learned_players, require_actions, require_players
 
 MakeQuestPlayer = Callable[[int], QuestPolicy | Script]
 """Makes a player for so many games side by side."""

@@ -14,17 +14,18 @@ from typing import Any
 from torch import nn
 
 from reverie.data.batch import Batch
-from reverie.data.corpora import Corpora
 from reverie.data.errors import UserError
-from reverie.data.files import fingerprint
-from reverie.pipelines.baseline_config import BaselineStage
-from reverie.pipelines.batches import Mixture, heldout_batches, heldout_episodes
-from reverie.pipelines.checkpoints import Card, load_baseline, read_card
-from reverie.pipelines.configs import differences, to_plain
-from reverie.pipelines.metrics import Averages
-from reverie.pipelines.online import train_online
-from reverie.pipelines.phases import Phases, updates
-from reverie.pipelines.stage import (
+from reverie.data.files.durable import fingerprint
+from reverie.data.loading.corpora import Corpora
+from reverie.pipelines.runs.configs import differences, to_plain
+from reverie.pipelines.stages.baseline_config import BaselineStage
+from reverie.pipelines.stages.online import train_online
+from reverie.pipelines.stages.phases import Phases, updates
+from reverie.pipelines.training.batches import Mixture, heldout_batches, heldout_episodes
+from reverie.pipelines.training.checkpoints import Card, load_baseline, read_card
+from reverie.pipelines.training.loop import heldout_metrics
+from reverie.pipelines.training.metrics import Averages
+from reverie.pipelines.training.stage import (
     HELDOUT_BATCHES,
     Evaluate,
     Plan,
@@ -34,7 +35,6 @@ from reverie.pipelines.stage import (
     shard_batches,
     train,
 )
-from reverie.pipelines.training import heldout_metrics
 from reverie.rssm.model import Dreamer, DreamerObjective
 from reverie.rssm.overestimation import overestimation
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reverie.data.errors import UserError
-from reverie.data.location import Location
-from reverie.pipelines.batches import BatchesConfig
-from reverie.pipelines.session import TrainingConfig
-from reverie.pipelines.training import FabricConfig
+from reverie.data.files.location import Location
+from reverie.pipelines.training.batches import BatchesConfig
+from reverie.pipelines.training.loop import FabricConfig
+from reverie.pipelines.training.session import TrainingConfig
 from reverie.rssm.config import DreamerConfig, Generation
 
 

@@ -7,12 +7,12 @@ from torch import nn
 
 from reverie.agent.cloning import CloningObjective, CloningObjectiveConfig
 from reverie.agent.model import Agent, AgentConfig
-from reverie.data.corpora import Corpora
 from reverie.data.errors import UserError
-from reverie.pipelines.batches import Mixture
-from reverie.pipelines.checkpoints import Card, load_dynamics, read_card, weights_sha256
-from reverie.pipelines.configs import to_plain
-from reverie.pipelines.stage import (
+from reverie.data.loading.corpora import Corpora
+from reverie.pipelines.runs.configs import to_plain
+from reverie.pipelines.training.batches import Mixture
+from reverie.pipelines.training.checkpoints import Card, load_dynamics, read_card, weights_sha256
+from reverie.pipelines.training.stage import (
     StageConfig,
     require_known_actions,
     require_latents,

@@ -4,12 +4,12 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
-from reverie.data.corpora import Corpora
+from reverie.data.loading.corpora import Corpora
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.dynamics.objective import DynamicsObjective, DynamicsObjectiveConfig
-from reverie.pipelines.checkpoints import Card
-from reverie.pipelines.configs import to_plain
-from reverie.pipelines.stage import StageConfig, require_known_actions, require_latents, train_stage
+from reverie.pipelines.runs.configs import to_plain
+from reverie.pipelines.training.checkpoints import Card
+from reverie.pipelines.training.stage import StageConfig, require_known_actions, require_latents, train_stage
 
 
 @dataclass(frozen=True, kw_only=True)

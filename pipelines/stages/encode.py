@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from reverie.data.errors import UserError
-from reverie.data.index import Sample, ShardIndex
-from reverie.data.latents import LatentWriter
-from reverie.data.location import Location
-from reverie.data.reader import read_clip
-from reverie.pipelines.checkpoints import load_tokenizer, weights_sha256
-from reverie.pipelines.progress import meter
+from reverie.data.files.location import Location
+from reverie.data.shards.index import Sample, ShardIndex
+from reverie.data.shards.latents import LatentWriter
+from reverie.data.shards.reader import read_clip
+from reverie.pipelines.runs.progress import meter
+from reverie.pipelines.training.checkpoints import load_tokenizer, weights_sha256
 from reverie.tokenizer.model import Tokenizer
 
 

@@ -13,21 +13,26 @@ import torch
 from accelerate import Accelerator
 
 from reverie.agent.imagination import ImaginationConfig, ImaginationObjective, imagine
-from reverie.data.corpora import Corpora
-from reverie.data.location import Location
-from reverie.pipelines.batches import BatchesConfig, Mixture, heldout_batches, training_batches
-from reverie.pipelines.checkpoints import load_agent, read_card, weights_sha256
-from reverie.pipelines.configs import to_plain
-from reverie.pipelines.optimization import OptimizerConfig, learning_rate, make_optimizer, set_learning_rate
-from reverie.pipelines.run import RunFolder, open_run
-from reverie.pipelines.session import Processes, Session, TrainingConfig, derive_seed
-from reverie.pipelines.stage import (
+from reverie.data.files.location import Location
+from reverie.data.loading.corpora import Corpora
+from reverie.pipelines.runs.configs import to_plain
+from reverie.pipelines.runs.run import RunFolder, open_run
+from reverie.pipelines.training.batches import BatchesConfig, Mixture, heldout_batches, training_batches
+from reverie.pipelines.training.checkpoints import load_agent, read_card, weights_sha256
+from reverie.pipelines.training.loop import heldout_metrics
+from reverie.pipelines.training.optimization import (
+    OptimizerConfig,
+    learning_rate,
+    make_optimizer,
+    set_learning_rate,
+)
+from reverie.pipelines.training.session import Processes, Session, TrainingConfig, derive_seed
+from reverie.pipelines.training.stage import (
     require_latents,
     require_same_actions,
     require_same_tasks,
     require_same_tokenizer,
 )
-from reverie.pipelines.training import heldout_metrics
 
 HELDOUT_CONTEXTS = 1
 """Batches of contexts in an evaluation while training; each costs as much as a training step."""

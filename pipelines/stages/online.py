@@ -14,23 +14,23 @@ import numpy as np
 from torch import nn
 
 from reverie.data.batch import Batch
-from reverie.data.episodes import EpisodeWriter
 from reverie.data.errors import UserError
-from reverie.data.replay import Replay
-from reverie.data.streams import NO_TASK
+from reverie.data.loading.replay import Replay
+from reverie.data.loading.streams import NO_TASK
+from reverie.data.sources.episodes import EpisodeWriter
 from reverie.environments.game import GameEnv
 from reverie.environments.make import make_env, with_limit
 from reverie.environments.play import play, play_episode
 from reverie.environments.vector import VectorGame
 from reverie.evaluation.games import AgentPolicy, held_out_seeds
 from reverie.evaluation.games import play as play_all
-from reverie.pipelines.baseline_config import BaselineStage
-from reverie.pipelines.checkpoints import Card
-from reverie.pipelines.configs import to_plain
-from reverie.pipelines.phases import Phases, updates
-from reverie.pipelines.record import episode_name
-from reverie.pipelines.session import Processes
-from reverie.pipelines.stage import Evaluate, Plan, Run, train
+from reverie.pipelines.datasets.record import episode_name
+from reverie.pipelines.runs.configs import to_plain
+from reverie.pipelines.stages.baseline_config import BaselineStage
+from reverie.pipelines.stages.phases import Phases, updates
+from reverie.pipelines.training.checkpoints import Card
+from reverie.pipelines.training.session import Processes
+from reverie.pipelines.training.stage import Evaluate, Plan, Run, train
 from reverie.rssm.model import Dreamer, DreamerObjective
 from reverie.rssm.player import Player
 

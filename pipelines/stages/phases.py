@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from torch import nn
 from torch.optim import Optimizer
 
-from reverie.pipelines.baseline_config import BaselineStage
-from reverie.pipelines.training import Updates
+from reverie.pipelines.stages.baseline_config import BaselineStage
+from reverie.pipelines.training.loop import Updates
 from reverie.rssm.config import DreamerConfig
 from reverie.rssm.model import DreamerObjective, Phase
 from reverie.rssm.optimizers import make_optimizer, set_learning_rates

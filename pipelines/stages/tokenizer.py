@@ -4,11 +4,11 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
-from reverie.data.corpora import Corpora
 from reverie.data.errors import UserError
-from reverie.pipelines.checkpoints import Card
-from reverie.pipelines.configs import to_plain
-from reverie.pipelines.stage import StageConfig, train_stage
+from reverie.data.loading.corpora import Corpora
+from reverie.pipelines.runs.configs import to_plain
+from reverie.pipelines.training.checkpoints import Card
+from reverie.pipelines.training.stage import StageConfig, train_stage
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
 from reverie.tokenizer.objective import TokenizerObjective, TokenizerObjectiveConfig
 from reverie.tokenizer.perceptual import load_lpips

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import torch
 
 from reverie.data.batch import Batch
-from reverie.data.corpora import Corpora, Share
 from reverie.data.errors import UserError
-from reverie.data.loader import Loader, LoaderConfig, collate
-from reverie.data.reader import BrokenSample
-from reverie.data.rings import CorpusRings, Ring
+from reverie.data.loading.corpora import Corpora, Share
+from reverie.data.loading.loader import Loader, LoaderConfig, collate
+from reverie.data.loading.rings import CorpusRings, Ring
+from reverie.data.shards.reader import BrokenSample
 
 VALIDATION = "validation"
 

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from reverie.agent.model import Agent, AgentConfig
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
-from reverie.data.files import explain_full_disk
+from reverie.data.files.durable import explain_full_disk
 from reverie.dynamics.model import Dynamics, DynamicsConfig
-from reverie.pipelines.atomic import new_folder, remove_folder, write_json, write_text
-from reverie.pipelines.configs import from_plain, to_plain
-from reverie.pipelines.run import file_sha256
+from reverie.pipelines.runs.atomic import new_folder, remove_folder, write_json, write_text
+from reverie.pipelines.runs.configs import from_plain, to_plain
+from reverie.pipelines.runs.run import file_sha256
 from reverie.rssm.config import DreamerConfig
 from reverie.rssm.model import Dreamer
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig

@@ -17,10 +17,15 @@ from torch.optim import Optimizer
 
 from reverie.data.batch import Batch
 from reverie.nn.precision import in_bfloat16
-from reverie.pipelines.metrics import Averages
-from reverie.pipelines.optimization import OptimizerConfig, learning_rate, make_optimizer, set_learning_rate
-from reverie.pipelines.session import Processes, Session
-from reverie.pipelines.sharding import shard_layers
+from reverie.pipelines.training.metrics import Averages
+from reverie.pipelines.training.optimization import (
+    OptimizerConfig,
+    learning_rate,
+    make_optimizer,
+    set_learning_rate,
+)
+from reverie.pipelines.training.session import Processes, Session
+from reverie.pipelines.training.sharding import shard_layers
 
 if TYPE_CHECKING:  # lightning takes seconds to import, which `--help` should not
     from lightning.fabric import Fabric

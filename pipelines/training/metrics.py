@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from reverie.pipelines.atomic import write_text
-from reverie.pipelines.run import RunFolder
+from reverie.pipelines.runs.atomic import write_text
+from reverie.pipelines.runs.run import RunFolder
 
 
 class MetricsLog:

@@ -9,8 +9,8 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from reverie.nn.transformer import Layer
-from reverie.pipelines.muon import Muon
-from reverie.pipelines.sharding import is_sharded
+from reverie.pipelines.training.muon import Muon
+from reverie.pipelines.training.sharding import is_sharded
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,14 +17,20 @@ from torch.optim import Optimizer
 
 from reverie.data.batch import Batch
 from reverie.data.errors import UserError
-from reverie.data.files import sole_writer
-from reverie.pipelines.batches import BatchSource
-from reverie.pipelines.checkpoints import Card, Snapshot, latest_checkpoint, read_snapshot, save_checkpoint
-from reverie.pipelines.metrics import Averages, MetricsLog, all_finite, describe
-from reverie.pipelines.progress import Meter
-from reverie.pipelines.run import RunFolder
-from reverie.pipelines.sharding import full_tensor, like_parameter
-from reverie.pipelines.stops import Stopped, StopRequest
+from reverie.data.files.durable import sole_writer
+from reverie.pipelines.runs.progress import Meter
+from reverie.pipelines.runs.run import RunFolder
+from reverie.pipelines.runs.stops import Stopped, StopRequest
+from reverie.pipelines.training.batches import BatchSource
+from reverie.pipelines.training.checkpoints import (
+    Card,
+    Snapshot,
+    latest_checkpoint,
+    read_snapshot,
+    save_checkpoint,
+)
+from reverie.pipelines.training.metrics import Averages, MetricsLog, all_finite, describe
+from reverie.pipelines.training.sharding import full_tensor, like_parameter
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,12 @@ from torch import nn
 
 from reverie.data.actions import ActionSpace
 from reverie.data.batch import Batch
-from reverie.data.corpora import Corpora
 from reverie.data.errors import UserError
-from reverie.data.location import Location
-from reverie.pipelines.batches import (
+from reverie.data.files.location import Location
+from reverie.data.loading.corpora import Corpora
+from reverie.pipelines.runs.configs import to_plain
+from reverie.pipelines.runs.run import open_run
+from reverie.pipelines.training.batches import (
     Batches,
     BatchesConfig,
     BatchSource,
@@ -22,12 +24,8 @@ from reverie.pipelines.batches import (
     heldout_batches,
     training_batches,
 )
-from reverie.pipelines.checkpoints import Card
-from reverie.pipelines.configs import to_plain
-from reverie.pipelines.optimization import OptimizerConfig
-from reverie.pipelines.run import open_run
-from reverie.pipelines.session import Processes, Session, TrainingConfig, derive_seed
-from reverie.pipelines.training import (
+from reverie.pipelines.training.checkpoints import Card
+from reverie.pipelines.training.loop import (
     FabricConfig,
     Updates,
     fabric_processes,
@@ -37,6 +35,8 @@ from reverie.pipelines.training import (
     make_fabric,
     scheduled_updates,
 )
+from reverie.pipelines.training.optimization import OptimizerConfig
+from reverie.pipelines.training.session import Processes, Session, TrainingConfig, derive_seed
 
 HELDOUT_BATCHES = 8
 """Batches in an evaluation while training; `reverie evaluate` measures more and better."""

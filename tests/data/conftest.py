@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reverie.data.index import ShardIndex
-from reverie.data.video import encode_video
-from reverie.pipelines.prepare import PrepareConfig, prepare
+from reverie.data.shards.index import ShardIndex
+from reverie.data.video.codec import encode_video
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from tests.data.corpus import SIZE, draw, taken_actions, write_recording
 from tests.data.mixing import OTHER_EVENTS, OTHER_TASKS, write_mixture
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from reverie.data.actions import ActionSpace, Binary, Categorical, Continuous
-from reverie.data.episodes import EpisodeWriter
+from reverie.data.sources.episodes import EpisodeWriter
 
 SPACE = ActionSpace({"move": Categorical(5), "keys": Binary(3), "stick": Continuous(2)})
 TASKS = ("door", "goal")

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from reverie.data.batch import Batch
-from reverie.data.corpora import Corpora
-from reverie.data.files import canonical_json, write_atomic
-from reverie.data.loader import Loader, LoaderConfig
+from reverie.data.files.durable import canonical_json, write_atomic
+from reverie.data.loading.corpora import Corpora
+from reverie.data.loading.loader import Loader, LoaderConfig
 
 
 def digests(batch: Batch) -> list[list[str]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from reverie.data.video import encode_video
+from reverie.data.video.codec import encode_video
 
 
 def tick(

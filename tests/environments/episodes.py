@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from reverie.data.episodes import EpisodeSteps
+from reverie.data.sources.episodes import EpisodeSteps
 from reverie.environments.play import Playing
 
 

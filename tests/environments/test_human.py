@@ -9,9 +9,9 @@ import numpy as np
 import pygame
 import pytest
 
-from reverie.data.episodes import Recording, complete_episodes, read_steps
 from reverie.data.errors import UserError
-from reverie.data.minecraft import KEYS, NULL_MOUSE, decode_camera
+from reverie.data.sources.episodes import Recording, complete_episodes, read_steps
+from reverie.data.sources.vpt.minecraft import KEYS, NULL_MOUSE, decode_camera
 from reverie.environments.game import GameEnv
 from reverie.environments.human import Desk, EpisodeOver, Turns, instructions
 from reverie.environments.make import make_env

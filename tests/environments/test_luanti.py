@@ -15,8 +15,8 @@ import pytest
 pytest.importorskip("Xlib")
 
 from reverie.data.errors import UserError  # noqa: E402
-from reverie.data.minecraft import KEYS, NULL_MOUSE, decode_camera, encode_camera  # noqa: E402
-from reverie.data.minecraft_tasks import STATISTICS  # noqa: E402
+from reverie.data.sources.vpt.minecraft import KEYS, NULL_MOUSE, decode_camera, encode_camera  # noqa: E402
+from reverie.data.sources.vpt.tasks import STATISTICS  # noqa: E402
 from reverie.environments.game import GameCrashed  # noqa: E402
 from reverie.environments.luanti import processes  # noqa: E402
 from reverie.environments.luanti.names import LADDER, add_counts, minecraft_name  # noqa: E402

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reverie.data.minecraft import KEYS, NULL_MOUSE, NUM_JOINT, SPACE
+from reverie.data.sources.vpt.minecraft import KEYS, NULL_MOUSE, NUM_JOINT, SPACE
 from reverie.environments.minecraft.actions import (
     MINESTUDIO_KEYS,
     from_minerl,

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from reverie.data.errors import UserError
-from reverie.data.minecraft import KEYS, NULL_MOUSE, SPACE
-from reverie.data.minecraft_tasks import TASKS
+from reverie.data.sources.vpt.minecraft import KEYS, NULL_MOUSE, SPACE
+from reverie.data.sources.vpt.tasks import TASKS
 from reverie.environments.game import GameCrashed
 from reverie.environments.make import make_env
 from reverie.environments.minecraft.survival import Survival
 from reverie.environments.play import play_episode
-from reverie.pipelines.record import RecordConfig, record
+from reverie.pipelines.datasets.record import RecordConfig, record
 from tests.environments.episodes import whole
 
 from .minecraft_doubles import GAMES, doubles  # noqa: F401

@@ -3,7 +3,7 @@
 import pytest
 
 from reverie.data.errors import UserError
-from reverie.data.minecraft_tasks import TASKS
+from reverie.data.sources.vpt.tasks import TASKS
 from reverie.environments.minecraft.quest import DIAMOND
 from reverie.environments.quest import Prompt, Prompter, Quest
 

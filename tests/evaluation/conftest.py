@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from reverie.agent.model import Agent, AgentConfig
-from reverie.data.index import ShardIndex
+from reverie.data.shards.index import ShardIndex
 from reverie.dynamics.model import Dynamics, DynamicsConfig
-from reverie.pipelines.checkpoints import Card, Snapshot, save_checkpoint, weights_sha256
-from reverie.pipelines.configs import to_plain
-from reverie.pipelines.prepare import PrepareConfig, prepare
-from reverie.pipelines.record import RecordConfig, record
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
+from reverie.pipelines.datasets.record import RecordConfig, record
+from reverie.pipelines.runs.configs import to_plain
+from reverie.pipelines.training.checkpoints import Card, Snapshot, save_checkpoint, weights_sha256
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
 
 GAME = "minigrid-doorkey"

@@ -9,12 +9,12 @@ import torch
 
 from reverie.data.actions import ActionSpace, Categorical
 from reverie.data.errors import UserError
-from reverie.data.index import ShardIndex
+from reverie.data.shards.index import ShardIndex
 from reverie.evaluation.predictors import RecurrentPredictor
 from reverie.evaluation.windows import Actions
-from reverie.pipelines.checkpoints import Card
-from reverie.pipelines.configs import to_plain
-from reverie.pipelines.evaluate import evaluate
+from reverie.pipelines.runs.configs import to_plain
+from reverie.pipelines.scoring.evaluate import evaluate
+from reverie.pipelines.training.checkpoints import Card
 from reverie.rssm.model import Dreamer
 from tests.rssm.models import GENERATIONS, small_config
 

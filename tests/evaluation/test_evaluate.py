@@ -13,12 +13,12 @@ from PIL import Image
 
 from reverie.data.actions import ActionSpace, Binary, Categorical, Continuous
 from reverie.data.errors import UserError
-from reverie.data.index import ShardIndex
-from reverie.data.video import encode_video, read_frames
+from reverie.data.shards.index import ShardIndex
+from reverie.data.video.codec import encode_video, read_frames
 from reverie.evaluation.pictures import enlarge
 from reverie.evaluation.video import action_text
-from reverie.pipelines.evaluate import EvaluateConfig, evaluate
-from reverie.pipelines.prepare import PrepareConfig, prepare
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
+from reverie.pipelines.scoring.evaluate import EvaluateConfig, evaluate
 
 from .conftest import GAME, Corpus, save_dynamics, save_tokenizer
 

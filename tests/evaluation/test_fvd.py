@@ -18,8 +18,8 @@ from reverie.evaluation import fvd as fvd_module
 from reverie.evaluation.fvd import MIN_CHUNKS, act_as_recorded, score
 from reverie.evaluation.i3d import find_i3d, load_i3d
 from reverie.evaluation.windows import Actions
-from reverie.pipelines import fvd as stage
-from reverie.pipelines.fvd import FvdConfig, fvd
+from reverie.pipelines.scoring import fvd as stage
+from reverie.pipelines.scoring.fvd import FvdConfig, fvd
 
 from .conftest import Corpus
 

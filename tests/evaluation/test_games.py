@@ -7,7 +7,7 @@ import minigrid  # noqa: F401  (registers its games)
 import numpy as np
 import pytest
 
-from reverie.data.episodes import Recording, complete_episodes, read_steps
+from reverie.data.sources.episodes import Recording, complete_episodes, read_steps
 from reverie.environments.make import make_env
 from reverie.environments.play import play_episode
 from reverie.environments.vector import EpisodeResult, VectorGame

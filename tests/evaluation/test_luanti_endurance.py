@@ -11,7 +11,7 @@ import pytest
 
 from reverie.environments.luanti import processes
 from reverie.pipelines.cli import main
-from reverie.pipelines.prepare import PrepareConfig, prepare
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from tests.processes import start
 
 from .minecraft_agent import write_recordings

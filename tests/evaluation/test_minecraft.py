@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from reverie.data.errors import UserError
-from reverie.data.index import ShardIndex
-from reverie.data.minecraft import KEYS, SPACE
-from reverie.data.video import read_frames
+from reverie.data.shards.index import ShardIndex
+from reverie.data.sources.vpt.minecraft import KEYS, SPACE
+from reverie.data.video.codec import read_frames
 from reverie.environments.game import GameCrashed
 from reverie.environments.minecraft.quest import DIAMOND
 from reverie.evaluation.expedition import Expedition
@@ -23,8 +23,8 @@ from reverie.evaluation.quest_policies import BaselineQuest, RandomQuest
 from reverie.evaluation.remote import GamePlan, GamePool
 from reverie.evaluation.words import caption, minecraft_words
 from reverie.pipelines.cli import main, parse
-from reverie.pipelines.evaluate import evaluate
-from reverie.pipelines.prepare import PrepareConfig, prepare
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
+from reverie.pipelines.scoring.evaluate import evaluate
 from reverie.rssm.player import Player as RecurrentPlayer
 from tests.batches import SPACE as DRAWN
 from tests.environments.minecraft_doubles import doubles  # noqa: F401

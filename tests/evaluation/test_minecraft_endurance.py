@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 
 from reverie.agent.player import Player
-from reverie.data.resize import fit
+from reverie.data.video.resize import fit
 from reverie.environments.make import make_env
 from reverie.evaluation.expedition import Expedition
 from reverie.evaluation.quest_policies import AgentQuest, RandomQuest
 from reverie.evaluation.remote import GamePlan, GamePool, read_card
-from reverie.pipelines.checkpoints import load_agent, load_tokenizer
 from reverie.pipelines.cli import main
+from reverie.pipelines.training.checkpoints import load_agent, load_tokenizer
 from tests.environments.minecraft_doubles import FOLDER, GAMES, doubles  # noqa: F401
 from tests.processes import kill_group, start
 

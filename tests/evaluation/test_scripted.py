@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from reverie.data.errors import UserError
-from reverie.data.minecraft import SPACE
+from reverie.data.sources.vpt.minecraft import SPACE
 from reverie.environments.make import make_env
 from reverie.environments.minecraft.quest import DIAMOND
 from reverie.environments.players import make_player
@@ -17,8 +17,8 @@ from reverie.evaluation.expedition import Expedition
 from reverie.evaluation.quest_policies import RandomQuest
 from reverie.evaluation.remote import GamePlan, GamePool, Script
 from reverie.pipelines.cli import main, parse
-from reverie.pipelines.evaluate import EvaluateConfig, evaluate
-from reverie.pipelines.prepare import PrepareConfig, prepare
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
+from reverie.pipelines.scoring.evaluate import EvaluateConfig, evaluate
 from tests.environments.minecraft_doubles import doubles  # noqa: F401
 
 from .conftest import GAME, Corpus

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from reverie.data.episodes import Recording, read_steps
 from reverie.data.errors import UserError
-from reverie.data.index import Sample, ShardIndex
+from reverie.data.shards.index import Sample, ShardIndex
+from reverie.data.sources.episodes import Recording, read_steps
 from reverie.evaluation.windows import Stretch, load_windows, select
-from reverie.pipelines.prepare import PrepareConfig, prepare
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 
 LENGTH = 12
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from reverie.data.video import encode_video
-from reverie.pipelines.prepare import PrepareConfig, prepare
-from reverie.pipelines.record import RecordConfig, record
+from reverie.data.video.codec import encode_video
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
+from reverie.pipelines.datasets.record import RecordConfig, record
 from tests.data.corpus import draw, taken_actions
-from tests.pipelines.stages import Corpus
+from tests.pipelines.small_stages import Corpus
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from reverie.data.actions import ActionSpace, Binary, Categorical, Component, Continuous
-from reverie.data.declaration import LARGEST, NAMES, Declaration, declare
 from reverie.data.errors import UserError
-from reverie.data.lerobot import LeRobotDataset
-from reverie.data.lerobot_meta import inside
-from reverie.data.lerobot_rows import columns
-from reverie.data.parquet import column_numbers, read_parquet
+from reverie.data.sources.declaration import LARGEST, NAMES, Declaration, declare
+from reverie.data.sources.lerobot.dataset import LeRobotDataset
+from reverie.data.sources.lerobot.meta import inside
+from reverie.data.sources.lerobot.rows import columns
+from reverie.data.sources.parquet import column_numbers, read_parquet
 
 STATS = "meta/stats.json"
 _MOST_CLASSES = 1 << 16

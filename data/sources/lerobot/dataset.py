@@ -6,8 +6,8 @@
     meta/episodes/**         a row an episode: which rows of which data file, which seconds of which video
     data/**, videos/**       many episodes a file
 
-This module reads info.json and opens no video; `data.lerobot_meta` reads the rest of meta/, `data.lerobot_actions` finds
-the action space, `data.lerobot_rows` reads one episode.
+This module reads info.json and opens no video; `lerobot.meta` reads the rest of meta/, `lerobot.actions` finds the
+action space, `lerobot.rows` reads one episode.
 """
 
 import json
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from reverie.data.errors import UserError
-from reverie.data.files import fingerprint
-from reverie.data.lerobot_meta import (
+from reverie.data.files.durable import fingerprint
+from reverie.data.sources.lerobot.meta import (
     AGAIN,
     EPISODES,
     INFO,
@@ -29,7 +29,7 @@ from reverie.data.lerobot_meta import (
     read_episodes,
     read_tasks,
 )
-from reverie.data.parquet import require_pyarrow
+from reverie.data.sources.parquet import require_pyarrow
 
 _FASTEST = 1000.0
 _CONVERT = "convert it with LeRobot's own convert_dataset_v21_to_v30"
@@ -61,7 +61,7 @@ class LeRobotDataset:
     features    name -> {dtype, shape, names}
     camera      the video feature to read
     episodes    those that lie where meta/ says, by name
-    problems    see `data.lerobot_meta.Problems`
+    problems    see `data.sources.lerobot.meta.Problems`
     task_texts  task_index -> text; empty where it is not needed or cannot be read
     """
 

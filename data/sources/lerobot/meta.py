@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reverie.data.errors import UserError
-from reverie.data.parquet import read_parquet
+from reverie.data.sources.parquet import read_parquet
 
 INFO = "meta/info.json"
 EPISODES = "meta/episodes"

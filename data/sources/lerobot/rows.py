@@ -12,13 +12,13 @@ import numpy as np
 
 from reverie.data.actions import ActionSpace, Categorical, Component, Continuous
 from reverie.data.errors import UserError
-from reverie.data.lerobot import LeRobotDataset
-from reverie.data.lerobot_meta import AGAIN, LeRobotEpisode
-from reverie.data.logs import log_steps
-from reverie.data.parquet import column_numbers, read_parquet
-from reverie.data.pyav import frame_times
-from reverie.data.steps import Steps
-from reverie.data.video_source import VideoInfo
+from reverie.data.shards.steps import Steps
+from reverie.data.sources.lerobot.dataset import LeRobotDataset
+from reverie.data.sources.lerobot.meta import AGAIN, LeRobotEpisode
+from reverie.data.sources.logs import log_steps
+from reverie.data.sources.parquet import column_numbers, read_parquet
+from reverie.data.video.pyav import frame_times
+from reverie.data.video.source import VideoInfo
 
 _NOISE = 1e-6
 """Values outside the range by this share of it are rounding of whoever wrote the range."""

@@ -30,6 +30,6 @@ BEYOND_OVERWORLD = frozenset(f"{kind}:{item}" for kind in _KINDS for item in (*_
 
 
 def dimension_group(rose: Iterable[frozenset[str]]) -> str:
-    """The group of a recording of whose ticks `data.minecraft_tasks.risen` told what rose."""
+    """The group of a recording of whose ticks `data.sources.vpt.tasks.risen` told what rose."""
     left = any(not BEYOND_OVERWORLD.isdisjoint(names) for names in rose if names)
     return NETHER_END if left else OVERWORLD

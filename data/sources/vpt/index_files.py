@@ -14,7 +14,7 @@ from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
 from reverie.data.errors import UserError
-from reverie.data.vpt import session
+from reverie.data.sources.vpt.recordings import session
 
 Member = Literal["jsonl", "mp4", "options", "zip"]
 # The log comes before its video: a video whose log is still on its way would be read as plain video.

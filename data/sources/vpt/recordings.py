@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from reverie.data.errors import UserError
-from reverie.data.minecraft import KEYBOARD, KEYS, MOUSE_BUTTONS, SPACE, encode_camera
-from reverie.data.minecraft_dimensions import dimension_group
-from reverie.data.minecraft_tasks import TASKS, risen, task_events
-from reverie.data.steps import Steps
-from reverie.data.vpt_segments import Edges, Tick
+from reverie.data.shards.steps import Steps
+from reverie.data.sources.vpt.dimensions import dimension_group
+from reverie.data.sources.vpt.minecraft import KEYBOARD, KEYS, MOUSE_BUTTONS, SPACE, encode_camera
+from reverie.data.sources.vpt.segments import Edges, Tick
+from reverie.data.sources.vpt.tasks import TASKS, risen, task_events
 
 FPS = 20
 DEGREES_PER_PIXEL = 360 / 2400
@@ -50,7 +50,7 @@ class VPTOptions:
     escape_as_inventory: bool = False
     """7. Read ESC as the inventory key while a GUI is open, as the original training did."""
     join_segments: bool = True
-    """Make one episode of the segments of a session that follow each other without a gap, see `data.vpt_segments`."""
+    """Make one episode of the segments of a session that follow each other without a gap, see `data.sources.vpt.segments`."""
     tolerate_damage: bool = True
     """8. Treat the actions of damaged lines and null entries as unknown; otherwise refuse the recording."""
 
@@ -63,7 +63,7 @@ class VPTLog:
     known    (n,) bool, the line could be read
     cursor   (n, 2) int64, x and y on a 720 pixels high screen; -1 without an open GUI
     stats    the game's statistics a line, None where missing
-    rose     the names of those that rose, see `data.minecraft_tasks.risen`
+    rose     the names of those that rose, see `data.sources.vpt.tasks.risen`
     ends     the first and the last line
     """
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from reverie.data.files import canonical_json
-from reverie.data.minecraft import KEYS, SPACE
-from reverie.data.minecraft_dimensions import NETHER_END
-from reverie.data.minecraft_tasks import risen, task_events
-from reverie.data.steps import Steps
+from reverie.data.files.durable import canonical_json
+from reverie.data.shards.steps import Steps
+from reverie.data.sources.vpt.dimensions import NETHER_END
+from reverie.data.sources.vpt.minecraft import KEYS, SPACE
+from reverie.data.sources.vpt.tasks import risen, task_events
 
 MAX_TICKS = 3
 """Most ticks, of 50 ms, from the last line of a segment to the first line of the next."""

@@ -1,4 +1,4 @@
-"""Recorded episodes in the form of OpenAI's VPT contractors: what `data.vpt` reads, and a few fields more.
+"""Recorded episodes in the form of OpenAI's VPT contractors: what `data.sources.vpt.recordings` reads, and a few fields more.
 
 Line i belongs to frame i: what was seen, and the action taken from there. What a game did not tell is left out, as in
 recordings of other recorder versions.
@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from reverie.data.episodes import EpisodeSteps
-from reverie.data.minecraft import KEYBOARD, KEYS, MOUSE_BUTTONS, decode_camera
-from reverie.data.status import PlayerStatus, Status
-from reverie.data.vpt import DEGREES_PER_PIXEL, FPS, SCREEN_HEIGHT
+from reverie.data.sources.episodes import EpisodeSteps
+from reverie.data.sources.status import PlayerStatus, Status
+from reverie.data.sources.vpt.minecraft import KEYBOARD, KEYS, MOUSE_BUTTONS, decode_camera
+from reverie.data.sources.vpt.recordings import DEGREES_PER_PIXEL, FPS, SCREEN_HEIGHT
 
 CENTER = (640.0, SCREEN_HEIGHT / 2)
 """Where the cursor is while no screen is open."""

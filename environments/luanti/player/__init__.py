@@ -1,1 +1,4 @@
-"""A scripted player for Luanti: the mod tells it what lies around it, and it acts only through keys and mouse."""
+"""The scripted player of Luanti: body, terrain, routes, crafting, slips.
+
+Imports Luanti and `data.sources.vpt`. Knows no other game.
+"""

@@ -8,8 +8,8 @@ from math import atan2, degrees, hypot
 
 import numpy as np
 
-from reverie.data.minecraft import KEYS, encode_camera
-from reverie.data.vpt import DEGREES_PER_PIXEL, SCREEN_HEIGHT
+from reverie.data.sources.vpt.minecraft import KEYS, encode_camera
+from reverie.data.sources.vpt.recordings import DEGREES_PER_PIXEL, SCREEN_HEIGHT
 from reverie.environments.luanti.game import LuantiGame
 from reverie.environments.luanti.player.routes import Move
 from reverie.environments.luanti.player.terrain import EYE_HEIGHT, OPEN, Cell, Terrain, cell_of

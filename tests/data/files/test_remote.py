@@ -10,19 +10,19 @@ from pathlib import Path
 
 import fsspec
 import pytest
-
-from reverie.data.cache import CacheSettings, ShardCache
-from reverie.data.checking import all_samples
-from reverie.data.errors import UserError
-from reverie.data.index import Sample, ShardIndex
-from reverie.data.loader import Loader, LoaderConfig
-from reverie.data.location import Url
-from reverie.data.reader import BrokenSample, ShardReader
-from reverie.data.shard_files import MOST_HANGING
-from reverie.data.store import RemoteShards
-from tests.data.server import ShardServer, serve
 from tests.data.test_loader import assert_equal, take
 from tests.data.test_shards import largest_file
+
+from reverie.data.errors import UserError
+from reverie.data.files.location import Url
+from reverie.data.loading.loader import Loader, LoaderConfig
+from reverie.data.shards.cache import CacheSettings, ShardCache
+from reverie.data.shards.checking import all_samples
+from reverie.data.shards.index import Sample, ShardIndex
+from reverie.data.shards.local import MOST_HANGING
+from reverie.data.shards.reader import BrokenSample, ShardReader
+from reverie.data.shards.store import RemoteShards
+from tests.data.server import ShardServer, serve
 
 CONFIG = LoaderConfig(batch_size=6, length=16)
 
@@ -186,7 +186,7 @@ def wait_until_readable(reader: ShardReader, sample: Sample) -> None:
 def test_a_slow_shard_is_waited_for(
     shards: ShardIndex, server: ShardServer, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reverie.data.remote._SLOWEST", 1000)  # bytes a second; the shards are tiny
+    monkeypatch.setattr("reverie.data.files.remote._SLOWEST", 1000)  # bytes a second; the shards are tiny
     name = names(shards)[0]
     server.faults = {name: "slow"}
     index = ShardIndex.load(server.url)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reverie.data.transfer import Http, TransferError
+from reverie.data.files.transfer import Http, TransferError
 from tests.data.web_site import Answer, Site, serve
 
 CONTENT = random.Random(0).randbytes(100_000)

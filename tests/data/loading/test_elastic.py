@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from reverie.data.index import ShardIndex
-from reverie.data.loader import LoaderConfig
+from reverie.data.loading.loader import LoaderConfig
+from reverie.data.shards.index import ShardIndex
 from tests.data.reading import read
 from tests.processes import finish, start
 

@@ -10,8 +10,8 @@ import torch
 
 from reverie.data.batch import Batch
 from reverie.data.errors import UserError
-from reverie.data.index import ShardIndex
-from reverie.data.loader import Loader, LoaderConfig
+from reverie.data.loading.loader import Loader, LoaderConfig
+from reverie.data.shards.index import ShardIndex
 from tests.data.corpus import EVENTS, LENGTHS, NO_ACTION, read_cells
 
 CONFIG = LoaderConfig(batch_size=6, length=16)

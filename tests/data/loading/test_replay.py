@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from reverie.data.corpora import Corpora
-from reverie.data.episodes import Recording, complete_episodes
-from reverie.data.index import ShardIndex
-from reverie.data.loader import collate
-from reverie.data.loader_config import LoaderConfig
-from reverie.data.replay import Replay
-from reverie.data.rings import CorpusRings, Ring
-from reverie.data.streams import Piece
-from reverie.pipelines.prepare import PrepareConfig, prepare
-from reverie.pipelines.record import RecordConfig, record
+from reverie.data.loading.config import LoaderConfig
+from reverie.data.loading.corpora import Corpora
+from reverie.data.loading.loader import collate
+from reverie.data.loading.replay import Replay
+from reverie.data.loading.rings import CorpusRings, Ring
+from reverie.data.loading.streams import Piece
+from reverie.data.shards.index import ShardIndex
+from reverie.data.sources.episodes import Recording, complete_episodes
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
+from reverie.pipelines.datasets.record import RecordConfig, record
 
 LENGTH = 40
 

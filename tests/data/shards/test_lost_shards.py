@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from reverie.data.batch import Batch
-from reverie.data.corpora import Corpora
 from reverie.data.errors import UserError
-from reverie.data.index import Sample, ShardIndex
-from reverie.data.loader import Loader, LoaderConfig
-from reverie.data.reader import ShardReader
+from reverie.data.loading.corpora import Corpora
+from reverie.data.loading.loader import Loader, LoaderConfig
+from reverie.data.shards.index import Sample, ShardIndex
+from reverie.data.shards.reader import ShardReader
 from tests.data.corpus import read_cells
 from tests.data.mixing import write_mixture
 from tests.data.reading import digests

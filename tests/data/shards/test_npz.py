@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from reverie.data.npz import load_npz
+from reverie.data.shards.npz import load_npz
 
 TYPES = st.sampled_from([np.bool_, np.uint8, np.int64, np.float32, np.float16])
 

@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 
 from reverie.data.errors import UserError
-from reverie.data.index import JOURNAL, ShardIndex
-from reverie.data.latents import LatentWriter
-from reverie.data.loader import Loader, LoaderConfig
-from reverie.data.reader import read_clip
-from reverie.data.shards import ShardSet
-from reverie.pipelines.prepare import STAGING, PrepareConfig, prepare
+from reverie.data.loading.loader import Loader, LoaderConfig
+from reverie.data.shards.index import JOURNAL, ShardIndex
+from reverie.data.shards.latents import LatentWriter
+from reverie.data.shards.reader import read_clip
+from reverie.data.shards.writer import ShardSet
+from reverie.pipelines.datasets.prepare import STAGING, PrepareConfig, prepare
 from tests.data.corpus import write_recording
 from tests.full_disk import largest_file
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PREPARE = """
 import sys
 from pathlib import Path
-from reverie.pipelines.prepare import PrepareConfig, prepare
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 prepare(PrepareConfig(source=Path(sys.argv[1]), out=Path(sys.argv[2]), clip_length=20, shard_mb=0.02, workers=1))
 """
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from reverie.data.errors import UserError
-from reverie.data.index import ShardIndex
-from reverie.data.loader import Loader, LoaderConfig
-from reverie.data.reader import read_clip
-from reverie.data.video import encode_video
-from reverie.pipelines.prepare import PrepareConfig, prepare
+from reverie.data.loading.loader import Loader, LoaderConfig
+from reverie.data.shards.index import ShardIndex
+from reverie.data.shards.reader import read_clip
+from reverie.data.video.codec import encode_video
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from tests.data import corpus, vpt_corpus
 from tests.data.limits import time_limit
 

@@ -10,11 +10,11 @@ import pytest
 from reverie.data import EpisodeWriter
 from reverie.data.actions import ActionSpace, Categorical
 from reverie.data.errors import UserError
-from reverie.data.index import ShardIndex
-from reverie.data.reader import read_clip
-from reverie.pipelines.prepare import PrepareConfig, prepare
+from reverie.data.shards.index import ShardIndex
+from reverie.data.shards.reader import read_clip
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FRAMES, ACTIONS, REWARD = np.zeros((5, 64, 64, 3), np.uint8), {"move": np.arange(5) % 3}, np.arange(5.0)
 
 

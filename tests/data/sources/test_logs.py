@@ -13,15 +13,15 @@ import pytest
 import yaml
 
 from reverie.data.actions import ActionSpace, Binary, Categorical, Continuous
-from reverie.data.declaration import declare
 from reverie.data.errors import UserError
-from reverie.data.index import ShardIndex
-from reverie.data.loader import Loader, LoaderConfig
-from reverie.data.logs import LOG_SUFFIXES, log_steps, read_log
-from reverie.data.reader import read_clip
-from reverie.data.sources import find_corpus
-from reverie.data.video import encode_video
-from reverie.pipelines.prepare import PrepareConfig, prepare
+from reverie.data.loading.loader import Loader, LoaderConfig
+from reverie.data.shards.index import ShardIndex
+from reverie.data.shards.reader import read_clip
+from reverie.data.sources.corpus import find_corpus
+from reverie.data.sources.declaration import declare
+from reverie.data.sources.logs import LOG_SUFFIXES, log_steps, read_log
+from reverie.data.video.codec import encode_video
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from tests.data.corpus import SPACE, TASKS, draw, read_cells, taken_actions
 
 try:
@@ -260,7 +260,7 @@ def test_missing_pyarrow_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_small_archive_of_endless_zeros_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reverie.data.logs._MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("reverie.data.sources.logs._MOST_BYTES", 1 << 20)
     np.savez_compressed(tmp_path / "a.npz", reward=np.zeros(1 << 20))
     with pytest.raises(UserError, match=r"a\.npz: unpacks to more than 1,048,576 bytes"):
         read_log(tmp_path / "a.npz")

@@ -12,10 +12,10 @@ import pytest
 import webdataset
 
 from reverie.data.errors import UserError
-from reverie.data.index import ShardIndex
-from reverie.data.reader import read_clip
-from reverie.data.video import encode_video, read_frames
-from reverie.pipelines.prepare import PrepareConfig, prepare
+from reverie.data.shards.index import ShardIndex
+from reverie.data.shards.reader import read_clip
+from reverie.data.video.codec import encode_video, read_frames
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from tests.data.corpus import EVENTS, LENGTHS, SPACE, TASKS, draw, taken_actions, write_recording
 
 

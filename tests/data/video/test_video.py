@@ -5,10 +5,10 @@ import av
 import numpy as np
 import pytest
 
-from reverie.data.decoders import open_video
 from reverie.data.errors import UserError
-from reverie.data.video import encode_video, read_frames, storage_quality
-from reverie.data.video_source import VideoError
+from reverie.data.video.codec import encode_video, read_frames, storage_quality
+from reverie.data.video.decoders import open_video
+from reverie.data.video.source import VideoError
 
 
 def encoded(frames: np.ndarray, fps: float = 20, quality: str = "lossless") -> bytes:

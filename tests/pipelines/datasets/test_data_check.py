@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reverie.data.checking import all_samples, check_clip
 from reverie.data.errors import UserError
-from reverie.data.index import Sample, ShardIndex
-from reverie.data.reader import ShardReader
+from reverie.data.shards.checking import all_samples, check_clip
+from reverie.data.shards.index import Sample, ShardIndex
+from reverie.data.shards.reader import ShardReader
 from reverie.pipelines.cli import main
 
 

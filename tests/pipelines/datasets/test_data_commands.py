@@ -11,16 +11,16 @@ import av
 import numpy as np
 import pytest
 
-from reverie.data.checking import LAGS, Alignment, all_samples
-from reverie.data.episodes import EpisodeWriter
-from reverie.data.index import Sample, ShardIndex
-from reverie.data.latents import LatentWriter
-from reverie.data.reader import ShardReader, read_clip
-from reverie.data.summary import summarize
+from reverie.data.shards.checking import LAGS, Alignment, all_samples
+from reverie.data.shards.index import Sample, ShardIndex
+from reverie.data.shards.latents import LatentWriter
+from reverie.data.shards.reader import ShardReader, read_clip
+from reverie.data.shards.summary import summarize
+from reverie.data.sources.episodes import EpisodeWriter
 from reverie.evaluation.clips import ShownClip, contact_sheet, film_frames
 from reverie.pipelines.cli import main
-from reverie.pipelines.data_show import choose
-from reverie.pipelines.prepare import PrepareConfig, prepare
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
+from reverie.pipelines.datasets.show import choose
 from tests.data.corpus import EVENTS, LENGTHS, SIZE, SPACE, TASKS, taken_actions
 
 

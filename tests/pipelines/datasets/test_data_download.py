@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 
 from reverie.data.errors import UserError
-from reverie.data.index import ShardIndex
+from reverie.data.shards.index import ShardIndex
 from reverie.pipelines.cli import main
-from reverie.pipelines.data_download import DownloadConfig, data_download
-from reverie.pipelines.download_size import SizeSample, format_bytes, total_bytes
-from reverie.pipelines.prepare import PrepareConfig, prepare
+from reverie.pipelines.datasets.download import DownloadConfig, data_download
+from reverie.pipelines.datasets.download_size import SizeSample, format_bytes, total_bytes
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from tests.data.vpt_corpus import tick, write_log, write_recording
 from tests.data.web_site import Answer, Site, serve
 from tests.full_disk import largest_file
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NAMES = [f"6.{8 + p % 2}/p{p}-s{p}-20210806-12{t}000" for p in range(3) for t in range(2)]
 # A test runner in the background ignores SIGINT, and so would its children.
 COMMAND = """

@@ -15,19 +15,19 @@ import numpy as np
 import pytest
 
 from reverie.data.actions import ActionSpace, Binary, Categorical, Continuous
-from reverie.data.declaration import declare
-from reverie.data.episodes import EpisodeWriter
-from reverie.data.export import file_name, stretches
-from reverie.data.index import ShardIndex
-from reverie.data.latents import LatentWriter
-from reverie.data.reader import ShardReader
-from reverie.data.video import encode_video
+from reverie.data.shards.index import ShardIndex
+from reverie.data.shards.latents import LatentWriter
+from reverie.data.shards.reader import ShardReader
+from reverie.data.shards.tables import file_name, stretches
+from reverie.data.sources.declaration import declare
+from reverie.data.sources.episodes import EpisodeWriter
+from reverie.data.video.codec import encode_video
 from reverie.pipelines.cli import main
-from reverie.pipelines.data_export import ExportConfig, export
-from reverie.pipelines.prepare import PrepareConfig, prepare
+from reverie.pipelines.datasets.export import ExportConfig, export
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from tests.data.corpus import EVENTS, LENGTHS, SPACE, TASKS, draw, taken_actions
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -307,7 +307,7 @@ def test_other_folders_are_left_alone(
 KILLED = """
 import sys
 from pathlib import Path
-from reverie.pipelines.data_export import ExportConfig, export
+from reverie.pipelines.datasets.export import ExportConfig, export
 export(ExportConfig(path=Path(sys.argv[1]), out=Path(sys.argv[2]), steps="jsonl", videos="lossless"))
 """
 

@@ -9,18 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from reverie.data.errors import UserError
-from reverie.pipelines.prepare import STAGING, PrepareConfig, prepare
-from tests.data.corpus import write_recording
 from tests.data.test_shards import contents
 
-ROOT = Path(__file__).parents[2]
+from reverie.data.errors import UserError
+from reverie.pipelines.datasets.prepare import STAGING, PrepareConfig, prepare
+from tests.data.corpus import write_recording
+
+ROOT = Path(__file__).parents[3]
 MARK = "REVERIE_TEST_CLUSTER"
 PREPARE = """
 import sys
 from pathlib import Path
-from reverie.pipelines.prepare import PrepareConfig, prepare
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 prepare(PrepareConfig(source=Path(sys.argv[1]), out=Path(sys.argv[2]), clip_length=20, shard_mb=0.02, ray=sys.argv[3]))
 """
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reverie.data.episodes import (
+from reverie.data.errors import UserError
+from reverie.data.sources.episodes import (
     EpisodeWriter,
     Recording,
     complete_episodes,
@@ -18,15 +19,14 @@ from reverie.data.episodes import (
     read_steps,
     video_path,
 )
-from reverie.data.errors import UserError
-from reverie.data.video import read_frames
+from reverie.data.video.codec import read_frames
 from reverie.environments.make import make_env
-from reverie.pipelines.record import RecordConfig, draw_player, record
+from reverie.pipelines.datasets.record import RecordConfig, draw_player, record
 from tests.processes import is_running
 
 KILLED = """
 from pathlib import Path
-from reverie.pipelines.record import RecordConfig, record
+from reverie.pipelines.datasets.record import RecordConfig, record
 record(RecordConfig(out=Path({out!r}), episodes=400, max_steps=16, workers={workers}))
 """
 

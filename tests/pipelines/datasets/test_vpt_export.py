@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reverie.data.episodes import Recording, complete_episodes, log_path, read_steps, video_path
-from reverie.data.index import ShardIndex
-from reverie.data.minecraft_tasks import TASKS
-from reverie.data.reader import read_clip
-from reverie.data.steps import Steps
-from reverie.data.vpt import VPTOptions, read_log
-from reverie.data.vpt import read_steps as read_vpt_steps
+from reverie.data.shards.index import ShardIndex
+from reverie.data.shards.reader import read_clip
+from reverie.data.shards.steps import Steps
+from reverie.data.sources.episodes import Recording, complete_episodes, log_path, read_steps, video_path
+from reverie.data.sources.vpt.recordings import VPTOptions, read_log
+from reverie.data.sources.vpt.recordings import read_steps as read_vpt_steps
+from reverie.data.sources.vpt.tasks import TASKS
 from reverie.pipelines.cli import main
 from tests.environments.minecraft_doubles import doubles  # noqa: F401
 

@@ -5,7 +5,7 @@ import pytest
 
 from reverie.data.actions import ActionSpace, Binary, Categorical, Continuous
 from reverie.data.errors import UserError
-from reverie.data.minecraft import KEYS, NULL_MOUSE, SPACE, decode_camera
+from reverie.data.sources.vpt.minecraft import KEYS, NULL_MOUSE, SPACE, decode_camera
 from reverie.pipelines.interactive.controls import RESERVED, Controls
 
 MINECRAFT = Controls.of(SPACE)

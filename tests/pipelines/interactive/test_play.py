@@ -20,20 +20,20 @@ import pytest
 import torch
 from PIL import Image
 
-from reverie.data.episodes import Recording, complete_episodes, read_steps, video_path
 from reverie.data.errors import UserError
-from reverie.data.index import ShardIndex
-from reverie.data.reader import ShardReader
-from reverie.data.video import read_frames
+from reverie.data.shards.index import ShardIndex
+from reverie.data.shards.reader import ShardReader
+from reverie.data.sources.episodes import Recording, complete_episodes, read_steps, video_path
+from reverie.data.video.codec import read_frames
 from reverie.dynamics.generation import generate
 from reverie.nn.frames import to_uint8
-from reverie.pipelines.checkpoints import load_dynamics, load_tokenizer
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from reverie.pipelines.interactive.checklist import FILE, SHIPPED, load_tasks
 from reverie.pipelines.interactive.contexts import Contexts
+from reverie.pipelines.interactive.play import PlayConfig, open_session
 from reverie.pipelines.interactive.server import PlayServer
-from reverie.pipelines.play import PlayConfig, open_session
-from reverie.pipelines.prepare import PrepareConfig, prepare
-from tests.pipelines.stages import Corpus
+from reverie.pipelines.training.checkpoints import load_dynamics, load_tokenizer
+from tests.pipelines.small_stages import Corpus
 
 CONTEXT = 6
 
@@ -263,7 +263,7 @@ def test_wrong_checklists_are_one_sentence(text: str, sentence: str, tmp_path: P
 
 
 def test_the_shipped_list_has_the_papers_tasks() -> None:
-    from reverie.data.minecraft_tasks import TASKS
+    from reverie.data.sources.vpt.tasks import TASKS
 
     assert [task.name for task in load_tasks(Path("minecraft"))] == list(TASKS)
     assert all(path.is_file() for path in SHIPPED.values())

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from reverie.data.errors import UserError
-from reverie.pipelines.configs import differences, from_plain, to_plain
-from reverie.pipelines.run import open_run
-from reverie.pipelines.session import TrainingConfig
+from reverie.pipelines.runs.configs import differences, from_plain, to_plain
+from reverie.pipelines.runs.run import open_run
+from reverie.pipelines.training.session import TrainingConfig
 from reverie.tokenizer.model import TokenizerConfig
 
 INPUTS = {"data": "a" * 64, "tokenizer": "b" * 64}

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from tests.pipelines.test_resume import assert_same_run
 
 from reverie.data.actions import ActionSpace, Categorical
-from reverie.data.corpora import Corpora
 from reverie.data.errors import UserError
-from reverie.pipelines.baseline import baseline
-from reverie.pipelines.baseline_config import BaselineStage, PolicyConfig
-from reverie.pipelines.batches import Mixture, heldout_episodes
-from reverie.pipelines.checkpoints import (
+from reverie.data.loading.corpora import Corpora
+from reverie.pipelines.runs.configs import to_plain
+from reverie.pipelines.stages.baseline import baseline
+from reverie.pipelines.stages.baseline_config import BaselineStage, PolicyConfig
+from reverie.pipelines.training.batches import Mixture, heldout_episodes
+from reverie.pipelines.training.checkpoints import (
     Card,
     Snapshot,
     load_baseline,
@@ -23,12 +25,10 @@ from reverie.pipelines.checkpoints import (
     read_snapshot,
     save_checkpoint,
 )
-from reverie.pipelines.configs import to_plain
-from reverie.pipelines.metrics import read_metrics
+from reverie.pipelines.training.metrics import read_metrics
 from reverie.rssm.config import DreamerConfig
 from reverie.rssm.model import Dreamer
-from tests.pipelines.stages import TIMEOUT, Corpus, run_stage, shorter, wait_for
-from tests.pipelines.test_resume import assert_same_run
+from tests.pipelines.small_stages import TIMEOUT, Corpus, run_stage, shorter, wait_for
 from tests.rssm.models import small_config
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from reverie.data.episodes import Recording, complete_episodes, read_steps
 from reverie.data.errors import UserError
-from reverie.data.index import ShardIndex
-from reverie.pipelines.baseline import baseline
-from reverie.pipelines.checkpoints import read_card, read_snapshot
-from reverie.pipelines.metrics import read_metrics
-from reverie.pipelines.prepare import PrepareConfig, prepare
-from tests.pipelines.stages import Corpus, shorter
+from reverie.data.shards.index import ShardIndex
+from reverie.data.sources.episodes import Recording, complete_episodes, read_steps
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
+from reverie.pipelines.stages.baseline import baseline
+from reverie.pipelines.training.checkpoints import read_card, read_snapshot
+from reverie.pipelines.training.metrics import read_metrics
+from tests.pipelines.small_stages import Corpus, shorter
 
 
 def test_as_much_is_played_as_the_train_ratio_asks(corpus: Corpus) -> None:

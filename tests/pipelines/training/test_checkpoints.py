@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from reverie.data.errors import UserError
-from reverie.pipelines import checkpoints
-from reverie.pipelines.checkpoints import (
+from reverie.pipelines.runs.configs import to_plain
+from reverie.pipelines.training import checkpoints
+from reverie.pipelines.training.checkpoints import (
     Card,
     Snapshot,
     latest_checkpoint,
@@ -16,7 +17,6 @@ from reverie.pipelines.checkpoints import (
     read_snapshot,
     save_checkpoint,
 )
-from reverie.pipelines.configs import to_plain
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
 
 CONFIG = TokenizerConfig(width=16, num_heads=2, num_kv_heads=2, bottleneck_tokens=2, bottleneck_channels=4)

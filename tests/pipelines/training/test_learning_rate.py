@@ -2,7 +2,7 @@
 
 import pytest
 
-from reverie.pipelines.optimization import OptimizerConfig, learning_rate
+from reverie.pipelines.training.optimization import OptimizerConfig, learning_rate
 
 STEPS = 110
 

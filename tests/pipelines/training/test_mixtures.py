@@ -10,22 +10,22 @@ import pytest
 import torch
 import yaml
 
-from reverie.data.corpora import Corpora
 from reverie.data.errors import UserError
-from reverie.data.index import ShardIndex
-from reverie.data.latents import LatentWriter
-from reverie.pipelines.batches import BatchesConfig, Mixture, heldout_batches
-from reverie.pipelines.checkpoints import latest_checkpoint, read_card
+from reverie.data.loading.corpora import Corpora
+from reverie.data.shards.index import ShardIndex
+from reverie.data.shards.latents import LatentWriter
 from reverie.pipelines.cli import main
-from reverie.pipelines.configs import to_plain
-from reverie.pipelines.dynamics import train_dynamics
-from reverie.pipelines.metrics import read_metrics
-from reverie.pipelines.prepare import PrepareConfig, prepare
-from reverie.pipelines.record import RecordConfig, record
-from reverie.pipelines.stage import require_known_actions, require_same_tasks
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
+from reverie.pipelines.datasets.record import RecordConfig, record
+from reverie.pipelines.runs.configs import to_plain
+from reverie.pipelines.stages.dynamics import train_dynamics
+from reverie.pipelines.training.batches import BatchesConfig, Mixture, heldout_batches
+from reverie.pipelines.training.checkpoints import latest_checkpoint, read_card
+from reverie.pipelines.training.metrics import read_metrics
+from reverie.pipelines.training.stage import require_known_actions, require_same_tasks
 from tests.data.corpus import SPACE, write_recording
 from tests.data.mixing import write_mixture
-from tests.pipelines.stages import Corpus, run_stage, shorter
+from tests.pipelines.small_stages import Corpus, run_stage, shorter
 from tests.processes import finish
 
 

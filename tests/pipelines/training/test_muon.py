@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from reverie.dynamics.model import Dynamics, DynamicsConfig
-from reverie.pipelines.muon import Muon, orthogonalize
-from reverie.pipelines.optimization import MuonAdamW, OptimizerConfig, make_optimizer
+from reverie.pipelines.training.muon import Muon, orthogonalize
+from reverie.pipelines.training.optimization import MuonAdamW, OptimizerConfig, make_optimizer
 from tests.batches import SPACE
 
 CONFIG = OptimizerConfig(name="muon", lr=0.1, weight_decay=0.0)

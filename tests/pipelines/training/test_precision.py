@@ -6,7 +6,7 @@ from torch import nn
 
 from reverie.nn import precision as precision_module
 from reverie.nn.precision import has_fast_bfloat16
-from reverie.pipelines import training
+from reverie.pipelines.training import loop as training
 from tests.batches import latent_batch
 
 CPU = torch.device("cpu")

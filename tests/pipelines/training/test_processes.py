@@ -10,10 +10,10 @@ import pytest
 import torch
 import yaml
 
-from reverie.pipelines.checkpoints import read_snapshot
-from reverie.pipelines.configs import to_plain
-from reverie.pipelines.metrics import read_metrics
-from tests.pipelines.stages import Corpus, shorter
+from reverie.pipelines.runs.configs import to_plain
+from reverie.pipelines.training.checkpoints import read_snapshot
+from reverie.pipelines.training.metrics import read_metrics
+from tests.pipelines.small_stages import Corpus, shorter
 
 pytestmark = pytest.mark.slow
 

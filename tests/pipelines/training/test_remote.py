@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from reverie.data.index import ShardIndex
-from reverie.data.location import Url
+from reverie.data.files.location import Url
+from reverie.data.shards.index import ShardIndex
 from reverie.pipelines.cli import main, parse
-from reverie.pipelines.configs import to_plain
-from reverie.pipelines.metrics import read_metrics
+from reverie.pipelines.runs.configs import to_plain
+from reverie.pipelines.training.metrics import read_metrics
 from tests.data.server import serve
-from tests.pipelines.stages import Corpus
+from tests.pipelines.small_stages import Corpus
 
 
 @pytest.fixture(autouse=True)

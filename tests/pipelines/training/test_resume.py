@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from reverie.data.files import sole_writer
-from reverie.pipelines.checkpoints import latest_checkpoint
-from tests.pipelines.stages import TIMEOUT, Corpus, run_stage, wait_for
+from reverie.data.files.durable import sole_writer
+from reverie.pipelines.training.checkpoints import latest_checkpoint
+from tests.pipelines.small_stages import TIMEOUT, Corpus, run_stage, wait_for
 
 TRAINED = ("tokenizer", "dynamics", "clone", "imagine", "v1", "online")
 

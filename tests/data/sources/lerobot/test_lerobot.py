@@ -21,19 +21,19 @@ from pyarrow import parquet  # noqa: E402
 
 from reverie.data.actions import ActionSpace, Binary, Categorical, Continuous  # noqa: E402
 from reverie.data.errors import UserError  # noqa: E402
-from reverie.data.index import ShardIndex  # noqa: E402
-from reverie.data.lerobot import LeRobotOptions  # noqa: E402
-from reverie.data.lerobot_meta import expand  # noqa: E402
-from reverie.data.loader import Loader, LoaderConfig  # noqa: E402
-from reverie.data.pyav import PyAVDecoder, frame_times  # noqa: E402
-from reverie.data.reader import Clip, read_clip  # noqa: E402
-from reverie.data.sources import find_corpus, inspect  # noqa: E402
+from reverie.data.loading.loader import Loader, LoaderConfig  # noqa: E402
+from reverie.data.shards.index import ShardIndex  # noqa: E402
+from reverie.data.shards.reader import Clip, read_clip  # noqa: E402
+from reverie.data.sources.corpus import find_corpus, inspect  # noqa: E402
+from reverie.data.sources.lerobot.dataset import LeRobotOptions  # noqa: E402
+from reverie.data.sources.lerobot.meta import expand  # noqa: E402
+from reverie.data.video.pyav import PyAVDecoder, frame_times  # noqa: E402
 from reverie.pipelines.cli import main  # noqa: E402
-from reverie.pipelines.prepare import STAGING, PrepareConfig, prepare  # noqa: E402
+from reverie.pipelines.datasets.prepare import STAGING, PrepareConfig, prepare  # noqa: E402
 from tests.data import lerobot_corpus as corpus  # noqa: E402
 from tests.data.lerobot_corpus import CAMERAS, LENGTHS, NAMES, SIZE, TASKS, Dataset, write_dataset  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 ACTIONS = "action,mode,buttons"
 
 
@@ -517,8 +517,8 @@ def test_other_settings_and_changed_data_are_refused(tmp_path: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from reverie.data.lerobot import LeRobotOptions
-from reverie.pipelines.prepare import PrepareConfig, prepare
+from reverie.data.sources.lerobot.dataset import LeRobotOptions
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 options = LeRobotOptions(camera="top")
 prepare(PrepareConfig(source=Path(sys.argv[1]), out=Path(sys.argv[2]), clip_length=4, workers=1, lerobot=options))
 """

@@ -15,10 +15,10 @@ import pyarrow as pa  # noqa: E402
 from pyarrow import parquet  # noqa: E402
 
 from reverie.data.errors import UserError  # noqa: E402
-from reverie.data.index import ShardIndex  # noqa: E402
-from reverie.data.lerobot import LeRobotOptions  # noqa: E402
-from reverie.data.reader import read_clip  # noqa: E402
-from reverie.pipelines.prepare import PrepareConfig, prepare  # noqa: E402
+from reverie.data.shards.index import ShardIndex  # noqa: E402
+from reverie.data.shards.reader import read_clip  # noqa: E402
+from reverie.data.sources.lerobot.dataset import LeRobotOptions  # noqa: E402
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare  # noqa: E402
 from tests.data import lerobot_corpus as corpus  # noqa: E402
 from tests.data.lerobot_corpus import CAMERAS, Dataset, write_dataset  # noqa: E402
 from tests.data.limits import time_limit  # noqa: E402

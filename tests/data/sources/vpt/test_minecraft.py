@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reverie.data.actions import ActionSpace
-from reverie.data.minecraft import (
+from reverie.data.sources.vpt.minecraft import (
     INVENTORY,
     KEYS,
     NULL_MOUSE,

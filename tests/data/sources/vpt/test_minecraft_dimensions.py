@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from reverie.data.errors import UserError
-from reverie.data.index import ShardIndex
-from reverie.data.latents import LatentWriter
-from reverie.data.loader import Loader, LoaderConfig
-from reverie.data.minecraft_dimensions import BEYOND_OVERWORLD, dimension_group
-from reverie.data.minecraft_tasks import risen
+from reverie.data.loading.loader import Loader, LoaderConfig
+from reverie.data.shards.index import ShardIndex
+from reverie.data.shards.latents import LatentWriter
+from reverie.data.sources.vpt.dimensions import BEYOND_OVERWORLD, dimension_group
+from reverie.data.sources.vpt.tasks import risen
 from reverie.evaluation.windows import select
-from reverie.pipelines.batches import BatchesConfig, Mixture, training_batches
 from reverie.pipelines.cli import main
-from reverie.pipelines.prepare import PrepareConfig, prepare
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
+from reverie.pipelines.training.batches import BatchesConfig, Mixture, training_batches
 from tests.data.vpt_corpus import session_tick, write_log, write_segment
 
 CONFIG = LoaderConfig(batch_size=4, length=10)

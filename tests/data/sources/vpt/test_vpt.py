@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from reverie.data.errors import UserError
-from reverie.data.index import ShardIndex
-from reverie.data.loader import Loader, LoaderConfig
-from reverie.data.minecraft import KEYS, NULL_MOUSE, decode_camera
-from reverie.data.minecraft_tasks import TASKS, risen, task_events
-from reverie.data.reader import read_clip
-from reverie.data.sources import find_corpus
-from reverie.data.video import encode_video
-from reverie.data.vpt import VPTLog, VPTOptions, draw_cursors, read_log, read_steps
-from reverie.pipelines.prepare import PrepareConfig, prepare
+from reverie.data.loading.loader import Loader, LoaderConfig
+from reverie.data.shards.index import ShardIndex
+from reverie.data.shards.reader import read_clip
+from reverie.data.sources.corpus import find_corpus
+from reverie.data.sources.vpt.minecraft import KEYS, NULL_MOUSE, decode_camera
+from reverie.data.sources.vpt.recordings import VPTLog, VPTOptions, draw_cursors, read_log, read_steps
+from reverie.data.sources.vpt.tasks import TASKS, risen, task_events
+from reverie.data.video.codec import encode_video
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from tests.data.vpt_corpus import tick, write_log, write_recording
 
 NAME = "alice-f153ac423f61-20210806-122446"

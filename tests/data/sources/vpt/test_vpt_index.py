@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reverie.data.errors import UserError
-from reverie.data.vpt_index import VPTIndex, join_indexes, parse_index
+from reverie.data.sources.vpt.index_files import VPTIndex, join_indexes, parse_index
 
 BASE = "https://example.org/minecraft-rl/"
 NAMES = [

@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reverie.data.index import ShardIndex
-from reverie.data.loader import Loader, LoaderConfig
-from reverie.data.minecraft_tasks import TASKS
-from reverie.data.reader import ShardReader
-from reverie.data.steps import Steps
-from reverie.data.video import encode_video
-from reverie.data.vpt import VPTOptions
-from reverie.data.vpt_segments import Edges, Tick, continues
+from reverie.data.loading.loader import Loader, LoaderConfig
+from reverie.data.shards.index import ShardIndex
+from reverie.data.shards.reader import ShardReader
+from reverie.data.shards.steps import Steps
+from reverie.data.sources.vpt.recordings import VPTOptions
+from reverie.data.sources.vpt.segments import Edges, Tick, continues
+from reverie.data.sources.vpt.tasks import TASKS
+from reverie.data.video.codec import encode_video
 from reverie.pipelines.cli import main
-from reverie.pipelines.prepare import PrepareConfig, prepare
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from tests.data.vpt_corpus import session_tick, write_log, write_segment
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 CUTS = [0, 30, 61, 100]
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reverie.data.episodes import EpisodeSteps, EpisodeWriter, log_path, read_steps
 from reverie.data.errors import UserError
-from reverie.data.minecraft import KEYS, NULL_MOUSE, SPACE
-from reverie.data.minecraft_tasks import STATISTICS, TASKS
-from reverie.data.status import PlayerStatus, Status, StatusLog
-from reverie.data.vpt import VPTOptions, read_log
-from reverie.data.vpt import read_steps as read_vpt_steps
-from reverie.data.vpt_writer import vpt_log
+from reverie.data.sources.episodes import EpisodeSteps, EpisodeWriter, log_path, read_steps
+from reverie.data.sources.status import PlayerStatus, Status, StatusLog
+from reverie.data.sources.vpt.minecraft import KEYS, NULL_MOUSE, SPACE
+from reverie.data.sources.vpt.recordings import VPTOptions, read_log
+from reverie.data.sources.vpt.recordings import read_steps as read_vpt_steps
+from reverie.data.sources.vpt.tasks import STATISTICS, TASKS
+from reverie.data.sources.vpt.writer import vpt_log
 
 N = 300
 LADDER = ("mine_log", "craft_planks", "mine_cobblestone")

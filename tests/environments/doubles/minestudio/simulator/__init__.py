@@ -7,8 +7,8 @@ import numpy as np
 from gymnasium import spaces
 from minecraft_double import KEYS, KINDS, DoubleProcess, DoubleWorld
 
-from reverie.data.minecraft import KEYS as ORDER
-from reverie.data.minecraft import decode_joint
+from reverie.data.sources.vpt.minecraft import KEYS as ORDER
+from reverie.data.sources.vpt.minecraft import decode_joint
 
 ENV_KEYS = tuple(key for key in KEYS if key not in ("ESC", "drop", "swapHands", "pickItem"))
 

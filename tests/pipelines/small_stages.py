@@ -14,18 +14,18 @@ from reverie.agent.imagination import ImaginationConfig
 from reverie.agent.model import AgentConfig
 from reverie.data.errors import UserError
 from reverie.dynamics.model import DynamicsConfig
-from reverie.pipelines.baseline import baseline
-from reverie.pipelines.baseline_config import BaselineStage, OnlineConfig, PolicyConfig
-from reverie.pipelines.batches import BatchesConfig
-from reverie.pipelines.clone import CloneStage, train_clone
-from reverie.pipelines.dynamics import DynamicsStage, train_dynamics
-from reverie.pipelines.encode import EncodeConfig, encode
-from reverie.pipelines.imagine import ImagineStage, train_imagine
-from reverie.pipelines.optimization import OptimizerConfig
-from reverie.pipelines.session import TrainingConfig
-from reverie.pipelines.stops import Stopped
-from reverie.pipelines.tokenizer import TokenizerStage, train_tokenizer
-from reverie.pipelines.training import FabricConfig
+from reverie.pipelines.runs.stops import Stopped
+from reverie.pipelines.stages.baseline import baseline
+from reverie.pipelines.stages.baseline_config import BaselineStage, OnlineConfig, PolicyConfig
+from reverie.pipelines.stages.clone import CloneStage, train_clone
+from reverie.pipelines.stages.dynamics import DynamicsStage, train_dynamics
+from reverie.pipelines.stages.encode import EncodeConfig, encode
+from reverie.pipelines.stages.imagine import ImagineStage, train_imagine
+from reverie.pipelines.stages.tokenizer import TokenizerStage, train_tokenizer
+from reverie.pipelines.training.batches import BatchesConfig
+from reverie.pipelines.training.loop import FabricConfig
+from reverie.pipelines.training.optimization import OptimizerConfig
+from reverie.pipelines.training.session import TrainingConfig
 from reverie.tokenizer.model import TokenizerConfig
 from reverie.tokenizer.objective import TokenizerObjectiveConfig
 from tests.processes import TIMEOUT, start

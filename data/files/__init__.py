@@ -1,0 +1,4 @@
+"""Bytes, wherever they lie: durable writing, places and URLs, copies from afar.
+
+Imports only data's own files. Knows no format.
+"""
