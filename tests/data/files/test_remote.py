@@ -10,8 +10,6 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from tests.data.test_loader import assert_equal, take
-from tests.data.test_shards import largest_file
 
 from reverie.data.errors import UserError
 from reverie.data.files.location import Url
@@ -22,7 +20,9 @@ from reverie.data.shards.index import Sample, ShardIndex
 from reverie.data.shards.local import MOST_HANGING
 from reverie.data.shards.reader import BrokenSample, ShardReader
 from reverie.data.shards.store import RemoteShards
+from tests.data.loading.test_loader import assert_equal, take
 from tests.data.server import ShardServer, serve
+from tests.data.shards.test_shards import largest_file
 
 CONFIG = LoaderConfig(batch_size=6, length=16)
 

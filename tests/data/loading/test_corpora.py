@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.data.test_shards import write_latents
 
 from reverie.data.batch import Batch
 from reverie.data.errors import UserError
@@ -21,6 +20,7 @@ from reverie.data.shards.index import ShardIndex
 from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from tests.data.corpus import EVENTS, SPACE, read_cells, write_recording
 from tests.data.mixing import OTHER_EVENTS, write_mixture
+from tests.data.shards.test_shards import write_latents
 
 CONFIG = LoaderConfig(batch_size=6, length=16)
 TASKS = ["door", "goal", "window"]

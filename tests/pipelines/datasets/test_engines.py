@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.data.test_shards import contents
 
 from reverie.data.errors import UserError
 from reverie.pipelines.datasets.prepare import STAGING, PrepareConfig, prepare
 from tests.data.corpus import write_recording
+from tests.data.shards.test_shards import contents
 
 ROOT = Path(__file__).parents[3]
 MARK = "REVERIE_TEST_CLUSTER"

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.pipelines.test_resume import assert_same_run
 
 from reverie.data.actions import ActionSpace, Categorical
 from reverie.data.errors import UserError
@@ -29,6 +28,7 @@ from reverie.pipelines.training.metrics import read_metrics
 from reverie.rssm.config import DreamerConfig
 from reverie.rssm.model import Dreamer
 from tests.pipelines.small_stages import TIMEOUT, Corpus, run_stage, shorter, wait_for
+from tests.pipelines.training.test_resume import assert_same_run
 from tests.rssm.models import small_config
 
 
