@@ -9,6 +9,7 @@ import numpy as np
 
 from reverie.data.errors import UserError
 from reverie.data.files.location import Location
+from reverie.data.files.lock import sole_writer
 from reverie.data.shards.checking import LAGS, Alignment, Problem, all_samples, check_clip, check_shard
 from reverie.data.shards.index import INDEX, Sample, ShardIndex
 from reverie.data.shards.reader import ShardReader
@@ -99,11 +100,19 @@ def _place_and_text(sample: Sample, error: UserError) -> tuple[str, str]:
 
 
 def _repair(config: CheckConfig) -> None:
-    folder, problems = config.path, list[Problem]()
+    folder = config.path
     if not isinstance(folder, Path):
         raise UserError(
             f"{folder}: cannot be repaired from here; repair the folder where it lies and copy it again."
         )
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the folder of the shards to repair.")
+    with sole_writer(folder):
+        _rebuild(folder, config)
+
+
+def _rebuild(folder: Path, config: CheckConfig) -> None:
+    problems: list[Problem] = []
     gathered = gather(folder, problems)
     header = old_header(folder) or declared_header(folder, gathered, config.actions)
     samples = [Sample.from_json(entry) for entry in gathered.content["samples"]]

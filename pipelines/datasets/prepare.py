@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from reverie.data.errors import UserError
 from reverie.data.files.durable import explain_full_disk, fingerprint, write_atomic
+from reverie.data.files.lock import sole_writer
 from reverie.data.shards.index import INDEX, JOURNAL, ShardIndex
 from reverie.data.shards.writer import ShardSet, sealed, unsealed
 from reverie.data.sources.corpus import Corpus, Inspected, Source, find_corpus, inspect
@@ -38,7 +39,7 @@ class PrepareConfig:
     """Turns recorded episodes, VPT recordings, LeRobot datasets, or videos with or without logs, into shards."""
 
     source: Path
-    """Folder of recorded episodes (`reverie record`), LeRobot dataset, or folder of videos, searched at any depth."""
+    """Folder of recorded episodes (`reverie record`), LeRobot dataset, folder of videos, searched at any depth, or a video."""
     out: Path
     """Folder for the shards. The same command again continues an interrupted run."""
     size: tuple[int, int] | None = None
@@ -81,6 +82,10 @@ class PrepareConfig:
             raise UserError(f"shard_mb: must be above 0, got {self.shard_mb}.")
 
 
+class NothingUsable(UserError):
+    """No source of a corpus can be used."""
+
+
 def prepare(config: PrepareConfig) -> None:
     """Writes the shards and says what they hold and what was skipped.
 
@@ -91,12 +96,20 @@ def prepare(config: PrepareConfig) -> None:
     if corpus.inferred:
         print(f"# inferred from the logs; save as actions.yaml in {corpus.folder} to declare it")
         print(corpus.inferred)
+    for note in corpus.notes:
+        print(f"note: {note}")
     identity, skipped = _identity(config, corpus), dict[str, str]()
     ShardSet.require_same(config.out, identity)
     # Whatever is refused is refused before anything is written, which would bind the folder to these settings.
     begun = unsealed(config.out / STAGING / _PLAN) is not None or (config.out / INDEX).is_file()
     found = {} if begun else _usable(config, corpus, skipped)
-    with _undone_when_refused(config.out), ShardSet(config.out, identity, max_bytes=_bytes(config)) as shards:
+    max_bytes = round(config.shard_mb * 1e6)
+    with (
+        _removed_when_refused(config.out),
+        sole_writer(config.out),
+        _emptied_when_refused(config.out),
+        ShardSet(config.out, identity, max_bytes=max_bytes) as shards,
+    ):
         if shards.index is None:
             with explain_full_disk(config.out):
                 plan = unsealed(config.out / STAGING / _PLAN) or _make_plan(config, corpus, found, skipped)
@@ -107,30 +120,38 @@ def prepare(config: PrepareConfig) -> None:
         _report(shards.index)
 
 
-def _bytes(config: PrepareConfig) -> int:
-    return round(config.shard_mb * 1e6)
-
-
 def _usable(config: PrepareConfig, corpus: Corpus, skipped: dict[str, str]) -> dict[Source, Inspected]:
     """What the sources hold; why others cannot be used goes to `skipped`. Raises `UserError` where a choice is missing."""
     found = dict(_inspect_all(config, corpus, skipped))
+    skipped |= corpus.passed_over
     _require_some(corpus, found, skipped)
     _storage(config, corpus, found)
     return found
 
 
 @contextmanager
-def _undone_when_refused(out: Path) -> Iterator[None]:
-    """Where a first call ends in a `UserError`, the folder is as it was."""
-    folders, is_first = [out / JOURNAL, out / STAGING], not (out / JOURNAL).exists()
+def _removed_when_refused(out: Path) -> Iterator[None]:
+    """A folder that this call made goes again, if it is empty, when the call ends in a `UserError`."""
+    was_there = out.exists()
     try:
         yield
     except UserError:
-        if is_first and not (out / INDEX).exists() and not any(out.glob("*.tar")):
-            for folder in folders:
-                shutil.rmtree(folder, ignore_errors=True)
+        if not was_there:
             with suppress(OSError):
                 out.rmdir()
+        raise
+
+
+@contextmanager
+def _emptied_when_refused(out: Path) -> Iterator[None]:
+    """What a first call has begun goes again when it turns out that nothing can be used."""
+    is_first = not (out / JOURNAL).exists() and not (out / INDEX).exists()
+    try:
+        yield
+    except NothingUsable:
+        if is_first and not any(out.glob("*.tar")):
+            for folder in (out / JOURNAL, out / STAGING):
+                shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
@@ -232,9 +253,10 @@ def _work(
 
 def _require_some(corpus: Corpus, usable: object, skipped: dict[str, str]) -> None:
     if not usable:
-        raise UserError(
-            f"{corpus.folder}: none of its {len(skipped)} videos can be used, the first because: "
-            f"{skipped[min(skipped)]}"
+        videos = {name: reason for name, reason in skipped.items() if name not in corpus.passed_over}
+        raise NothingUsable(
+            f"{corpus.folder}: none of its {len(videos)} videos can be used, the first because: "
+            f"{videos[min(videos)]}"
         )
 
 
