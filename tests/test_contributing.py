@@ -24,7 +24,7 @@ UNKNOWN = '    raise UserError(f"game {name!r}: is not known'
 
 def test_examples_are_short_and_all_are_run_here() -> None:
     assert len(BLOCKS) == 6
-    assert all(len(block.splitlines()) <= 15 for block in BLOCKS)
+    assert all(sum(map(bool, block.splitlines())) <= 15 for block in BLOCKS)
     assert all(len(line) < 120 for block in BLOCKS for line in block.splitlines())
 
 
@@ -35,7 +35,7 @@ def test_a_new_game_is_recorded_and_prepared(tmp_path: Path, monkeypatch: pytest
     there = module("reverie.environments.make", source.replace(UNKNOWN, DOOR + UNKNOWN), monkeypatch)
     monkeypatch.setattr("reverie.pipelines.datasets.record.make_env", there.make_env)
     run(
-        *("record", "--env", "walk", "--episodes", "6", "--players", "{random: 1}", "--max_steps", "30"),
+        *("record", "--env", "walk", "--episodes", "12", "--players", "{random: 1}", "--workers", "1"),
         *("--out", tmp_path / "walk"),
     )
     index = shards_of(tmp_path / "walk", tmp_path / "shards")
@@ -47,8 +47,8 @@ def test_a_new_game_is_recorded_and_prepared(tmp_path: Path, monkeypatch: pytest
         # What the picture shows is where the recorded actions lead.
         cells = clip.frames[:, 4, 4::8, 0].argmax(1)
         moved = np.array([0, -1, 1])[clip.steps.actions["action"][:-1]]
-        assert (np.clip(cells[:-1] + moved, 0, 7) == cells[1:]).all()
-        assert (clip.steps.reward == (cells == 7)).all() and (cells[:-1] < 7).all()
+        assert (cells[:-1] + moved == cells[1:]).all()
+        assert (clip.steps.reward == (cells == 7)).all() and cells[-1] in (0, 7)
 
 
 def test_a_new_importer_makes_episodes_that_can_be_prepared(tmp_path: Path) -> None:
