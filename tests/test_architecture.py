@@ -89,7 +89,7 @@ def test_comments_and_docstrings_name_only_files_and_modules_that_exist() -> Non
         "through one loop (`pipelines/training.py`)",
         "`Steps` in `data/steps.py`",
         "[docs](docs/nothing.md)",
-        "from reverie.data.loader import Loader",
+        "from reverie.data.stores import Loader",
         "`data.shards.writer.Absent`",
         "python -m reverie.pipelines.training.absent",
     ],
