@@ -1,4 +1,4 @@
-"""Files that other programs read: the changelog's versions, the citation, the hooks of pre-commit, the hosted runs."""
+"""Files that other programs read: the changelog's versions, the citation, the hooks of pre-commit, hosted runs, wheels."""
 
 import re
 import tomllib
@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.rooms import TOP
+
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = SETTINGS["project"]
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
@@ -52,6 +55,14 @@ def test_hosted_runs_call_the_same_script_on_the_oldest_and_the_newest_python() 
     assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
     assert (ROOT / ".ci/run").stat().st_mode & 0o111
     assert "secrets" not in read(".github/workflows/ci.yml")
+
+
+def test_wheels_carry_everything_that_is_no_module() -> None:
+    patterns = SETTINGS["tool"]["setuptools"]["package-data"].items()
+    room = {package: ROOT.joinpath(*package.split(".")[1:]) for package, _ in patterns}
+    carried = {file for package, globs in patterns for glob in globs for file in room[package].glob(glob)}
+    files = {file for top in TOP for file in (ROOT / top).rglob("*") if file.is_file()}
+    assert {file for file in files if file.suffix not in (".py", ".pyc")} == carried
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md"])
