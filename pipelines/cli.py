@@ -13,10 +13,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
-import yaml
-
 from reverie import __version__
 from reverie.data.errors import UserError
+from reverie.data.files.documents import MOST_YAML_BYTES, parse_yaml, read_bounded
 from reverie.data.files.location import Url
 
 USER_ERROR, USAGE_ERROR, INTERRUPTED = 1, 2, 130
@@ -214,8 +213,8 @@ def _setting(name: str, arguments: Sequence[str]) -> str | None:
 
 def _load_yaml(file: Path) -> Any:
     try:
-        return yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return parse_yaml(read_bounded(file, MOST_YAML_BYTES))
+    except (ValueError, OSError) as error:
         raise UserError(f"{file}: is not valid YAML ({_one_line(error)}).") from None
 
 
