@@ -27,7 +27,7 @@ from reverie.nn.precision import in_bfloat16
 from reverie.pipelines.runs.atomic import write_json
 from reverie.pipelines.runs.progress import meter
 from reverie.pipelines.runs.run import open_run
-from reverie.pipelines.scoring.models import require_actions, require_frames, require_tokenizer
+from reverie.pipelines.scoring.models import require_actions, require_frames, require_kind, require_tokenizer
 from reverie.pipelines.stages.encode import pick_device
 from reverie.pipelines.training.checkpoints import load_agent, load_dynamics, load_tokenizer, weights_sha256
 from reverie.tokenizer.model import Tokenizer
@@ -169,6 +169,9 @@ def describe(found: FVD, config: FvdConfig) -> str:
 def _load_models(config: FvdConfig, index: ShardIndex, network: Path) -> _Models:
     if index.latent_shape is not None:
         raise UserError(f"{config.data}: holds latents; give the folder of video shards that `prepare` made.")
+    require_kind("tokenizer", config.tokenizer)
+    require_kind("dynamics", config.dynamics)
+    require_kind("agent", config.policy)
     device = pick_device(config.device)
     require_frames(config.tokenizer, index)
     for path in (config.dynamics, config.policy):
