@@ -174,9 +174,7 @@ def _longer(config: Any, rate: float) -> Any:
     """`config` with six more steps at another learning rate."""
     training = replace(config.training, steps=config.training.steps + 6)
     if not hasattr(config, "optimizer"):
-        optimizer = replace(
-            config.model.optimizer, model_lr=rate, actor_lr=rate, critic_lr=rate, warmup_steps=0
-        )
+        optimizer = replace(config.model.optimizer, model_lr=rate, actor_lr=rate, critic_lr=rate)
         assert isinstance(optimizer, OptimizerConfig)
         model = replace(config.model, optimizer=optimizer)
         if config.online:
