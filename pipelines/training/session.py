@@ -1,6 +1,6 @@
 """The bookkeeping around a training loop: resume, seed, log, evaluate, save, stop.
 
-Two loops use it, `training.fit` (Fabric) and `imagine` (Accelerate). Everything random in step s is drawn from a seed
+Two loops use it, `training.loop.fit` (Fabric) and `stages.imagine` (Accelerate). Everything random in step s is drawn from a seed
 that is a pure function of (run seed, s, rank), so a resumed run needs no saved generator and repeats bit for bit.
 """
 
