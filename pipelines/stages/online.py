@@ -27,7 +27,7 @@ from reverie.evaluation.games import play as play_all
 from reverie.pipelines.datasets.record import episode_name
 from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.stages.baseline_config import BaselineStage
-from reverie.pipelines.stages.phases import Phases, updates
+from reverie.pipelines.stages.phases import Phases, advice, identity, updates
 from reverie.pipelines.training.checkpoints import Card
 from reverie.pipelines.training.processes import Processes
 from reverie.pipelines.training.stage import Evaluate, Plan, Run, train
@@ -70,7 +70,8 @@ def train_online(config: BaselineStage) -> None:
     plan = Plan(
         build=lambda: DreamerObjective(Dreamer(config.model, (*game.frame_size, 3), game.action_space_spec)),
         card=card,
-        identity=to_plain(card) | played,
+        identity=identity(card) | played,
+        advice=advice(config),
         inputs={},
         updates=updates(config.model, Phases("joint", config.training.steps, "joint", 0)),
         open_batches=open_batches,
@@ -126,14 +127,16 @@ class PlayedBatches:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues there; the episodes are read from disk. Raises `UserError` when one is missing."""
         self._episodes, self._steps = int(state["episodes"]), int(state["steps"])
-        names = [episode_name(number) for number in range(self._episodes)]
-        missing = [name for name in names if not self._writer.has(name)]
-        if missing:
+        if min(self._episodes, self._steps) < 0:
+            raise ValueError(f"episodes {self._episodes} and steps {self._steps} must be at least 0")
+        # Looked for one by one: the number may be anything.
+        missing = next((n for n in map(episode_name, range(self._episodes)) if not self._writer.has(n)), None)
+        if missing is not None:
             raise UserError(
-                f"{self._folder}: episode {missing[0]} is missing, which the run has learned from; put it back, or begin "
+                f"{self._folder}: episode {missing} is missing, which the run has learned from; put it back, or begin "
                 f"anew with another --out."
             )
-        self._replay.restore(names)
+        self._replay.restore([episode_name(number) for number in range(self._episodes)])
 
     def counts(self) -> dict[str, float]:
         """Steps and episodes played, and the mean return of the newest ones."""
