@@ -1,9 +1,9 @@
-"""Dreamer V1 to V3 as they were published: a game is played, and learned from while it is played.
+"""Dreamer V1 to V3 online: a game is played, and learned from while it is played.
 
 Whole episodes are played, by the policy as it is then, and written to RUN/played in the form of `reverie record`, so that
 `reverie prepare` makes shards of them. Update number s happens once prefill + s x batch_size x length / train_ratio steps have
-been played. What is played is a function of seed, weights and the number of the episode, so a run that was killed continues to
-the same bytes: episodes that are on disk are read, not played again.
+been played, where the first `pretrain` updates do not count. What is played is a function of seed, weights and the number of the
+episode, so a run that was killed continues to the same bytes: episodes that are on disk are read, not played again.
 """
 
 from collections.abc import Mapping
@@ -115,7 +115,7 @@ class PlayedBatches:
         """The batch of update number `step`."""
         collect, batches = self._config.collect, self._config.batches
         per_update = batches.batch_size * batches.length / collect.train_ratio
-        while self._steps < collect.prefill + int(step * per_update):
+        while self._steps < collect.prefill + int(max(0, step - collect.pretrain) * per_update):
             self._play()
         rng = np.random.default_rng([self._config.training.seed, step])
         return self._replay.batch(batches.batch_size, batches.length, rng)
@@ -185,14 +185,15 @@ def _make_game(config: BaselineStage) -> GameEnv:
 
 
 def _open_evaluation(config: BaselineStage, objective: nn.Module, _: Run) -> Evaluate:
-    """Plays with the most likely actions in worlds that no episode is recorded in."""
+    """Plays in worlds that no episode is recorded in."""
     assert isinstance(objective, DreamerObjective) and config.env is not None
     make = partial(VectorGame, config.env, **with_limit(config.options, config.max_steps))
 
     def evaluate() -> Mapping[str, float]:
         count = config.collect.episodes
         game = make(num_envs=min(count, 16), seeds=held_out_seeds(count, config.training.seed))
-        player = Player(objective.model, game.num_envs, greedy=True, seed=config.training.seed)
+        greedy = config.version != "v3" if config.collect.greedy is None else config.collect.greedy
+        player = Player(objective.model, game.num_envs, greedy=greedy, seed=config.training.seed)
         results = [episode.result for episode in play_all(game, AgentPolicy(player))]
         game.close()
         success = {
