@@ -154,9 +154,10 @@ class _Translation:
 
     def _whole(self, space: spaces.Box, path: tuple[str, ...]) -> _Build:
         low, high = self._bounds(space, path, _MOST_STEPS)
-        first, count = low.ravel(), (high - low).ravel() + 1
+        first, last = low.reshape(-1), high.reshape(-1)  # objects without axes would turn into bare ints
+        count = last - first + 1
         if max(count) <= _MOST_CLASSES:
-            return self._classes(space, path, first, first + count - 1)
+            return self._classes(space, path, first, last)
         name = self._add(path, Continuous(space.low.size))
 
         def build(action: Mapping[str, np.ndarray]) -> np.ndarray:
