@@ -22,7 +22,7 @@ from reverie.pipelines.interactive.server import PlayServer
 from reverie.pipelines.interactive.session import MakeDream, PlaySession, Start
 from reverie.pipelines.runs.run import open_run
 from reverie.pipelines.runs.stops import StopRequest
-from reverie.pipelines.scoring.models import require_actions, require_frames, require_tokenizer
+from reverie.pipelines.scoring.models import require_actions, require_frames, require_kind, require_tokenizer
 from reverie.pipelines.stages.encode import pick_device
 from reverie.pipelines.training.checkpoints import load_dynamics, load_tokenizer, weights_sha256
 from reverie.tokenizer.model import Tokenizer
@@ -162,6 +162,8 @@ def _dreams(config: PlayConfig, tokenizer: Tokenizer, dynamics: Dynamics) -> Mak
 def _load_models(config: PlayConfig, index: ShardIndex) -> tuple[Tokenizer, Dynamics]:
     if index.latent_shape is not None:
         raise UserError(f"{config.data}: holds latents; give the folder of video shards that `prepare` made.")
+    require_kind("tokenizer", config.tokenizer)
+    require_kind("dynamics", config.dynamics)
     device = pick_device(config.device)
     require_frames(config.tokenizer, index)
     require_tokenizer(config.tokenizer, config.dynamics)

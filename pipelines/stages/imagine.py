@@ -19,6 +19,7 @@ from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.runs.run import RunFolder, open_run
 from reverie.pipelines.training.batches import BatchesConfig, Mixture, heldout_batches, training_batches
 from reverie.pipelines.training.checkpoints import load_agent, read_card, weights_sha256
+from reverie.pipelines.training.finite import GRADIENT_NORM
 from reverie.pipelines.training.loop import heldout_metrics
 from reverie.pipelines.training.optimization import (
     OptimizerConfig,
@@ -29,6 +30,7 @@ from reverie.pipelines.training.optimization import (
 from reverie.pipelines.training.processes import Processes, sole_run
 from reverie.pipelines.training.session import Session, TrainingConfig, derive_seed
 from reverie.pipelines.training.stage import (
+    calmer,
     require_latents,
     require_same_actions,
     require_same_tasks,
@@ -73,7 +75,7 @@ def train_imagine(config: ImagineStage) -> None:
     """Runs the stage. Raises `UserError` when data and agent do not belong together."""
     corpora = Corpora.load(config.data)
     require_latents(corpora)
-    card = read_card(config.agent)
+    card = read_card(config.agent, "agent")
     require_same_tokenizer(corpora, card, config.agent)
     require_same_actions(corpora, card, config.agent)
     require_same_tasks(corpora, card, config.agent)
@@ -133,10 +135,18 @@ def _fit(
             for _ in range(config.imagination.updates_per_rollout):
                 loss, metrics = model(context, rollout)
                 accelerator.backward(loss)
-                accelerator.clip_grad_norm_(trained, config.optimizer.clip_norm)
+                norm = accelerator.clip_grad_norm_(trained, config.optimizer.clip_norm)
                 optimizer.step()
                 optimizer.zero_grad()
+            if (
+                accelerator.scaler is None
+            ):  # a scaler skips the steps at which it finds the gradients too large
+                metrics = {**metrics, GRADIENT_NORM: norm}
             session.end_step(metrics)
+
+
+def _full_precision(config: ImagineStage) -> str | None:
+    return None if config.precision == "no" else "--precision no"
 
 
 def _session(
@@ -170,6 +180,7 @@ def _session(
             mixture=mixture,
         ),
         config=config.training,
+        advice=calmer({"--optimizer.lr": config.optimizer.lr}, _full_precision(config)),
         processes=processes,
         evaluate=partial(heldout_metrics, lambda x: model(x.to(accelerator.device)), held_out)
         if held_out
