@@ -120,14 +120,16 @@ class Loader:
                 _LOG.warning("skipped: %s", sentence)
 
 
-def _is_lost_worker(error: RuntimeError) -> bool:
-    return "DataLoader worker" in str(error) and (
-        "exited unexpectedly" in str(error) or "killed" in str(error)
-    )
+def _is_lost_worker(error: Exception) -> bool:
+    """Told by torch, or by a batch whose memory was the worker's to hand over; not what a worker itself raised."""
+    if isinstance(error, RuntimeError):
+        words = ("exited unexpectedly", "killed by signal")
+        return "DataLoader worker" in str(error) and any(word in str(error) for word in words)
+    return not str(error).startswith("Caught ")
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0].strip().rstrip(".")
+    return (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")
 
 
 class _Numbers(Sampler[int]):
