@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from reverie.data.files.durable import file_sha256
 from reverie.data.files.lock import LOCK, sole_writer
 from reverie.pipelines.cli import COMMANDS, main
 from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
@@ -59,8 +60,8 @@ def _evaluate(corpus: Corpus, scratch: Path, out: Path) -> list[str]:
 
 
 def _fvd(corpus: Corpus, scratch: Path, out: Path) -> list[str]:
-    network, shards = scratch / "network.pt", corpus.root / "held-out"
-    digest = save_network(network)
+    network, shards = corpus.root / "network.pt", corpus.root / "held-out"
+    digest = file_sha256(network) if network.exists() else save_network(network)
     if not shards.exists():
         prepare(
             PrepareConfig(source=corpus.root / "episodes", out=shards, validation_fraction=0.7, workers=1)
