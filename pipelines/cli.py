@@ -13,10 +13,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
-import yaml
-
 from reverie import __version__
 from reverie.data.errors import UserError
+from reverie.data.files.documents import MOST_YAML_BYTES, parse_yaml, read_bounded
 from reverie.data.files.location import Url
 from reverie.pipelines.endings import ending
 from reverie.pipelines.flags import did_you_mean, in_form, in_our_words
@@ -222,8 +221,8 @@ def _setting(name: str, arguments: Sequence[str]) -> str | None:
 
 def _load_yaml(file: Path) -> Any:
     try:
-        return yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
+        return parse_yaml(read_bounded(file, MOST_YAML_BYTES))
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{file}: is not valid YAML ({_one_line(error)}).") from None
 
 

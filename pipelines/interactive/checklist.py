@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.table import Table
 
 from reverie.data.errors import UserError
+from reverie.data.files.documents import MOST_YAML_BYTES, parse_yaml, read_bounded
 from reverie.data.files.durable import write_atomic
 from reverie.evaluation.statistics import Estimate, success_rate
 from reverie.pipelines.runs.reading import read_json
@@ -69,10 +69,10 @@ def load_tasks(source: Path) -> tuple[ChecklistTask, ...]:
     """The tasks of a YAML file, or of a shipped list by its name. Raises `UserError` naming file, task and field."""
     path = SHIPPED.get(str(source), source)
     try:
-        content = yaml.safe_load(path.read_text())
+        content = parse_yaml(read_bounded(path, MOST_YAML_BYTES))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give a checklist, or one of {', '.join(SHIPPED)}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise UserError(f"{path}: is no valid YAML ({' '.join(str(error).split())}).") from None
     entries = content.get("tasks") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
