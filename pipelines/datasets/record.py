@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context, parent_process
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from reverie.data.errors import UserError
-from reverie.data.files.durable import sole_writer
+from reverie.data.files.lock import sole_writer
 from reverie.data.sources.episodes import EpisodeSteps, EpisodeWriter, read_steps
 from reverie.data.sources.given_up import GivenUp
 from reverie.environments.game import GameEnv
@@ -86,19 +86,25 @@ def record(config: RecordConfig) -> None:
 
     Raises `UserError` when the folder belongs to another recording, or another process records into it.
     """
-    with closing(_make_game(config)) as game:
-        for kind, weight in config.players.items():
-            if weight > 0:
-                require_player(kind, game)
-        if config.players.get("human", 0) > 0:
-            print(instructions(game), flush=True)
-        writer = _make_writer(config, game)
-        for note in game.notes():
-            print(f"note: {note}", flush=True)
+    with ExitStack() as alone:
+        with closing(_make_game(config)) as game:
+            for kind, weight in config.players.items():
+                if weight > 0:
+                    require_player(kind, game)
+            alone.enter_context(sole_writer(config.out))
+            if config.players.get("human", 0) > 0:
+                print(instructions(game), flush=True)
+            writer = _make_writer(config, game)
+            for note in game.notes():
+                print(f"note: {note}", flush=True)
+        _record_all(config, writer)
+
+
+def _record_all(config: RecordConfig, writer: EpisodeWriter) -> None:
+    """Records what is missing, and says what there is then."""
     try:
-        with sole_writer(config.out):
-            writer.remove_leftovers()
-            _record_missing(config, writer)
+        writer.remove_leftovers()
+        _record_missing(config, writer)
     except PlayerLeft:
         present = sum(writer.has(episode_name(number)) for number in range(config.episodes))
         print(f"{writer.folder}: {present} of {config.episodes} episodes; the same command goes on.")

@@ -1,9 +1,10 @@
-"""Dreamer V1 to V3 as they were published: a game is played, and learned from while it is played.
+"""Dreamer V1 to V3 online: a game is played, and learned from while it is played.
 
 Whole episodes are played, by the policy as it is then, and written to RUN/played in the form of `reverie record`, so that
 `reverie prepare` makes shards of them. Update number s happens once prefill + s x batch_size x length / train_ratio steps have
-been played. What is played is a function of seed, weights and the number of the episode, so a run that was killed continues to
-the same bytes: episodes that are on disk are read, not played again. One in which the game fails is given up (RUN/played/failed).
+been played, where the first `pretrain` updates do not count. What is played is a function of seed, weights and the number of the
+episode, so a run that was killed continues to the same bytes: episodes that are on disk are read, not played again. One in which
+the game fails is given up (RUN/played/failed).
 """
 
 from collections.abc import Mapping
@@ -29,9 +30,9 @@ from reverie.evaluation.games import play as play_all
 from reverie.pipelines.datasets.record import episode_name
 from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.stages.baseline_config import BaselineStage
-from reverie.pipelines.stages.phases import Phases, updates
+from reverie.pipelines.stages.phases import Phases, advice, identity, updates
 from reverie.pipelines.training.checkpoints import Card
-from reverie.pipelines.training.session import Processes
+from reverie.pipelines.training.processes import Processes
 from reverie.pipelines.training.stage import Evaluate, Plan, Run, train
 from reverie.rssm.model import Dreamer, DreamerObjective
 from reverie.rssm.player import Player
@@ -72,7 +73,8 @@ def train_online(config: BaselineStage) -> None:
     plan = Plan(
         build=lambda: DreamerObjective(Dreamer(config.model, (*game.frame_size, 3), game.action_space_spec)),
         card=card,
-        identity=to_plain(card) | played,
+        identity=identity(card) | played,
+        advice=advice(config),
         inputs={},
         updates=updates(config.model, Phases("joint", config.training.steps, "joint", 0)),
         open_batches=open_batches,
@@ -122,7 +124,7 @@ class PlayedBatches:
         """The batch of update number `step`."""
         collect, batches = self._config.collect, self._config.batches
         per_update = batches.batch_size * batches.length / collect.train_ratio
-        while self._steps < collect.prefill + int(step * per_update):
+        while self._steps < collect.prefill + int(max(0, step - collect.pretrain) * per_update):
             self._play()
         rng = np.random.default_rng([self._config.training.seed, step])
         return self._replay.batch(batches.batch_size, batches.length, rng)
@@ -134,15 +136,19 @@ class PlayedBatches:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues there; the episodes are read from disk. Raises `UserError` when one is missing."""
         self._episodes, self._steps = int(state["episodes"]), int(state["steps"])
-        numbered = [episode_name(number) for number in range(self._episodes)]
-        names = [name for name in numbered if not self._given_up.has(name)]
-        self._failed = len(numbered) - len(names)
-        missing = [name for name in names if not self._writer.has(name)]
-        if missing:
+        if min(self._episodes, self._steps) < 0:
+            raise ValueError(f"episodes {self._episodes} and steps {self._steps} must be at least 0")
+        # Looked for one by one: the number may be anything.
+        numbered = (name for name in map(episode_name, range(self._episodes)) if not self._given_up.has(name))
+        missing = next((name for name in numbered if not self._writer.has(name)), None)
+        if missing is not None:
             raise UserError(
-                f"{self._folder}: episode {missing[0]} is missing, which the run has learned from; put it back, or begin "
+                f"{self._folder}: episode {missing} is missing, which the run has learned from; put it back, or begin "
                 f"anew with another --out."
             )
+        numbers = map(episode_name, range(self._episodes))
+        names = [name for name in numbers if not self._given_up.has(name)]
+        self._failed = self._episodes - len(names)
         self._replay.restore(names)
 
     def counts(self) -> dict[str, float]:
@@ -206,14 +212,15 @@ def _make_game(config: BaselineStage) -> GameEnv:
 
 
 def _open_evaluation(config: BaselineStage, objective: nn.Module, _: Run) -> Evaluate:
-    """Plays with the most likely actions in worlds that no episode is recorded in."""
+    """Plays in worlds that no episode is recorded in."""
     assert isinstance(objective, DreamerObjective) and config.env is not None
     make = partial(VectorGame, config.env, **with_limit(config.options, config.max_steps))
 
     def evaluate() -> Mapping[str, float]:
         count = config.collect.episodes
         game = make(num_envs=min(count, 16), seeds=held_out_seeds(count, config.training.seed))
-        player = Player(objective.model, game.num_envs, greedy=True, seed=config.training.seed)
+        greedy = config.version != "v3" if config.collect.greedy is None else config.collect.greedy
+        player = Player(objective.model, game.num_envs, greedy=greedy, seed=config.training.seed)
         try:
             results = require_played(play_all(game, AgentPolicy(player)))
         finally:
