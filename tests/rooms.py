@@ -12,7 +12,10 @@ SOURCES = (*DATA, "data.sources.vpt", "data.sources.lerobot")
 MODELS = ("nn", "tokenizer", "dynamics", "agent", "rssm")
 GAMES = (
     "environments",
-    *(f"environments.{game}" for game in ("crafter", "minigrid", "minecraft", "luanti", "luanti.player")),
+    *(
+        f"environments.{game}"
+        for game in ("crafter", "gym", "minigrid", "minecraft", "luanti", "luanti.player")
+    ),
 )
 
 ROOMS: dict[str, tuple[str, ...]] = {
@@ -31,6 +34,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "rssm": ("data", "nn"),
     "environments": SOURCES,
     "environments.crafter": ("data", "environments"),
+    "environments.gym": ("data", "environments"),
     "environments.minigrid": ("data", "environments"),
     "environments.minecraft": ("data", "data.sources.vpt", "environments"),
     "environments.luanti": (*SOURCES, "environments", "environments.minecraft"),

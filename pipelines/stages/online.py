@@ -3,7 +3,8 @@
 Whole episodes are played, by the policy as it is then, and written to RUN/played in the form of `reverie record`, so that
 `reverie prepare` makes shards of them. Update number s happens once prefill + s x batch_size x length / train_ratio steps have
 been played, where the first `pretrain` updates do not count. What is played is a function of seed, weights and the number of the
-episode, so a run that was killed continues to the same bytes: episodes that are on disk are read, not played again.
+episode, so a run that was killed continues to the same bytes: episodes that are on disk are read, not played again. One in which
+the game fails is given up (RUN/played/failed).
 """
 
 from collections.abc import Mapping
@@ -18,11 +19,13 @@ from reverie.data.errors import UserError
 from reverie.data.loading.replay import Replay
 from reverie.data.loading.streams import NO_TASK
 from reverie.data.sources.episodes import EpisodeWriter
+from reverie.data.sources.given_up import GivenUp
 from reverie.environments.game import GameEnv
+from reverie.environments.lasting import LastingGame, Streak
 from reverie.environments.make import make_env, with_limit
-from reverie.environments.play import play, play_episode
+from reverie.environments.play import Playing, play, play_episode
 from reverie.environments.vector import VectorGame
-from reverie.evaluation.games import AgentPolicy, held_out_seeds
+from reverie.evaluation.games import AgentPolicy, held_out_seeds, require_played
 from reverie.evaluation.games import play as play_all
 from reverie.pipelines.datasets.record import episode_name
 from reverie.pipelines.runs.configs import to_plain
@@ -78,10 +81,14 @@ def train_online(config: BaselineStage) -> None:
         open_evaluation=partial(_open_evaluation, config),
         counts=lambda: batches[0].counts(),
     )
+    for note in game.notes():
+        print(f"note: {note}", flush=True)
+    game.close()  # what it is like is known; it is played by `PlayedBatches`
     try:
         train("baseline", config, plan)
     finally:
-        game.close()
+        for played_batches in batches:
+            played_batches.close()
 
 
 class PlayedBatches:
@@ -89,13 +96,15 @@ class PlayedBatches:
 
     Args:
       config: of the stage.
-      game: one game.
+      game: what the game is like.
       objective: whose model plays.
     """
 
     def __init__(self, config: BaselineStage, game: GameEnv, objective: nn.Module):
-        self._config, self._game, self._objective = config, game, objective
+        self._config, self._objective = config, objective
         self._folder = config.out / PLAYED
+        self._lasting, self._given_up = LastingGame(partial(_make_game, config)), GivenUp(self._folder)
+        self._streak = Streak(self._given_up.hint)
         self._writer = EpisodeWriter(
             self._folder,
             env=game.name,
@@ -108,7 +117,7 @@ class PlayedBatches:
         self._writer.remove_leftovers()
         task = NO_TASK if config.task is None else game.tasks.index(config.task)
         self._replay = Replay(self._folder, self._writer.recording, config.collect.memory, task)
-        self._episodes, self._steps = 0, 0
+        self._episodes, self._steps, self._failed = 0, 0, 0
         self.skipped: list[str] = []
 
     def next(self, step: int) -> Batch:
@@ -121,7 +130,7 @@ class PlayedBatches:
         return self._replay.batch(batches.batch_size, batches.length, rng)
 
     def state_dict(self) -> dict[str, int]:
-        """How much had been played."""
+        """How much had been played; episodes that were given up count as such, with no steps."""
         return {"episodes": self._episodes, "steps": self._steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -130,42 +139,60 @@ class PlayedBatches:
         if min(self._episodes, self._steps) < 0:
             raise ValueError(f"episodes {self._episodes} and steps {self._steps} must be at least 0")
         # Looked for one by one: the number may be anything.
-        missing = next((n for n in map(episode_name, range(self._episodes)) if not self._writer.has(n)), None)
+        numbered = (name for name in map(episode_name, range(self._episodes)) if not self._given_up.has(name))
+        missing = next((name for name in numbered if not self._writer.has(name)), None)
         if missing is not None:
             raise UserError(
                 f"{self._folder}: episode {missing} is missing, which the run has learned from; put it back, or begin "
                 f"anew with another --out."
             )
-        self._replay.restore([episode_name(number) for number in range(self._episodes)])
+        numbers = map(episode_name, range(self._episodes))
+        names = [name for name in numbers if not self._given_up.has(name)]
+        self._failed = self._episodes - len(names)
+        self._replay.restore(names)
 
     def counts(self) -> dict[str, float]:
-        """Steps and episodes played, and the mean return of the newest ones."""
+        """Steps and episodes played, of these given up, and the mean return of the newest ones."""
         newest = self._replay.episodes[-_RECENT:]
         returns = [float(episode.steps.reward.sum()) for episode in newest]
         return {
             "play/steps": float(self._steps),
             "play/episodes": float(self._episodes),
+            "play/failed": float(self._failed),
             "play/return": float(np.mean(returns)),
         }
 
-    def _play(self) -> None:
-        name = episode_name(self._episodes)
-        if not self._writer.has(name):
-            seed = np.random.SeedSequence([self._config.training.seed, self._episodes])
-            if self._steps < self._config.collect.prefill:
-                episode = play_episode(self._game, "random", seed=seed)
-            else:
-                episode = play(self._game, self._acting, "agent", seed)
-            self._writer.record(name, episode)
-        played = self._replay.add(name)
-        self._episodes += 1
-        self._steps += len(played.frames) - 1
+    def close(self) -> None:
+        """Closes the game."""
+        self._lasting.close()
 
-    def _acting(self, rng: np.random.Generator) -> "_Acting":
+    def _play(self) -> None:
+        name, number = episode_name(self._episodes), self._episodes
+        if not self._writer.has(name) and not self._given_up.has(name):
+            reasons = self._lasting.attempt(
+                lambda game: self._writer.record(name, self._episode(game, number))
+            )
+            if reasons:
+                self._given_up.add(name, reasons)
+        self._episodes += 1
+        if self._given_up.has(name):
+            self._failed += 1
+            self._streak.see(self._given_up.reasons(name))
+            return
+        self._streak.see([])
+        self._steps += len(self._replay.add(name).frames) - 1
+
+    def _episode(self, game: GameEnv, number: int) -> Playing:
+        seed = np.random.SeedSequence([self._config.training.seed, number])
+        if self._steps < self._config.collect.prefill:
+            return play_episode(game, "random", seed=seed)
+        return play(game, partial(self._acting, game), "agent", seed)
+
+    def _acting(self, game: GameEnv, rng: np.random.Generator) -> "_Acting":
         model = self._objective.model
         assert isinstance(model, Dreamer)
         player = Player(model, 1, noise=self._config.collect.noise, seed=int(rng.integers(2**31)))
-        return _Acting(player, self._game)
+        return _Acting(player, game)
 
 
 class _Acting:
@@ -194,8 +221,10 @@ def _open_evaluation(config: BaselineStage, objective: nn.Module, _: Run) -> Eva
         game = make(num_envs=min(count, 16), seeds=held_out_seeds(count, config.training.seed))
         greedy = config.version != "v3" if config.collect.greedy is None else config.collect.greedy
         player = Player(objective.model, game.num_envs, greedy=greedy, seed=config.training.seed)
-        results = [episode.result for episode in play_all(game, AgentPolicy(player))]
-        game.close()
+        try:
+            results = require_played(play_all(game, AgentPolicy(player)))
+        finally:
+            game.close()
         success = {
             f"success/{task}": float(np.mean([task in r.events for r in results])) for task in game.tasks
         }
