@@ -50,6 +50,7 @@ def read_npz(path: Path, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("it is a single array, not an archive of arrays")
+        assert archive.zip is not None, "it is open"
         names = [member.filename for member in archive.zip.infolist()]
         if len(set(names)) < len(names):
             raise ValueError("it holds an array twice")

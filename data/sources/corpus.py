@@ -23,7 +23,7 @@ from reverie.data.sources.lerobot import rows as lerobot_rows
 from reverie.data.sources.lerobot.actions import declare_lerobot
 from reverie.data.sources.lerobot.dataset import LeRobotDataset, LeRobotOptions, find_lerobot
 from reverie.data.sources.listing import Found, is_video_name, leads_out, list_files, passed_over
-from reverie.data.sources.logs import find_log, has_events, is_terminal, log_steps, read_log
+from reverie.data.sources.logs import LOG_SUFFIXES, find_log, has_events, is_terminal, log_steps, read_log
 from reverie.data.sources.vpt import recordings as vpt
 from reverie.data.sources.vpt.minecraft import SPACE as MINECRAFT
 from reverie.data.sources.vpt.recordings import VPTOptions
@@ -247,7 +247,8 @@ def _videos(folder: Path, files: list[Found], options: VPTOptions) -> Corpus:
         replace(source, keep_suffix=stems[source.episode] > 1 or source.episode in names) for source in found
     )
     logs = [source.log for source in sources if source.log is not None]
-    used = {*(file.path for file in chosen), *logs, *(folder / name for name in DECLARATIONS)}
+    used = {*(file.path for file in chosen), *(folder / name for name in DECLARATIONS)}
+    used |= {file.path.with_suffix(suffix) for file in chosen for suffix in LOG_SUFFIXES}
     rest = passed_over([file for file in files if file.path not in used])
     if any(log.suffix == ".jsonl" and vpt.is_vpt_log(log) for log in logs):
         return replace(_vpt(folder, sources, options), passed_over=rest)

@@ -93,7 +93,7 @@ def _problem(path: Path, folder: Path, name: str) -> str:
     except OSError as error:
         return f"cannot be read ({error.strerror}); repair or remove it"
     if name.encode() != os.fsencode(path.relative_to(folder)):
-        return "has a name that is not valid UTF-8; rename it"
+        return "its name is not valid UTF-8; rename it"
     return ""
 
 

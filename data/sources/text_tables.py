@@ -65,17 +65,21 @@ def cell(text: str) -> Any:
 
 
 def _separator(header: str, is_field: Callable[[Any], bool]) -> str:
-    """The one that makes fields of the header."""
-    counts = dict.fromkeys(_SEPARATORS, 0)
-    for separator in _SEPARATORS:
-        for names in csv.reader([header], delimiter=separator, skipinitialspace=True):
-            counts[separator] = sum(is_field(name.strip()) for name in names)
-    most = max(counts.values())
-    best = [separator for separator, count in counts.items() if count == most]
-    present = [separator for separator in best if separator in header] or best[:1]
-    if most and len(present) > 1:
-        raise ValueError(f"its header can be read with {' or '.join(_SEPARATORS[s] for s in present)}")
-    return present[0]
+    """The one that makes most fields of the header; commas where there is but one column."""
+    fields = {separator: _fields(header, separator, is_field) for separator in _SEPARATORS}
+    best = max(fields, key=lambda separator: len(fields[separator]))
+    for name in fields[best]:
+        for other in fields.keys() - {best}:
+            if other in name:
+                raise ValueError(
+                    f"its header can be read with {_SEPARATORS[best]} or {_SEPARATORS[other]}: {name[:60]!r}"
+                )
+    return best
+
+
+def _fields(header: str, separator: str, is_field: Callable[[Any], bool]) -> list[str]:
+    (names,) = csv.reader([header], delimiter=separator, skipinitialspace=True)
+    return [name.strip() for name in names if is_field(name.strip())]
 
 
 def _lines(path: Path) -> list[str]:

@@ -69,7 +69,7 @@ def _encode_all(index: ShardIndex, tokenizer: Tokenizer, config: EncodeConfig) -
     )
     samples = [sample for split in index.splits for sample in index.samples(split)]
     planned = plan(samples, writer.past_frames)
-    reader, skipped = ShardReader(index), {}
+    reader, skipped = ShardReader(index), dict[str, str]()
     with writer, meter("encode", sum(s.n for s in samples)) as shown:
         for group in packs(planned, config.frames_per_pass):
             if not all(writer.has(clip.sample) for clip in group):
