@@ -19,7 +19,7 @@ class VideoError(UserError):
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Size in pixels, mean rate in Hz, and when each frame is shown, in seconds after the first."""
+    """Size in pixels as displayed, mean rate in Hz, and when each frame is shown, in seconds after the first."""
 
     height: int
     width: int
@@ -55,3 +55,12 @@ def unreadable(source: VideoSource, error: Exception) -> VideoError:
     return VideoError(
         f"{place(source)}: cannot be read as video ({detail}); remove, replace or re-encode it."
     )
+
+
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Size and time of change. Raises `VideoError` when there is no such file."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    return stat.st_size, stat.st_mtime_ns

@@ -15,20 +15,22 @@ from reverie.data.errors import UserError
 from reverie.data.files.durable import canonical_json, explain_full_disk, fingerprint, write_atomic
 from reverie.data.shards.index import ShardIndex
 from reverie.data.shards.writer import ShardSet
-from reverie.data.sources.corpus import Corpus, Inspected, Source, find_corpus, inspect
+from reverie.data.sources.clips import Storage
+from reverie.data.sources.corpus import Corpus, Source, find_corpus, inspect
 from reverie.data.sources.lerobot.dataset import LeRobotOptions
-from reverie.data.sources.staging import Storage, delete_staged_clip, key_prefix, stage, staged_clip
+from reverie.data.sources.staging import delete_staged_clip, key_prefix, stage, staged_clip
 from reverie.data.sources.vpt.recordings import VPTOptions
 from reverie.data.sources.vpt.segments import Join, joined_clip
 from reverie.data.video.codec import Quality, storage_quality
 from reverie.data.video.decoders import Backend
 from reverie.data.video.resize import ResizeMode
+from reverie.data.video.survey import Survey
+from reverie.data.video.times import MOST_FPS, SAME_RATE, lossless_rate
 from reverie.pipelines.datasets.engines import Result, Work, map_on_ray, map_on_threads
 from reverie.pipelines.datasets.joining import find_joins
 from reverie.pipelines.runs.progress import Meter, meter, progress
 
 STAGING = ".staging"
-_SAME_RATE = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ class PrepareConfig:
     shard_mb: float = 256.0
     """Size limit of one shard file in MB."""
     decoder: Backend = "pyav"
-    """Library that reads the videos: pyav or decord (LeRobot: always PyAV)."""
+    """Library that reads the stored clips back, to measure what storing cost: pyav or decord. Videos are read by PyAV."""
     workers: int = 0
     """Videos converted at a time, each holding one clip in memory; 0: one per CPU core."""
     ray: str | None = None
@@ -125,8 +127,10 @@ def _make_plan(config: PrepareConfig, corpus: Corpus) -> dict[str, Any]:
     """
     skipped: dict[str, str] = {}
     inspected = dict(_inspect_all(config, corpus, skipped))
+    rates = _own_rates(config, corpus, inspected, skipped)
+    inspected = {source: video for source, video in inspected.items() if source in rates}
     _require_some(corpus, inspected, skipped)
-    storage = _storage(config, corpus, inspected)
+    storage = _storage(config, corpus, inspected, rates)
     staging = config.out / STAGING
     staging.mkdir(parents=True, exist_ok=True)
     staged = _stage_all(config, corpus, storage, list(inspected), skipped)
@@ -142,6 +146,7 @@ def _make_plan(config: PrepareConfig, corpus: Corpus) -> dict[str, Any]:
             "storage_mse": _mean_squared_error(staged),
             "sources": sorted(source.name for source in staged),
             "skipped": [{"source": name, "reason": skipped[name]} for name in sorted(skipped)],
+            **_notes(staged),
         },
     }
     os.sync()  # from now on the staged clips are taken for good
@@ -151,7 +156,7 @@ def _make_plan(config: PrepareConfig, corpus: Corpus) -> dict[str, Any]:
 
 def _inspect_all(
     config: PrepareConfig, corpus: Corpus, skipped: dict[str, str]
-) -> Iterator[tuple[Source, Inspected]]:
+) -> Iterator[tuple[Source, Survey]]:
     work = partial(_inspect, corpus=replace(corpus, sources=()))
     with meter("inspect", len(corpus.sources)) as shown:
         for source, result in zip(corpus.sources, _work(config, work, corpus.sources), strict=True):
@@ -162,9 +167,9 @@ def _inspect_all(
             shown.update()
 
 
-def _inspect(source: Source, corpus: Corpus) -> Inspected | UserError | OSError:
+def _inspect(source: Source, corpus: Corpus) -> Survey | UserError | OSError:
     try:
-        return inspect(source, corpus)
+        return inspect(source, corpus).video
     except (UserError, OSError) as error:
         return error
 
@@ -199,20 +204,22 @@ def _reason(error: UserError, corpus: Corpus) -> str:
     return str(error).replace(f"{corpus.folder}{os.sep}", "")
 
 
-def _storage(config: PrepareConfig, corpus: Corpus, inspected: dict[Source, Inspected]) -> Storage:
+def _storage(
+    config: PrepareConfig, corpus: Corpus, inspected: dict[Source, Survey], rates: dict[Source, float]
+) -> Storage:
     size = config.size or corpus.frame_size or _common_size(inspected)
     return Storage(
         size=(size[0], size[1]),
         mode=config.mode,
-        fps=config.fps or corpus.fps or _common_rate(inspected),
+        fps=config.fps or corpus.fps or _common_rate(rates),
         clip_length=config.clip_length,
         quality=storage_quality(size[0]) if config.quality == "auto" else config.quality,
         decoder=config.decoder,
     )
 
 
-def _common_size(inspected: dict[Source, Inspected]) -> tuple[int, int]:
-    sizes = {(found.info.height, found.info.width): source.name for source, found in inspected.items()}
+def _common_size(inspected: dict[Source, Survey]) -> tuple[int, int]:
+    sizes = {(video.height, video.width): source.name for source, video in inspected.items()}
     if len(sizes) > 1:
         (a, file_a), (b, file_b) = list(sizes.items())[:2]
         raise UserError(
@@ -222,14 +229,40 @@ def _common_size(inspected: dict[Source, Inspected]) -> tuple[int, int]:
     return next(iter(sizes))
 
 
-def _common_rate(inspected: dict[Source, Inspected]) -> float:
-    rates = {source.name: found.info.fps for source, found in inspected.items()}
-    slow, fast = min(rates, key=lambda name: rates[name]), max(rates, key=lambda name: rates[name])
-    if rates[fast] / rates[slow] - 1 > _SAME_RATE:
+def _own_rates(
+    config: PrepareConfig, corpus: Corpus, inspected: dict[Source, Survey], skipped: dict[str, str]
+) -> dict[Source, float]:
+    """At which rate each video keeps all frames; only where no rate is chosen must there be one."""
+    rates: dict[Source, float] = {}
+    for source, video in inspected.items():
+        try:
+            rates[source] = config.fps or corpus.fps or _own_rate(source, video)
+        except UserError as error:
+            skipped[source.name] = _reason(error, corpus)
+    return rates
+
+
+def _own_rate(source: Source, video: Survey) -> float:
+    """The rate at which no frame is lost; of logged videos their own. Raises `UserError` where there is none."""
+    if source.log is not None or video.rhythm.is_steady:
+        return video.rhythm.fps
+    rate = lossless_rate(video.packets, video.rhythm)
+    if rate is None:
         raise UserError(
-            f"fps: the videos differ ({rates[slow]:g} in {slow}, {rates[fast]:g} in {fast}); choose one with --fps."
+            f"{source.video}: has a variable rate ({video.rhythm.fps:.4g} Hz on average) that only more than "
+            f"{MOST_FPS:g} Hz would keep all frames of; choose a rate with --fps."
         )
-    return rates[min(rates)]
+    return rate
+
+
+def _common_rate(rates: dict[Source, float]) -> float:
+    slow, fast = min(rates, key=lambda source: rates[source]), max(rates, key=lambda source: rates[source])
+    if rates[fast] / rates[slow] - 1 > SAME_RATE:
+        raise UserError(
+            f"fps: the videos differ ({rates[slow]:g} in {slow.name}, {rates[fast]:g} in {fast.name}); "
+            f"choose one with --fps."
+        )
+    return rates[min(rates, key=lambda source: source.name)]
 
 
 def _stage_all(
@@ -326,6 +359,16 @@ def _key(source: str, start: int) -> str:
     return f"{source}_{start:08d}"
 
 
+def _notes(staged: dict[Source, dict[str, Any]]) -> dict[str, Any]:
+    """What was left out of the videos that were stored, and how their times were read; {} if there is nothing to say."""
+    notes = [
+        {"source": source.name, "note": "; ".join(summary["notes"])}
+        for source, summary in staged.items()
+        if summary["notes"]
+    ]
+    return {"notes": sorted(notes, key=lambda entry: entry["source"])} if notes else {}
+
+
 def _mean_squared_error(staged: dict[Source, dict[str, Any]]) -> float:
     return sum(s["squared_error"] for s in staged.values()) / sum(s["values"] for s in staged.values())
 
@@ -344,6 +387,8 @@ def _report(index: ShardIndex) -> None:
         print("storage loses detail (below 40 dB); --quality lossless keeps every pixel, in larger files")
     if "validation" not in index.splits:
         print("no validation split: there is nothing to hold out")
+    for entry in index.content.get("notes", []):
+        print(f"note {entry['source']}: {entry['note']}")
     for entry in index.content["skipped"]:
         print(f"skipped {entry['source']}: {entry['reason']}")
     if index.content["skipped"]:
