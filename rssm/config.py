@@ -11,6 +11,7 @@ from reverie.data.errors import UserError
 
 Generation = Literal["v1", "v2", "v3"]
 ActorGradient = Literal["reinforce", "dynamics", "both"]
+TruncatedGradient = Literal["exact", "released"]
 Penalty = Literal["none", "meandis", "log_prob_ens", "mixstd"]
 NUM_BLOCKS = 8
 """Blocks of V3's block-diagonal layers, at every size."""
@@ -92,6 +93,9 @@ class BehaviourConfig:
     """reinforce (score function), dynamics (through the world model), or both, mixed by `dynamics_share`."""
     dynamics_share: float = 0.1
     """rho of `both`: rho x dynamics + (1 - rho) x reinforce."""
+    truncated_gradient: TruncatedGradient = "exact"
+    """How a sample of v2's truncated Normal follows its mean and deviation: exact, or released, the (1, z) of the original's
+    library, which leaves out that the ends of the interval move too."""
     entropy_scale: float = 3e-4
     """Weight of the policy's entropy."""
     slow_critic: Literal["none", "copy", "ema"] = "ema"
@@ -109,7 +113,8 @@ class BehaviourConfig:
     cloning_scale: float = 0.0
     """Weight of the negative log-likelihood of the data's actions; 0 for none."""
     penalty: Penalty = "none"
-    """Disagreement of the prior heads that imagined rewards pay for: meandis, log_prob_ens, mixstd, or none."""
+    """Disagreement of the prior heads that imagined rewards pay for: meandis, log_prob_ens, mixstd, or none. Felt by the actor
+    through the dynamics where it learns by them."""
     penalty_scale: float = 10.0
     """lambda of that penalty."""
 

@@ -66,8 +66,10 @@ DOORS = {
     "data.sources.staging": ("data.sources.vpt", "data.sources.lerobot"),
     "environments.make": GAMES,
     "environments.players": GAMES,
-    # The one name that `reverie.data` itself offers; loaded when it is asked for.
-    "data": ("data.sources",),
+    # The documented names that `reverie.data` itself offers; loaded when they are asked for.
+    "data": ("data.shards", "data.sources", "data.loading"),
+    "data.index": ("data.shards",),
+    "data.loader": ("data.loading",),
 }
 """Module -> rooms that it may import beyond those of its room."""
 

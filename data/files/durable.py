@@ -1,7 +1,6 @@
 """Writing that survives being killed: a temporary name, fsync, rename; one sentence when the disk is full."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -14,8 +13,6 @@ from reverie.data.errors import UserError
 
 PARTIAL = ".partial-"
 """Prefix of files that are being written; leftovers are deleted by the next run."""
-LOCK = ".lock"
-"""File in a folder that one process at a time may write to."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when a file cannot grow."""
 _HASH_BYTES = 1 << 22
@@ -36,27 +33,6 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
                 f"{folder}: cannot be written ({error.strerror}); choose another folder."
             ) from None
         raise
-
-
-@contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
-    """No other process is in such a block for `folder`, which is made. Raises `UserError` while one is.
-
-    The lock is this process's alone: it goes when the process does, by whatever death, and no child inherits it.
-    """
-    with explain_full_disk(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("w")
-    with file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise UserError(
-                    f"{folder}: another process is writing here; wait for it, end it, or choose another folder."
-                ) from None
-            # A file system without locks: as if nobody else were there.
-        yield
 
 
 def write_atomic(path: Path, content: bytes) -> None:

@@ -47,7 +47,9 @@ class Loader:
         corpora = Corpora.of(data) if isinstance(data, ShardIndex) else data
         self._batches = _Batches(corpora, config, rank, world_size)
         self.skipped: list[str] = []
-        """One sentence for every damaged clip or lost shard met so far, whose window was replaced by the next one."""
+        """One sentence for every damaged entry of an index, and for every damaged clip or lost shard met so far, whose window
+        was replaced by the next one."""
+        self._note([sentence for share in corpora.shares for sentence in share.index.skipped])
 
     def __iter__(self) -> Iterator[Batch]:
         """Continues after the last batch handed out."""

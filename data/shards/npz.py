@@ -21,11 +21,32 @@ _STORED, _DEFLATED = 0, 8
 _MAGIC = b"\x93NUMPY\x01\x00"
 _SUFFIX = ".npy"
 _HEADER_LIMIT = 4096
+_LARGEST = 1 << 40
+"""Rows of an array."""
+MOST_BYTES = 1 << 30
+"""Of all arrays of one archive, unpacked: an hour of video has a few million."""
 
 
 def load_npz(content: bytes) -> dict[str, np.ndarray]:
     """Name -> array, which cannot be written to. Raises `ValueError`, or an error of `zlib` or `struct`."""
-    return {name.removesuffix(_SUFFIX): _array(data) for name, data in _members(content)}
+    arrays: dict[str, np.ndarray] = {}
+    for name, data in _members(content):
+        if name.removesuffix(_SUFFIX) in arrays:
+            raise ValueError(f"holds {name!r} twice")
+        arrays[name.removesuffix(_SUFFIX)] = _array(data)
+    return arrays
+
+
+def npy_layout(head: bytes) -> tuple[int, np.dtype[Any], tuple[int, ...]]:
+    """Bytes before the first value, type and shape of an array in C order, from the first bytes of its file.
+
+    Raises `ValueError`.
+    """
+    end = _header_end(head)
+    dtype, shape, order = _header(head[len(_MAGIC) + 2 : end])
+    if order != "C":
+        raise ValueError("an array is not stored row by row")
+    return end, dtype, shape
 
 
 def _members(content: bytes) -> Iterator[tuple[str, bytes]]:
@@ -34,12 +55,16 @@ def _members(content: bytes) -> Iterator[tuple[str, bytes]]:
     signature, _, _, _, count, size, position, _ = _END.unpack_from(content, max(start, 0))
     if signature != b"PK\x05\x06" or position + size != start:
         raise ValueError("is no archive of arrays, or is cut off")
+    total = 0
     for _ in range(count):
         entry = _ENTRY.unpack_from(content, position)
         if entry[0] != b"PK\x01\x02":
             raise ValueError("its list of arrays is damaged")
         method, checksum, packed, unpacked = entry[4], *entry[7:10]
         name_length, extra, comment, offset = *entry[10:13], entry[16]
+        total += unpacked
+        if total > MOST_BYTES:
+            raise ValueError(f"its arrays unpack to more than {MOST_BYTES:,} bytes")
         name = content[position + _ENTRY.size : position + _ENTRY.size + name_length]
         position += _ENTRY.size + name_length + extra + comment
         data = _unpacked(_packed(content, offset, packed, name), method, unpacked)
@@ -67,12 +92,17 @@ def _unpacked(data: bytes, method: int, size: int) -> bytes:
     return data
 
 
-def _array(data: bytes) -> np.ndarray:
+def _header_end(data: bytes) -> int:
     begin = len(_MAGIC) + 2
     end = begin + int.from_bytes(data[begin - 2 : begin], "little")
     if not data.startswith(_MAGIC) or end > min(len(data), _HEADER_LIMIT):
         raise ValueError("holds something that is no array")
-    dtype, shape, order = _header(data[begin:end])
+    return end
+
+
+def _array(data: bytes) -> np.ndarray:
+    end = _header_end(data)
+    dtype, shape, order = _header(data[len(_MAGIC) + 2 : end])
     if len(data) - end != dtype.itemsize * prod(shape):
         raise ValueError(f"an array has {len(data) - end} bytes, which does not fit {dtype} {shape}")
     return np.frombuffer(data, dtype, offset=end).reshape(shape, order=order)
@@ -85,8 +115,8 @@ def _header(text: bytes) -> tuple[np.dtype[Any], tuple[int, ...], Literal["C", "
         header = literal_eval(text.decode("latin1"))
         dtype, shape = np.dtype(header["descr"]), tuple(header["shape"])
         order: Literal["C", "F"] = "F" if header["fortran_order"] else "C"
-    except (SyntaxError, KeyError, TypeError) as error:
-        raise ValueError(f"the header of an array cannot be read ({error})") from None
-    if dtype.hasobject or not all(isinstance(n, int) and n >= 0 for n in shape):
-        raise ValueError(f"an array of {dtype} {shape} is not read; store plain numbers")
+    except Exception as error:  # of an expression that may be anything, nested to the limit too
+        raise ValueError(f"the header of an array cannot be read ({type(error).__name__})") from None
+    if dtype.hasobject or dtype.shape or not all(type(n) is int and 0 <= n <= _LARGEST for n in shape):
+        raise ValueError("an array of objects, or of an impossible shape, is not read; store plain numbers")
     return dtype, shape, order

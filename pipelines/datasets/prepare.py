@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from reverie.data.errors import UserError
 from reverie.data.files.durable import canonical_json, explain_full_disk, fingerprint, write_atomic
+from reverie.data.files.lock import sole_writer
 from reverie.data.shards.index import ShardIndex
 from reverie.data.shards.writer import ShardSet
 from reverie.data.sources.clips import Storage
@@ -91,7 +92,11 @@ def prepare(config: PrepareConfig) -> None:
     if corpus.inferred:
         print(f"# inferred from the logs; save as actions.yaml in {corpus.folder} to declare it")
         print(corpus.inferred)
-    with ShardSet(config.out, _identity(config, corpus), max_bytes=round(config.shard_mb * 1e6)) as shards:
+    max_bytes = round(config.shard_mb * 1e6)
+    with (
+        sole_writer(config.out),
+        ShardSet(config.out, _identity(config, corpus), max_bytes=max_bytes) as shards,
+    ):
         if shards.index is None:
             with explain_full_disk(config.out):
                 plan = _load_plan(config.out) or _make_plan(config, corpus)

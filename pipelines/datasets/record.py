@@ -9,7 +9,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from multiprocessing import get_context, parent_process
 from multiprocessing.synchronize import Event
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from reverie.data.errors import UserError
-from reverie.data.files.durable import sole_writer
+from reverie.data.files.lock import sole_writer
 from reverie.data.sources.episodes import EpisodeSteps, EpisodeWriter, read_steps
 from reverie.environments.game import GameCrashed, GameEnv
 from reverie.environments.human import Desk, PlayerLeft, instructions
@@ -83,17 +83,23 @@ def record(config: RecordConfig) -> None:
 
     Raises `UserError` when the folder belongs to another recording, or another process records into it.
     """
-    with closing(_make_game(config)) as game:
-        for kind, weight in config.players.items():
-            if weight > 0:
-                require_player(kind, game)
-        if config.players.get("human", 0) > 0:
-            print(instructions(game), flush=True)
-        writer = _make_writer(config, game)
+    with ExitStack() as alone:
+        with closing(_make_game(config)) as game:
+            for kind, weight in config.players.items():
+                if weight > 0:
+                    require_player(kind, game)
+            alone.enter_context(sole_writer(config.out))
+            if config.players.get("human", 0) > 0:
+                print(instructions(game), flush=True)
+            writer = _make_writer(config, game)
+        _record_all(config, writer)
+
+
+def _record_all(config: RecordConfig, writer: EpisodeWriter) -> None:
+    """Records what is missing, and says what there is then."""
     try:
-        with sole_writer(config.out):
-            writer.remove_leftovers()
-            _record_missing(config, writer)
+        writer.remove_leftovers()
+        _record_missing(config, writer)
     except PlayerLeft:
         present = sum(writer.has(episode_name(number)) for number in range(config.episodes))
         print(f"{writer.folder}: {present} of {config.episodes} episodes; the same command goes on.")

@@ -10,6 +10,7 @@ from rich.console import Console
 from reverie.agent.dream import Dream
 from reverie.data.errors import UserError
 from reverie.data.files.location import Location
+from reverie.data.files.lock import sole_writer
 from reverie.data.shards.index import ShardIndex
 from reverie.data.sources.episodes import EpisodeWriter
 from reverie.dynamics.model import Dynamics
@@ -76,6 +77,12 @@ class PlayConfig:
 
 def play(config: PlayConfig) -> None:
     """Serves until it is stopped, then says what was recorded. Raises `UserError` when models and data do not fit."""
+    with sole_writer(config.out):
+        _play(config)
+    print(f"recorded: {config.out}")
+
+
+def _play(config: PlayConfig) -> None:
     session = open_session(config)
     server = PlayServer(session, config.host, config.port)
     print(f"open {server.address}", flush=True)
@@ -90,7 +97,6 @@ def play(config: PlayConfig) -> None:
         session.close()
     if session.checklist is not None:
         Console(highlight=False, soft_wrap=True).print(session.checklist.table())
-    print(f"recorded: {config.out}")
 
 
 def serve(server: PlayServer) -> None:

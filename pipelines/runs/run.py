@@ -21,6 +21,7 @@ import yaml
 
 from reverie.data.errors import UserError
 from reverie.data.files.durable import PARTIAL
+from reverie.data.files.lock import LOCK
 from reverie.pipelines.runs.atomic import write_json, write_text
 from reverie.pipelines.runs.configs import differences, to_plain
 
@@ -61,16 +62,14 @@ def open_run(
     config: Any,
     model: Mapping[str, Any],
     inputs: Mapping[str, str],
-    main: bool = True,
 ) -> RunFolder:
-    """Makes the run folder `path`, or continues it if it is the same run.
+    """Makes the run folder `path`, or continues it if it is the same run; call it as the folder's sole writer.
 
     Args:
       kind: the stage.
       config: its resolved configuration dataclass, written to config.yaml.
       model: the model's configuration as plain values.
       inputs: what the run learns from, name -> hash (data index, parent weights).
-      main: whether this process writes; the others compare with what it has written, if it has.
 
     Raises:
       UserError: the folder belongs to a run of another kind, model or input, or is no run folder.
@@ -80,15 +79,14 @@ def open_run(
     if run.provenance.is_file():
         known = json.loads(run.provenance.read_text())
         _refuse_other(path, known["identity"], identity)
-    elif main and _is_taken(path):
+    elif _is_taken(path):
         raise UserError(f"{path}: exists and is not a run folder; give --out a new or empty folder.")
     else:
         known = {"identity": identity, "seed": _seed(config), "launches": []}
-    if main:
-        path.mkdir(parents=True, exist_ok=True)
-        # First what makes it a run folder, so that dying in between does not lead to a refusal.
-        write_json(run.provenance, known | {"launches": [*known["launches"], _launch()]})
-        write_text(path / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
+    path.mkdir(parents=True, exist_ok=True)
+    # First what makes it a run folder, so that dying in between does not lead to a refusal.
+    write_json(run.provenance, known | {"launches": [*known["launches"], _launch()]})
+    write_text(path / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
     return run
 
 
@@ -99,10 +97,10 @@ def file_sha256(path: Path) -> str:
 
 
 def _is_taken(path: Path) -> bool:
-    """Whether `path` is a file, or a folder with anything but leftovers of an interrupted write."""
+    """Whether `path` is a file, or a folder with anything but its lock and leftovers of an interrupted write."""
     if not path.is_dir():
         return path.exists()
-    return any(not item.name.startswith(PARTIAL) for item in path.iterdir())
+    return any(item.name != LOCK and not item.name.startswith(PARTIAL) for item in path.iterdir())
 
 
 def _refuse_other(path: Path, known: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

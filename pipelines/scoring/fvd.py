@@ -1,6 +1,5 @@
 """`reverie fvd`: the Frechet video distance between a world model's own videos and held-out ones."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,9 @@ from reverie.agent.dream import Dream
 from reverie.agent.model import Agent
 from reverie.agent.player import Player
 from reverie.data.errors import UserError
-from reverie.data.files.durable import PARTIAL, explain_full_disk
+from reverie.data.files.durable import explain_full_disk, new_file
 from reverie.data.files.location import Location
+from reverie.data.files.lock import sole_writer
 from reverie.data.shards.index import ShardIndex
 from reverie.data.shards.reader import ShardReader
 from reverie.dynamics.generation import Step
@@ -24,6 +24,7 @@ from reverie.evaluation.fvd import FVD, MIN_CHUNKS, Actor, act_as_recorded, act_
 from reverie.evaluation.i3d import MIN_FRAMES, SHA256, VideoFeatures, find_i3d, load_i3d
 from reverie.evaluation.windows import Actions, Stretch, load_windows, read_stretch, select
 from reverie.nn.precision import in_bfloat16
+from reverie.pipelines.runs.atomic import write_json
 from reverie.pipelines.runs.progress import meter
 from reverie.pipelines.runs.run import open_run
 from reverie.pipelines.scoring.models import require_actions, require_frames, require_tokenizer
@@ -128,15 +129,27 @@ def fvd(config: FvdConfig) -> FVD:
             f"features needs {MIN_CHUNKS}; prepare more data, or raise --real_chunks."
         )
     recorded = None if config.policy is not None else _recorded_actions(config, chosen)
-    open_run(config.out, kind="fvd", config=config, model=_identity(config), inputs=_inputs(config, index))
+    with sole_writer(config.out):
+        return _measure(config, models, chosen, places, recorded, _inputs(config, index))
+
+
+def _measure(
+    config: FvdConfig,
+    models: _Models,
+    index: ShardIndex,
+    places: list[tuple[Stretch, int]],
+    recorded: Actions | None,
+    inputs: dict[str, str],
+) -> FVD:
     folder = config.out / "features"
-    folder.mkdir(exist_ok=True)
+    open_run(config.out, kind="fvd", config=config, model=_identity(config), inputs=inputs)
     with explain_full_disk(folder):
+        folder.mkdir(exist_ok=True)
         generated = _generated_features(config, models, index, recorded, folder)
-        real = _real_features(config, models.features, chosen, places, folder)
+        real = _real_features(config, models.features, index, places, folder)
     found = score(generated, real, config.seed)
-    report = {"format": 1, **found.to_json(), **_identity(config), "inputs": _inputs(config, index)}
-    (config.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    report = {"format": 1, **found.to_json(), **_identity(config), "inputs": inputs}
+    write_json(config.out / "report.json", report)
     print(describe(found, config))
     return found
 
@@ -267,6 +280,5 @@ def _read_chunks(
 
 
 def _save(path: Path, features: np.ndarray) -> None:
-    partial = path.with_name(PARTIAL + path.name)
-    np.save(partial, features, allow_pickle=False)
-    partial.rename(path)
+    with new_file(path) as partial, partial.open("wb") as file:
+        np.save(file, features, allow_pickle=False)

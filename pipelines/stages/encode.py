@@ -9,6 +9,7 @@ import torch
 
 from reverie.data.errors import UserError
 from reverie.data.files.location import Location
+from reverie.data.files.lock import sole_writer
 from reverie.data.shards.index import Sample, ShardIndex
 from reverie.data.shards.latents import LatentWriter
 from reverie.data.shards.reader import read_clip
@@ -47,6 +48,11 @@ def encode(config: EncodeConfig) -> None:
     device = pick_device(config.device)
     tokenizer = load_tokenizer(config.tokenizer, device)
     _check_frames(index, tokenizer, config)
+    with sole_writer(config.out):
+        _encode_all(index, tokenizer, config)
+
+
+def _encode_all(index: ShardIndex, tokenizer: Tokenizer, config: EncodeConfig) -> None:
     writer = LatentWriter(
         config.out,
         index,

@@ -26,7 +26,8 @@ from reverie.pipelines.training.optimization import (
     make_optimizer,
     set_learning_rate,
 )
-from reverie.pipelines.training.session import Processes, Session, TrainingConfig, derive_seed
+from reverie.pipelines.training.processes import Processes, sole_run
+from reverie.pipelines.training.session import Session, TrainingConfig, derive_seed
 from reverie.pipelines.training.stage import (
     require_latents,
     require_same_actions,
@@ -83,13 +84,16 @@ def train_imagine(config: ImagineStage) -> None:
         "tokenizer": str(corpora.tokenizer_sha256),
         "agent": weights_sha256(config.agent),
     }
-    run = open_run(
-        config.out, kind="imagine", config=config, model=to_plain(card), inputs=inputs, main=processes.main
+    open_this = partial(
+        open_run, config.out, kind="imagine", config=config, model=to_plain(card), inputs=inputs
     )
-    torch.manual_seed(derive_seed(config.training.seed, -2))
-    agent = load_agent(config.agent)
-    agent.freeze_prior()
-    _fit(accelerator, processes, ImaginationObjective(agent, config.imagination), corpora, run, config)
+    with sole_run(config.out, processes):
+        processes.by_main(open_this)
+        torch.manual_seed(derive_seed(config.training.seed, -2))
+        agent = load_agent(config.agent)
+        agent.freeze_prior()
+        objective = ImaginationObjective(agent, config.imagination)
+        _fit(accelerator, processes, objective, corpora, RunFolder(config.out), config)
 
 
 def accelerate_processes(accelerator: Accelerator) -> Processes:

@@ -29,7 +29,7 @@ from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.stages.baseline_config import BaselineStage
 from reverie.pipelines.stages.phases import Phases, updates
 from reverie.pipelines.training.checkpoints import Card
-from reverie.pipelines.training.session import Processes
+from reverie.pipelines.training.processes import Processes
 from reverie.pipelines.training.stage import Evaluate, Plan, Run, train
 from reverie.rssm.model import Dreamer, DreamerObjective
 from reverie.rssm.player import Player

@@ -24,7 +24,8 @@ from reverie.pipelines.training.optimization import (
     make_optimizer,
     set_learning_rate,
 )
-from reverie.pipelines.training.session import Processes, Session
+from reverie.pipelines.training.processes import Processes
+from reverie.pipelines.training.session import Session
 from reverie.pipelines.training.sharding import shard_layers
 
 if TYPE_CHECKING:  # lightning takes seconds to import, which `--help` should not

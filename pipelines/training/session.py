@@ -1,15 +1,13 @@
 """The bookkeeping around a training loop: resume, seed, log, evaluate, save, stop.
 
-Two loops use it, `training.fit` (Fabric) and `imagine` (Accelerate). Everything random in step s is drawn from a seed
+Two loops use it, `training.loop.fit` (Fabric) and `stages.imagine` (Accelerate). Everything random in step s is drawn from a seed
 that is a pure function of (run seed, s, rank), so a resumed run needs no saved generator and repeats bit for bit.
 """
 
 import hashlib
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +15,6 @@ from torch.optim import Optimizer
 
 from reverie.data.batch import Batch
 from reverie.data.errors import UserError
-from reverie.data.files.durable import sole_writer
 from reverie.pipelines.runs.progress import Meter
 from reverie.pipelines.runs.run import RunFolder
 from reverie.pipelines.runs.stops import Stopped, StopRequest
@@ -30,6 +27,7 @@ from reverie.pipelines.training.checkpoints import (
     save_checkpoint,
 )
 from reverie.pipelines.training.metrics import Averages, MetricsLog, all_finite, describe
+from reverie.pipelines.training.processes import Processes
 from reverie.pipelines.training.sharding import full_tensor, like_parameter
 
 
@@ -56,22 +54,6 @@ class TrainingConfig:
                 raise ValueError(f"training.{name} must be at least 1, got {getattr(self, name)}")
         if self.evaluate_every < 0:
             raise ValueError(f"training.evaluate_every must be 0 or more, got {self.evaluate_every}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Processes:
-    """The processes of a run: who this one is, and how they agree."""
-
-    rank: int = 0
-    world_size: int = 1
-    barrier: Callable[[], Any] = lambda: None
-    any: Callable[[bool], bool] = bool
-    """Whether any process says True."""
-
-    @property
-    def main(self) -> bool:
-        """Whether this process writes."""
-        return self.rank == 0
 
 
 class Session:
@@ -106,9 +88,6 @@ class Session:
         self._resume()
 
     def __enter__(self) -> "Session":
-        self._alone = ExitStack()
-        if self.processes.main:
-            self._alone.enter_context(sole_writer(self.run.path))
         self.objective.train()
         self._stop = StopRequest()
         self._log = MetricsLog(self.run, self.step) if self.processes.main else None
@@ -121,7 +100,6 @@ class Session:
             self._log.close()
         if self._meter is not None:
             self._meter.close()
-        self._alone.close()
 
     @property
     def running(self) -> bool:

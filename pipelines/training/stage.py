@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from reverie.data.errors import UserError
 from reverie.data.files.location import Location
 from reverie.data.loading.corpora import Corpora
 from reverie.pipelines.runs.configs import to_plain
-from reverie.pipelines.runs.run import open_run
+from reverie.pipelines.runs.run import RunFolder, open_run
 from reverie.pipelines.training.batches import (
     Batches,
     BatchesConfig,
@@ -36,7 +36,11 @@ from reverie.pipelines.training.loop import (
     scheduled_updates,
 )
 from reverie.pipelines.training.optimization import OptimizerConfig
-from reverie.pipelines.training.session import Processes, Session, TrainingConfig, derive_seed
+from reverie.pipelines.training.processes import Processes, sole_run
+from reverie.pipelines.training.session import Session, TrainingConfig, derive_seed
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 HELDOUT_BATCHES = 8
 """Batches in an evaluation while training; `reverie evaluate` measures more and better."""
@@ -155,14 +159,17 @@ def train(name: str, config: RunConfig, plan: Plan, steps: int | None = None) ->
     """Trains by `plan` in the run folder `config.out` for `steps`, by default `config.training.steps`."""
     fabric = make_fabric(config.fabric)
     processes = fabric_processes(fabric)
-    run = open_run(
-        config.out,
-        kind=name,
-        config=config,
-        model=plan.identity,
-        inputs=plan.inputs,
-        main=processes.main,
-    )
+    with sole_run(config.out, processes):
+        open_plan = partial(
+            open_run, config.out, kind=name, config=config, model=plan.identity, inputs=plan.inputs
+        )
+        processes.by_main(open_plan)
+        _train(name, config, plan, fabric, processes, steps)
+
+
+def _train(
+    name: str, config: RunConfig, plan: Plan, fabric: "Fabric", processes: Processes, steps: int | None
+) -> None:
     torch.manual_seed(derive_seed(config.training.seed, -2))
     objective = _build(plan.build)
     training = config.training if steps is None else replace(config.training, steps=steps)
@@ -171,7 +178,7 @@ def train(name: str, config: RunConfig, plan: Plan, steps: int | None = None) ->
         run_model = partial(forward, model, device=fabric.device, precision=config.fabric.precision)
         return Session(
             name=name,
-            run=run,
+            run=RunFolder(config.out),
             card=plan.card,
             objective=objective,
             optimizer=optimizer,
