@@ -10,7 +10,7 @@ each may build on the damaged one. Their number is kept, so that rows of a log s
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,25 +74,15 @@ class ShownFrames:
 
     def __iter__(self) -> Iterator[Shown]:
         with open_track(self._source) as (container, stream):
-            stream.codec_context.copy_opaque = True
-            if stream.codec_context.name not in _MARK_DAMAGE:
-                stream.codec_context.options = {"err_detect": "crccheck+explode"}
+            _prepare_decoder(stream)
             if self._first is not None:
                 container.seek(self._first, stream=stream)
-            yield from self._decode(container, stream)
-
-    def _decode(self, container: InputContainer, stream: VideoStream) -> Iterator[Shown]:
-        has_pts, codec = container.format.name != "avi", stream.codec_context.name
-        book, clock = _Book(has_pts), _Clock(has_pts)
-        tick = float(stream.time_base or 0)
-        for number, packet in enumerate(all_packets(container, stream)):
-            book.enter(number, packet, codec)
-            packet.opaque = number
-            for frame in _decoded(packet, stream, number, book):
-                book.hold(frame.opaque if isinstance(frame.opaque, int) else number, frame, clock.time(frame))
+            book = _Book(container.format.name != "avi")
+            for shown in _decode(container, stream, all_packets(container, stream), book):
+                self.is_damaged = self.is_damaged or book.is_damaged
+                yield shown
             self.is_damaged = self.is_damaged or book.is_damaged
-            yield from book.release(tick, is_last=not packet.size)
-        self.total = book.total
+            self.total = book.total
 
 
 class ShownSpan(ShownFrames):
@@ -117,6 +107,33 @@ class ShownSpan(ShownFrames):
             if not missing or (shown.pts is not None and shown.pts > self._last):
                 break
         self.total = count + missing if self.is_damaged else count
+
+
+def first_good(container: InputContainer, stream: VideoStream, packets: Iterator[Packet]) -> Shown | None:
+    """The first sound frame of a track that was just opened; takes as many of its `packets` as that needs."""
+    _prepare_decoder(stream)
+    book = _Book(container.format.name != "avi")
+    return next((shown for shown in _decode(container, stream, packets, book) if shown.is_good), None)
+
+
+def _prepare_decoder(stream: VideoStream) -> None:
+    """Lets frames know their packet, and damage be reported."""
+    stream.codec_context.copy_opaque = True
+    if stream.codec_context.name not in _MARK_DAMAGE:
+        stream.codec_context.options = {"err_detect": "crccheck+explode"}
+
+
+def _decode(
+    container: InputContainer, stream: VideoStream, packets: Iterable[Packet], book: "_Book"
+) -> Iterator[Shown]:
+    clock, codec = _Clock(container.format.name != "avi"), stream.codec_context.name
+    tick = float(stream.time_base or 0)
+    for number, packet in enumerate(packets):
+        book.enter(number, packet, codec)
+        packet.opaque = number
+        for frame in _decoded(packet, stream, number, book):
+            book.hold(frame.opaque if isinstance(frame.opaque, int) else number, frame, clock.time(frame))
+        yield from book.release(tick, is_last=not packet.size)
 
 
 class _Book:

@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
+
+from av.video.stream import VideoStream
 
 from reverie.data.video.display import display_matrix, displayed_size, lies_on_side
-from reverie.data.video.shown import ShownFrames
+from reverie.data.video.shown import first_good
 from reverie.data.video.source import VideoError, file_stamp
 from reverie.data.video.times import Rhythm, rhythm
-from reverie.data.video.track import Packets, open_track, read_packets
+from reverie.data.video.track import PacketRecord, Packets, all_packets, open_track
 
 _CACHED_FILES = 8
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
@@ -48,19 +51,27 @@ def survey(path: Path) -> Survey:
 @lru_cache(maxsize=_CACHED_FILES)
 def _survey(path: Path, stamp: tuple[int, int]) -> Survey:
     """`stamp`, size and time of change, tells a changed file from a remembered one."""
-    packets = read_packets(path)
-    shown = next((shown for shown in ShownFrames(path) if shown.is_good), None)
-    if shown is None:
-        raise VideoError(f"{path}: none of its frames can be decoded; remove it or record it again.")
-    height, width = displayed_size(shown.frame.height, shown.frame.width, pixel_aspect(path))
-    if lies_on_side(display_matrix(shown.frame)):
+    with open_track(path) as (container, stream):
+        record = PacketRecord(path, stream)
+        packets = record.watch(all_packets(container, stream))
+        shown = first_good(container, stream, packets)
+        for _ in packets:
+            pass
+        found = record.packets()
+        if shown is None:
+            raise VideoError(f"{path}: none of its frames can be decoded; remove it or record it again.")
+        return _describe(shown.frame, _pixel_aspect(stream), found)
+
+
+def _describe(frame: Any, pixel_aspect: float, packets: Packets) -> Survey:
+    height, width = displayed_size(frame.height, frame.width, pixel_aspect)
+    if lies_on_side(display_matrix(frame)):
         height, width = width, height
-    hdr = _HDR_TRANSFERS.get(int(shown.frame.color_trc), "")
-    return Survey(height, width, packets, bool(shown.frame.interlaced_frame), hdr)
+    hdr = _HDR_TRANSFERS.get(int(frame.color_trc), "")
+    return Survey(height, width, packets, bool(frame.interlaced_frame), hdr)
 
 
-def pixel_aspect(path: Path) -> float:
+def _pixel_aspect(stream: VideoStream) -> float:
     """Width of a pixel over its height; 1 where the file does not say."""
-    with open_track(path) as (_, stream):
-        aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
-        return float(aspect) if aspect else 1.0
+    aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    return float(aspect) if aspect else 1.0

@@ -23,6 +23,8 @@ LONGEST_LAST = 60.0
 """The most seconds that the last frame of a video is held."""
 _COARSE_TICK = 0.002
 _MOST_EQUAL = 16
+_OFF_GRID = 0.1
+"""Frames further from the grid than this share of its step are not on it."""
 _RATES = (
     5,
     8,
@@ -92,15 +94,18 @@ def rhythm(packets: Packets) -> Rhythm:
 
 
 def lossless_rate(packets: Packets, found: Rhythm) -> float | None:
-    """The lowest rate, of the mean, what the file claims, usual rates and the shortest step, at which no frame is lost.
+    """A rate at which no frame is lost; None if there is none up to `MOST_FPS`.
 
-    None if there is none up to `MOST_FPS`.
+    Where all frames lie on a grid, as those of a gif or of a recording that leaves out what does not change, it is that
+    of the grid. Else it is the lowest of the mean, of what the file claims, of usual rates, and of the shortest step.
     """
     if found.is_steady:
         return found.fps
     part, seconds = _timeline(packets, found)
     steps = np.diff(seconds)[np.diff(part) == 0]
-    for rate in sorted({*_RATES, packets.rate, found.fps, 1 / max(steps.min(), 1e-9)}):
+    usual = {*_RATES, packets.rate, found.fps}
+    grid = _grid_rate(steps, usual)
+    for rate in [*([grid] if grid else []), *sorted({*usual, 1 / max(steps.min(), 1e-9)})]:
         if found.fps * (1 - SAME_RATE) <= rate <= MOST_FPS and _keeps_all(part, seconds, found, rate):
             return rate
     return None
@@ -237,6 +242,15 @@ def _timeline(packets: Packets, found: Rhythm) -> tuple[np.ndarray, np.ndarray]:
     told = [(part, _seconds(shown)) for part, shown in _told_apart(parts(as_shown(packets), found), found)]
     part, seconds = zip(*told, strict=True)
     return np.array(part), np.array(seconds)
+
+
+def _grid_rate(steps: np.ndarray, usual: Iterable[float]) -> float | None:
+    """The rate of which all steps are multiples, as a usual one where it is one; None where there is none."""
+    multiples = np.round(steps / max(steps.min(), 1e-9))
+    unit = float(steps.sum() / multiples.sum())
+    if np.abs(steps / unit - multiples).max() > _OFF_GRID:
+        return None
+    return next((rate for rate in usual if abs(rate * unit - 1) < SAME_RATE), 1 / unit)
 
 
 def _starts(part: np.ndarray) -> np.ndarray:

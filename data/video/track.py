@@ -1,7 +1,7 @@
 """The video track of a file: which of its tracks that is, and what its packets say without being decoded."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ from av.video.stream import VideoStream
 
 from reverie.data.video.source import VideoError, VideoSource, place, unreadable
 
+_GIF_SHORTEST, _GIF_DEFAULT = 2, 10
+"""Hundredths of a second."""
 _PICTURES = {"mjpeg", "png", "bmp", "webp", "tiff", "jpeg2000", "jpegls", "ljpeg", "jpegxl"}
 """Codecs of cover pictures, which some programs store as a track of one frame."""
 
@@ -66,13 +68,36 @@ def open_track(source: VideoSource) -> Iterator[tuple[InputContainer, VideoStrea
 def read_packets(path: Path) -> Packets:
     """Reads all packets and decodes none; of a file that breaks off, those that are there. Raises `VideoError`."""
     with open_track(path) as (container, stream):
-        context = stream.codec_context
-        found = list(_shown_packets(container, stream))
-        if not found or min(context.height, context.width) < 1:
-            raise VideoError(f"{path}: holds no frames; remove it or record it again.")
-        pts, durations = (np.array(column, np.int64) for column in zip(*found, strict=True))
-        order, tick = np.argsort(pts, kind="stable"), float(stream.time_base or 0)
-        rate = float(stream.average_rate or stream.guessed_rate or 0)
+        record = PacketRecord(path, stream)
+        for _ in record.watch(all_packets(container, stream)):
+            pass
+        return record.packets()
+
+
+class PacketRecord:
+    """Takes down what packets say while they go by."""
+
+    def __init__(self, path: Path, stream: VideoStream) -> None:
+        self._path, self._stream = path, stream
+        self._found: list[tuple[int, int]] = []
+
+    def watch(self, packets: Iterable[Packet]) -> Iterator[Packet]:
+        """The same packets."""
+        codec, has_begun = self._stream.codec_context.name, False
+        for packet in packets:
+            has_begun = has_begun or (packet.size > 0 and packet.is_keyframe)
+            time = packet.dts if packet.pts is None else packet.pts
+            if has_begun and packet.size and time is not None and not is_hidden(packet, codec):
+                self._found.append((time, packet.duration or 0))
+            yield packet
+
+    def packets(self) -> Packets:
+        """All that went by. Raises `VideoError` when nothing of it is shown."""
+        if not self._found:
+            raise VideoError(f"{self._path}: holds no frames; remove it or record it again.")
+        pts, durations = (np.array(column, np.int64) for column in zip(*self._found, strict=True))
+        order, tick = np.argsort(pts, kind="stable"), float(self._stream.time_base or 0)
+        rate = float(self._stream.average_rate or self._stream.guessed_rate or 0)
         return Packets(tick, rate, pts[order], float(durations[order[-1]]) * tick)
 
 
@@ -88,19 +113,21 @@ def all_packets(container: InputContainer, stream: VideoStream) -> Iterator[Pack
 
     Packets that are empty before that say that there is no new frame.
     """
+    packets = (packet for packet in container.demux(stream) if packet.size)
     with suppress(av.FFmpegError):
-        yield from (packet for packet in container.demux(stream) if packet.size)
+        yield from _paced(packets) if container.format.name == "gif" else packets
     yield Packet()
 
 
-def _shown_packets(container: InputContainer, stream: VideoStream) -> Iterator[tuple[int, int]]:
-    """(time, duration) in ticks."""
-    codec, has_begun = stream.codec_context.name, False
-    for packet in all_packets(container, stream):
-        has_begun = has_begun or packet.is_keyframe
-        time = packet.dts if packet.pts is None else packet.pts
-        if has_begun and packet.size and time is not None and not is_hidden(packet, codec):
-            yield time, packet.duration or 0
+def _paced(packets: Iterable[Packet]) -> Iterator[Packet]:
+    """Packets of a gif: a delay of less than 0.02 s stands for 0.1 s, in browsers, players and FFmpeg's command line."""
+    time = 0
+    for packet in packets:
+        delay = packet.duration or 0
+        packet.pts = packet.dts = time
+        packet.duration = delay if delay >= _GIF_SHORTEST else _GIF_DEFAULT
+        time += packet.duration
+        yield packet
 
 
 def _open(source: VideoSource) -> Any:

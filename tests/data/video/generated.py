@@ -41,7 +41,16 @@ RATES = {
     "late": "(N/25+3.7)/TB",
     "equal": "N/30/TB",
 }
-TURNS = [(1, 0, 0, 1), (-1, 0, 0, 1), (1, 0, 0, -1), (-1, 0, 0, -1), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, -1, 0), (0, -1, -1, 0)]
+TURNS = [
+    (1, 0, 0, 1),
+    (-1, 0, 0, 1),
+    (1, 0, 0, -1),
+    (-1, 0, 0, -1),
+    (0, 1, 1, 0),
+    (0, -1, 1, 0),
+    (0, 1, -1, 0),
+    (0, -1, -1, 0),
+]
 """Display matrices (a, b, c, d): all ways to lay a picture down."""
 N = 36
 
@@ -81,7 +90,12 @@ def draw(seed: int) -> Kind:
 def make(kind: Kind, folder: Path) -> Path:
     """Writes the video."""
     path = folder / f"video.{kind.container}"
-    arguments = ["-vf", f"settb=1/16000,setpts={RATES[kind.rate]},setsar={kind.aspect}", "-fps_mode", "passthrough"]
+    arguments = [
+        "-vf",
+        f"settb=1/16000,setpts={RATES[kind.rate]},setsar={kind.aspect}",
+        "-fps_mode",
+        "passthrough",
+    ]
     arguments += ["-c:v", *ENCODERS[kind.codec], *_structure(kind)]
     if kind.container == "gif":
         arguments[1] += ",split[a][b];[a]palettegen[p];[b][p]paletteuse"

@@ -94,7 +94,10 @@ class Reference:
 
 def reference(path: Path) -> Reference:
     """Decodes with the command line: all frames, none repeated or left out, upright."""
-    ppm = ffmpeg("-i", path, "-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "ppm", "-")
+    try:
+        ppm = ffmpeg("-i", path, "-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "ppm", "-")
+    except subprocess.CalledProcessError:  # it does not like to show nothing
+        return Reference(np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0))
     frames, at = [], 0
     while at < len(ppm):
         end = ppm.index(b"255\n", at) + 4
