@@ -105,7 +105,7 @@ def _write_source(
         "values": writer.values,
         "group": found.group,
         "edges": log.edges.to_json() if log.edges is not None and parts[0].n == len(log.steps) else None,
-        "notes": tally.notes(found.video.rhythm, storage.fps, source.log is not None),
+        "notes": found.video.notes() + tally.notes(found.video.rhythm, storage.fps, source.log is not None),
     }
 
 

@@ -39,6 +39,11 @@ class Survey:
         """Rate, gaps and steadiness."""
         return rhythm(self.packets)
 
+    def notes(self) -> list[str]:
+        """Sentences for the user about pictures that are stored as they are, though a screen would show others."""
+        notes = ["is interlaced: each frame holds two moments, line by line"] if self.is_interlaced else []
+        return notes + ([f"is HDR ({self.hdr}): stored without tone mapping"] if self.hdr else [])
+
 
 def survey(path: Path) -> Survey:
     """Reads all packets and decodes up to the first sound frame. Raises `VideoError` when there is none.

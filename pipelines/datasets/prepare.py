@@ -60,6 +60,10 @@ class PrepareConfig:
     """Size limit of one shard file in MB."""
     decoder: Backend = "pyav"
     """Library that reads the stored clips back, to measure what storing cost: pyav or decord. Videos are read by PyAV."""
+    interlaced: Literal["keep", "refuse"] = "keep"
+    """Videos whose frames hold two moments, line by line: store them so and say it, or skip them."""
+    hdr: Literal["keep", "refuse"] = "keep"
+    """Videos of high dynamic range: store their colours without tone mapping and say it, or skip them."""
     workers: int = 0
     """Videos converted at a time, each holding one clip in memory; 0: one per CPU core."""
     ray: str | None = None
@@ -115,6 +119,7 @@ def _identity(config: PrepareConfig, corpus: Corpus) -> dict[str, Any]:
         "size": None if config.size is None else list(config.size),
         "sources": fingerprint([[source.name, source.file_bytes] for source in corpus.sources]),
         "labels": fingerprint([corpus.action_space.to_json(), list(corpus.tasks)]),
+        **{name: "refuse" for name in ("interlaced", "hdr") if getattr(config, name) == "refuse"},
         **({} if corpus.vpt is None else {"vpt": asdict(corpus.vpt)}),
         **({} if corpus.lerobot is None else {"lerobot": corpus.lerobot.identity}),
     }
@@ -237,14 +242,22 @@ def _common_size(inspected: dict[Source, Survey]) -> tuple[int, int]:
 def _own_rates(
     config: PrepareConfig, corpus: Corpus, inspected: dict[Source, Survey], skipped: dict[str, str]
 ) -> dict[Source, float]:
-    """At which rate each video keeps all frames; only where no rate is chosen must there be one."""
+    """At which rate each accepted video keeps all frames; only where no rate is chosen must there be one."""
     rates: dict[Source, float] = {}
     for source, video in inspected.items():
         try:
+            _require_kind(config, source, video)
             rates[source] = config.fps or corpus.fps or _own_rate(source, video)
         except UserError as error:
             skipped[source.name] = _reason(error, corpus)
     return rates
+
+
+def _require_kind(config: PrepareConfig, source: Source, video: Survey) -> None:
+    if video.is_interlaced and config.interlaced == "refuse":
+        raise UserError(f"{source.video}: is interlaced; deinterlace it, or set --interlaced keep.")
+    if video.hdr and config.hdr == "refuse":
+        raise UserError(f"{source.video}: is HDR ({video.hdr}); tone-map it, or set --hdr keep.")
 
 
 def _own_rate(source: Source, video: Survey) -> float:

@@ -20,6 +20,10 @@ pytestmark = needs_ffmpeg
 X264 = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-preset", "ultrafast", "-threads", "1")
 
 
+def slow(*values: Any) -> list[Any]:
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
 def stored(source: Path, **options: Any) -> dict[str, np.ndarray]:
     """Name of each episode -> its frames."""
     settings = {"validation_fraction": 0, "workers": 1, "quality": "lossless", "clip_length": 16, **options}
@@ -200,7 +204,7 @@ def test_a_gap_is_read_at_another_rate(folder: Path, tmp_path: Path) -> None:
     assert [numbers(frames) for frames in stored(folder, fps=20).values()] == [every, [30 + k for k in every]]
 
 
-@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize("turn", [*TURNS[1:6:2], *slow(*TURNS[::2], TURNS[7])])
 def test_all_eight_ways_to_lie(folder: Path, turn: tuple[int, int, int, int]) -> None:
     lay_down(encode(folder / "a.mp4", pictures(4), X264), turn)
     wanted = reference(folder / "a.mp4").frames
@@ -271,7 +275,7 @@ def detailed(n: int) -> np.ndarray:
     return frames
 
 
-@pytest.mark.parametrize("container", ["mp4", "mkv", "flv", "mov"])
+@pytest.mark.parametrize("container", ["mp4", "mkv", *slow("flv", "mov")])
 def test_damage_is_cut_out_up_to_the_next_keyframe(folder: Path, container: str) -> None:
     for name in ("bare", "logged"):
         path = encode(folder / f"{name}.{container}", detailed(60), (*X264, "-g", "20", "-bf", "0"))
@@ -311,3 +315,22 @@ def test_what_came_before_a_crash_is_kept(folder: Path, container: str) -> None:
     (found,) = stored(folder).values()
     shown = numbers(found)
     assert shown == list(range(len(shown))) and len(shown) >= 25
+
+
+def test_interlaced_and_hdr_are_told_or_refused(folder: Path) -> None:
+    encode(
+        folder / "fields.mp4", pictures(6), (*X264, "-flags", "+ildct+ilme", "-x264-params", "interlaced=1")
+    )
+    colors = ("-color_primaries", "bt2020", "-color_trc", "smpte2084", "-colorspace", "bt2020nc")
+    encode(folder / "bright.mp4", pictures(6), (*X264, *colors))
+    encode(folder / "plain.mp4", pictures(6), X264)
+    assert len(stored(folder)) == 3
+    assert "is interlaced: each frame" in notes(folder) and "is HDR (PQ): stored without" in notes(folder)
+    prepare(
+        PrepareConfig(
+            source=folder, out=folder.parent / "strict", interlaced="refuse", hdr="refuse", workers=1
+        )
+    )
+    content = ShardIndex.load(folder.parent / "strict").content
+    assert content["sources"] == ["plain.mp4"]
+    assert [entry["source"] for entry in content["skipped"]] == ["bright.mp4", "fields.mp4"]
