@@ -41,8 +41,10 @@ class Behaviour(nn.Module):
         if self.generation == "v3":
             self.actor = norm_mlp(feature, config.units, config.actor_layers, size, scale=0.01)
         else:
-            self.actor = elu_mlp(feature, config.units, config.actor_layers, size)
-        self.critic = scalar_head(self.generation, feature, config.units, config.critic_layers)
+            self.actor = elu_mlp(feature, config.units, config.actor_layers, size, config.layer_norm)
+        self.critic = scalar_head(
+            self.generation, feature, config.units, config.critic_layers, config.layer_norm
+        )
         self.slow = None if config.slow_critic == "none" else SlowCritic(self.critic, config)
         self.range = ReturnRange() if config.normalize_returns else None
 

@@ -39,6 +39,8 @@ class WorldModelConfig:
     """Hidden layers of the reward head."""
     continue_layers: int = 1
     """Hidden layers of the continue head."""
+    layer_norm: bool = False
+    """v2: a LayerNorm in every hidden layer, as the original has for Crafter; the GRU has its own always."""
     discount: float = 1 - 1 / 333
     """gamma per frame; the continue head learns gamma (1 - terminal), so that its prediction holds gamma."""
     image_scale: float = 1.0
@@ -89,6 +91,8 @@ class BehaviourConfig:
     """Hidden layers of the actor."""
     critic_layers: int = 3
     """Hidden layers of the critic."""
+    layer_norm: bool = False
+    """v2: a LayerNorm in every hidden layer of both."""
     actor_gradient: ActorGradient = "reinforce"
     """reinforce (score function), dynamics (through the world model), or both, mixed by `dynamics_share`."""
     dynamics_share: float = 0.1
@@ -161,6 +165,11 @@ class DreamerConfig:
 
     def __post_init__(self) -> None:
         model, behaviour = self.world_model, self.behaviour
+        for name, part in (("world_model", model), ("behaviour", behaviour)):
+            if part.layer_norm and model.generation != "v2":
+                raise UserError(
+                    f"{name}.layer_norm: only v2 has it, got {model.generation}; set it to false."
+                )
         if behaviour.penalty != "none" and (model.prior_members < 2 or model.generation == "v1"):
             raise UserError(
                 f"behaviour.penalty: {behaviour.penalty} needs world_model.prior_members of at least 2 and categorical "

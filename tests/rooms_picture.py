@@ -54,12 +54,12 @@ WALL = (
     Brick(
         "evaluation", "scores against held-out video and in games, reports: knows no training", 0, 76, 980, 42
     ),
-    Brick("agent", "heads, cloning, imagination, player", 0, 124, 420, 48),
-    Brick("tokenizer", "frames to latents", 0, 178, 207, 48),
-    Brick("dynamics", "shortcut forcing", 213, 178, 207, 48),
-    Brick("rssm", "Dreamer V1 to V3: knows nothing of Dreamer 4", 426, 124, 334, 102),
-    Brick("nn", "transformer, attention, caches, distributions: knows no stage", 0, 232, 760, 48),
-    Brick("environments", "games and players: no models", 766, 124, 214, 156),
+    Brick("agent", "heads, cloning, imagination", 0, 124, 340, 48),
+    Brick("tokenizer", "frames to latents", 0, 178, 167, 48),
+    Brick("dynamics", "shortcut forcing", 173, 178, 167, 48),
+    Brick("rssm", "Dreamer V1 to V3: nothing of Dreamer 4", 346, 124, 268, 102),
+    Brick("nn", "transformer, attention, caches, distributions: knows no stage", 0, 232, 614, 48),
+    Brick("environments", "games and players: knows no models", 620, 124, 360, 156),
     Brick(
         "data", "Batch, action spaces, video, shards, importers, the loader: knows no models", 0, 286, 980, 70
     ),

@@ -40,8 +40,12 @@ def parse_yaml(content: bytes) -> Any:
 
     if len(content) > MOST_YAML_BYTES:
         raise ValueError(f"it has {len(content):,} bytes, more than {MOST_YAML_BYTES:,}")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(content.decode("utf-8-sig"))
+    kind = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    loader = None
     try:
+        text = content.decode("utf-8-sig")
+        _require_shallow(yaml, kind, text)
+        loader = kind(text)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -54,7 +58,17 @@ def parse_yaml(content: bytes) -> Any:
     except (yaml.YAMLError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(_words(error)) from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
+
+
+def _require_shallow(yaml: Any, kind: Any, text: str) -> None:
+    """Event by event: composing nodes recurses, in C without a limit."""
+    depth = 0
+    for event in yaml.parse(text, kind):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise ValueError("it is nested too deeply")
 
 
 def read_json(path: Path, remedy: str, most_bytes: int = MOST_BYTES) -> dict[str, Any]:

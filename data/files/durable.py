@@ -15,6 +15,7 @@ PARTIAL = ".partial-"
 """Prefix of files that are being written; leftovers are deleted by the next run."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when a file cannot grow."""
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 _HASH_BYTES = 1 << 22
 
 
@@ -28,7 +29,7 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
             raise UserError(
                 f"{folder}: the disk is full; what is finished is kept, make room and run this again."
             ) from None
-        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in _NOT_ALLOWED:
             raise UserError(
                 f"{folder}: cannot be written ({error.strerror}); choose another folder."
             ) from None

@@ -65,7 +65,7 @@ class Sample:
     def _of_checked(cls, data: Mapping[str, Any]) -> "Sample":
         members = {name: (offset, size) for name, (offset, size) in data["members"].items()}
         events = None if data["events"] is None else tuple((f, t) for f, t in data["events"])
-        fields = {name: data.get(name) for name in cls.__slots__}
+        fields: dict[str, Any] = {name: data.get(name) for name in cls.__slots__}
         return cls(**{**fields, "members": members, "events": events})
 
     def to_json(self) -> dict[str, Any]:

@@ -7,10 +7,12 @@ same: archives cut off or not made by numpy, wrong checksums, and arrays of Pyth
 import struct
 import zlib
 from ast import literal_eval
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from math import prod
+from pathlib import Path
 from typing import Any, Literal
+from zipfile import ZipFile
 
 import numpy as np
 
@@ -23,8 +25,8 @@ _SUFFIX = ".npy"
 _HEADER_LIMIT = 4096
 _LARGEST = 1 << 40
 """Rows of an array."""
-MOST_BYTES = 1 << 30
-"""Of all arrays of one archive, unpacked: an hour of video has a few million."""
+MOST_BYTES = 1 << 28
+"""Of all arrays of one archive, unpacked: an hour of video has some ten million."""
 
 
 def load_npz(content: bytes) -> dict[str, np.ndarray]:
@@ -35,6 +37,42 @@ def load_npz(content: bytes) -> dict[str, np.ndarray]:
             raise ValueError(f"holds {name!r} twice")
         arrays[name.removesuffix(_SUFFIX)] = _array(data)
     return arrays
+
+
+def read_npz(path: Path, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
+    """Those arrays of an archive from anywhere whose name is `wanted`, by numpy, which knows more kinds than `load_npz`.
+
+    Sizes are checked before memory is taken for them: `MOST_BYTES` for all, and each array's header against its bytes.
+
+    Raises `ValueError`, `OSError`, or whatever damage raises.
+    """
+    # Given a path, numpy leaves the file open when it finds no archive in it.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it is a single array, not an archive of arrays")
+        assert archive.zip is not None, "it is open"
+        names = [member.filename for member in archive.zip.infolist()]
+        if len(set(names)) < len(names):
+            raise ValueError("it holds an array twice")
+        if sum(member.file_size for member in archive.zip.infolist()) > MOST_BYTES:
+            raise ValueError(f"it unpacks to more than {MOST_BYTES:,} bytes, which is no log of one video")
+        found = {}
+        for name in filter(wanted, archive.files):
+            _require_header_fits(archive.zip, f"{name}{_SUFFIX}" if f"{name}{_SUFFIX}" in names else name)
+            found[name] = np.asarray(archive[name])
+        return found
+
+
+def _require_header_fits(archive: ZipFile, name: str) -> None:
+    with archive.open(name) as member:
+        version = np.lib.format.read_magic(member)
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read(member)
+        claimed = member.tell() + dtype.itemsize * prod(shape)
+    if not dtype.hasobject and claimed != archive.getinfo(name).file_size:
+        raise ValueError(f"{name} claims {claimed:,} bytes, which are not there")
 
 
 def npy_layout(head: bytes) -> tuple[int, np.dtype[Any], tuple[int, ...]]:

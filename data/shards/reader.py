@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,8 @@ from reverie.data.errors import UserError
 from reverie.data.files.documents import parse_json
 from reverie.data.shards.index import Sample, ShardIndex
 from reverie.data.shards.local import PATIENCE, ShardUnavailable
-from reverie.data.shards.npz import npy_layout
-from reverie.data.shards.schema import check_meta
+from reverie.data.shards.npz import MOST_BYTES, npy_layout
+from reverie.data.shards.schema import MOST_META_BYTES, check_meta
 from reverie.data.shards.steps import Steps
 from reverie.data.shards.store import open_shards
 from reverie.data.video.codec import read_frames
@@ -20,6 +20,7 @@ from reverie.data.video.decoders import Backend
 
 _CACHED_STEPS = 256
 _NPY_HEADER_LIMIT = 1024
+_MOST_BYTES = {"meta.json": MOST_META_BYTES, "steps.npz": MOST_BYTES}
 _LONGEST = 300
 """Characters of a library's reason that are shown."""
 
@@ -104,6 +105,9 @@ class ShardReader:
         """The bytes of one member, e.g. "clip.mp4". Raises `BrokenSample`."""
         if name not in sample.members:
             raise self._broken(sample, ValueError(f"it has no {name}"))
+        size, most = sample.members[name][1], _MOST_BYTES.get(name, inf)
+        if size > most:
+            raise self._broken(sample, ValueError(f"{name} has {size:,} bytes, more than {most:,}"))
         return self._read(sample, *sample.members[name])
 
     def meta(self, sample: Sample) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from reverie.data.files.durable import canonical_json, explain_full_disk, file_s
 from reverie.data.shards.checking import Problem, foreign_members
 from reverie.data.shards.index import FORMAT, INDEX, JOURNAL, MOST_BYTES, Sample, ShardIndex
 from reverie.data.shards.members import list_members, split_of
-from reverie.data.shards.schema import check_header, check_meta
+from reverie.data.shards.npz import MOST_BYTES as NPZ_BYTES
+from reverie.data.shards.schema import MOST_META_BYTES, check_header, check_meta
 from reverie.data.shards.steps import Steps
 
 BACKUP = f"{INDEX}.bak"
@@ -132,6 +133,8 @@ def _sample(
     missing = [name for name in ("steps.npz", "meta.json") if name not in members]
     if missing or not any(name in members for name in _CONTENTS):
         raise UserError(f"{(missing or ['its video'])[0]} is missing or cut off")
+    if members["meta.json"][1] > MOST_META_BYTES or members["steps.npz"][1] > NPZ_BYTES:
+        raise UserError("its meta.json or steps.npz is too large")
     meta = check_meta(parse_json(_read(folder / shard, members["meta.json"])))
     meta["size"] = list(meta["size"])
     entry = {name: value for name, value in meta.items() if name not in ("fps", "size")}

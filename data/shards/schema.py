@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 from reverie.data.shards.members import is_plain
 
+MOST_META_BYTES = 1 << 24
+"""Of a meta.json: mostly its events."""
 _LARGEST_FILE = 1 << 50
 _LONGEST_CLIP = 1_000_000
 _LARGEST_SIDE = 16384

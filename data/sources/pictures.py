@@ -8,7 +8,6 @@ import numpy as np
 
 from reverie.data.sources.clips import Storage
 from reverie.data.sources.corpus import Inspected
-from reverie.data.sources.vpt.recordings import draw_cursors
 from reverie.data.video.display import Display
 from reverie.data.video.resize import fit
 from reverie.data.video.shown import Shown
@@ -67,10 +66,7 @@ class Pictures:
             raise VideoError(f"{self._path}: its frames change their size; re-encode it to one size.")
         if self._crop is not None:
             picture = picture[: self._crop[0], : self._crop[1]]
-        cursor = self._found.cursor
-        if cursor is not None and shown.place < len(cursor):
-            picture = draw_cursors(picture[None], cursor[shown.place][None])[0]
-        return picture
+        return picture if self._found.draw is None else self._found.draw(picture, shown.place)
 
     def _most(self, picture: np.ndarray) -> int:
         return min(_MOST_IN_BATCH, max(1, _BATCH_BYTES // picture.nbytes))

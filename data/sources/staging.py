@@ -16,6 +16,7 @@ import numpy as np
 from reverie.data.errors import UserError
 from reverie.data.files.durable import PARTIAL, canonical_json
 from reverie.data.shards.steps import Steps
+from reverie.data.shards.writer import sealed, unsealed
 from reverie.data.sources.clips import ClipWriter, Storage, StoredClip, stem
 from reverie.data.sources.corpus import Corpus, Inspected, Log, Source, frames_of, inspect
 from reverie.data.sources.pictures import Pictures
@@ -56,12 +57,14 @@ def stage(
         try:
             summary = _write_source(source, corpus, storage, partial, cut)
             summary["digest"] = _digest(partial)
-            (partial / _SUMMARY).write_bytes(canonical_json(summary))
+            (partial / _SUMMARY).write_bytes(sealed(summary))
         except (UserError, OSError):
             shutil.rmtree(partial, ignore_errors=True)
             raise
         partial.rename(target)
-    return _summary(target)
+    found = unsealed(target / _SUMMARY)
+    assert found is not None, "it was whole a moment ago"
+    return found
 
 
 def staged_clip(folder: Path, start: int) -> tuple[dict[str, bytes], dict[str, Any]]:
@@ -185,16 +188,10 @@ def _meta(
     }
 
 
-def _summary(target: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((target / _SUMMARY).read_text())
-    return content
-
-
 def _is_staged(target: Path, cut: float | None) -> bool:
     """Whole, and with a clip boundary at the cut if and only if one is asked for."""
-    try:
-        summary = _summary(target)
-    except (OSError, ValueError):
+    summary = unsealed(target / _SUMMARY)
+    if summary is None:
         return False
     return (summary["cut"] is None) == (cut is None) and summary["digest"] == _digest(target)
 

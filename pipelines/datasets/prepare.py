@@ -1,9 +1,10 @@
 """`reverie prepare`: a folder of recorded episodes, a LeRobot dataset, or any videos, to shards with an index."""
 
-import json
+import errno
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from hashlib import sha256
@@ -12,10 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reverie.data.errors import UserError
-from reverie.data.files.durable import canonical_json, explain_full_disk, fingerprint, write_atomic
+from reverie.data.files.durable import explain_full_disk, fingerprint, write_atomic
 from reverie.data.files.lock import sole_writer
-from reverie.data.shards.index import ShardIndex
-from reverie.data.shards.writer import ShardSet
+from reverie.data.shards.index import INDEX, JOURNAL, ShardIndex
+from reverie.data.shards.writer import ShardSet, sealed, unsealed
 from reverie.data.sources.clips import Storage
 from reverie.data.sources.corpus import Corpus, Source, find_corpus, inspect
 from reverie.data.sources.lerobot.dataset import LeRobotOptions
@@ -32,6 +33,7 @@ from reverie.pipelines.datasets.joining import find_joins
 from reverie.pipelines.runs.progress import Meter, meter, progress
 
 STAGING = ".staging"
+_PLAN = "plan.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class PrepareConfig:
     """Turns recorded episodes, VPT recordings, LeRobot datasets, or videos with or without logs, into shards."""
 
     source: Path
-    """Folder of recorded episodes (`reverie record`), LeRobot dataset, or folder of videos, searched at any depth."""
+    """Folder of recorded episodes (`reverie record`), LeRobot dataset, folder of videos, searched at any depth, or a video."""
     out: Path
     """Folder for the shards. The same command again continues an interrupted run."""
     size: tuple[int, int] | None = None
@@ -86,6 +88,10 @@ class PrepareConfig:
             raise UserError(f"shard_mb: must be above 0, got {self.shard_mb}.")
 
 
+class NothingUsable(UserError):
+    """No source of a corpus can be used."""
+
+
 def prepare(config: PrepareConfig) -> None:
     """Writes the shards and says what they hold and what was skipped.
 
@@ -96,19 +102,63 @@ def prepare(config: PrepareConfig) -> None:
     if corpus.inferred:
         print(f"# inferred from the logs; save as actions.yaml in {corpus.folder} to declare it")
         print(corpus.inferred)
+    for note in corpus.notes:
+        print(f"note: {note}")
+    identity, skipped = _identity(config, corpus), dict[str, str]()
+    ShardSet.require_same(config.out, identity)
+    # Whatever is refused is refused before anything is written, which would bind the folder to these settings.
+    begun = unsealed(config.out / STAGING / _PLAN) is not None or (config.out / INDEX).is_file()
+    found = {} if begun else _usable(config, corpus, skipped)
     max_bytes = round(config.shard_mb * 1e6)
     with (
+        _removed_when_refused(config.out),
         sole_writer(config.out),
-        ShardSet(config.out, _identity(config, corpus), max_bytes=max_bytes) as shards,
+        _emptied_when_refused(config.out),
+        ShardSet(config.out, identity, max_bytes=max_bytes) as shards,
     ):
         if shards.index is None:
             with explain_full_disk(config.out):
-                plan = _load_plan(config.out) or _make_plan(config, corpus)
+                plan = unsealed(config.out / STAGING / _PLAN) or _make_plan(config, corpus, found, skipped)
                 _fill(shards, plan, config.out / STAGING)
                 shards.finish(plan["header"])
         shutil.rmtree(config.out / STAGING, ignore_errors=True)
         assert shards.index is not None
         _report(shards.index)
+
+
+def _usable(config: PrepareConfig, corpus: Corpus, skipped: dict[str, str]) -> dict[Source, Survey]:
+    """What the sources hold; why others cannot be used goes to `skipped`. Raises `UserError` where a choice is missing."""
+    found = _drop_refused(config, corpus, dict(_inspect_all(config, corpus, skipped)), skipped)
+    skipped |= corpus.passed_over
+    _require_some(corpus, found, skipped)
+    _storage(config, corpus, found)
+    return found
+
+
+@contextmanager
+def _removed_when_refused(out: Path) -> Iterator[None]:
+    """A folder that this call made goes again, if it is empty, when the call ends in a `UserError`."""
+    was_there = out.exists()
+    try:
+        yield
+    except UserError:
+        if not was_there:
+            with suppress(OSError):
+                out.rmdir()
+        raise
+
+
+@contextmanager
+def _emptied_when_refused(out: Path) -> Iterator[None]:
+    """What a first call has begun goes again when it turns out that nothing can be used."""
+    is_first = not (out / JOURNAL).exists() and not (out / INDEX).exists()
+    try:
+        yield
+    except NothingUsable:
+        if is_first and not any(out.glob("*.tar")):
+            for folder in (out / JOURNAL, out / STAGING):
+                shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _identity(config: PrepareConfig, corpus: Corpus) -> dict[str, Any]:
@@ -125,22 +175,14 @@ def _identity(config: PrepareConfig, corpus: Corpus) -> dict[str, Any]:
     }
 
 
-def _load_plan(out: Path) -> dict[str, Any] | None:
-    path = out / STAGING / "plan.json"
-    return json.loads(path.read_text()) if path.is_file() else None
-
-
-def _make_plan(config: PrepareConfig, corpus: Corpus) -> dict[str, Any]:
+def _make_plan(
+    config: PrepareConfig, corpus: Corpus, inspected: dict[Source, Survey], skipped: dict[str, str]
+) -> dict[str, Any]:
     """Stages all usable sources and decides the splits.
 
     The plan holds `pieces` ({folder, clips, split, join} in the order of the shards) and `header` for the index.
     """
-    skipped: dict[str, str] = {}
-    inspected = dict(_inspect_all(config, corpus, skipped))
-    rates = _own_rates(config, corpus, inspected, skipped)
-    inspected = {source: video for source, video in inspected.items() if source in rates}
-    _require_some(corpus, inspected, skipped)
-    storage = _storage(config, corpus, inspected, rates)
+    storage = _storage(config, corpus, inspected)
     staging = config.out / STAGING
     staging.mkdir(parents=True, exist_ok=True)
     staged = _stage_all(config, corpus, storage, list(inspected), skipped)
@@ -160,7 +202,7 @@ def _make_plan(config: PrepareConfig, corpus: Corpus) -> dict[str, Any]:
         },
     }
     os.sync()  # from now on the staged clips are taken for good
-    write_atomic(staging / "plan.json", canonical_json(plan))
+    write_atomic(staging / _PLAN, sealed(plan))
     return plan
 
 
@@ -180,8 +222,8 @@ def _inspect_all(
 def _inspect(source: Source, corpus: Corpus) -> Survey | UserError | OSError:
     try:
         return inspect(source, corpus).video
-    except (UserError, OSError) as error:
-        return error
+    except Exception as error:
+        return _told(source, error)
 
 
 def _stage(
@@ -189,8 +231,24 @@ def _stage(
 ) -> dict[str, Any] | UserError | OSError:
     try:
         return stage(source, corpus, storage, folder, cut)
-    except (UserError, OSError) as error:
+    except Exception as error:
+        return _told(source, error)
+
+
+def _told(source: Source, error: Exception) -> UserError | OSError:
+    """What one source costs: itself, unless the disk is full or gone. Its damage may raise anything."""
+    if isinstance(error, UserError):
         return error
+    if isinstance(error, OSError) and error.errno not in _OF_A_SOURCE:
+        return error
+    if isinstance(error, MemoryError):
+        return UserError(
+            f"{source.video}: needs more memory than there is; use fewer --workers or re-encode it."
+        )
+    reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200] or type(error).__name__
+    return UserError(
+        f"{source.video}: cannot be read ({reason.rstrip('.')}); remove, replace or re-encode it."
+    )
 
 
 def _work(
@@ -203,9 +261,10 @@ def _work(
 
 def _require_some(corpus: Corpus, usable: object, skipped: dict[str, str]) -> None:
     if not usable:
-        raise UserError(
-            f"{corpus.folder}: none of its {len(skipped)} videos can be used, the first because: "
-            f"{skipped[min(skipped)]}"
+        videos = {name: reason for name, reason in skipped.items() if name not in corpus.passed_over}
+        raise NothingUsable(
+            f"{corpus.folder}: none of its {len(videos)} videos can be used, the first because: "
+            f"{videos[min(videos)]}"
         )
 
 
@@ -214,43 +273,61 @@ def _reason(error: UserError, corpus: Corpus) -> str:
     return str(error).replace(f"{corpus.folder}{os.sep}", "")
 
 
-def _storage(
-    config: PrepareConfig, corpus: Corpus, inspected: dict[Source, Survey], rates: dict[Source, float]
-) -> Storage:
-    size = config.size or corpus.frame_size or _common_size(inspected)
+_OF_A_SOURCE = (
+    None,
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+    errno.EINVAL,
+    errno.ESTALE,
+    errno.ELOOP,
+)
+"""What the system says of a file that vanished, or cannot be read; other errors are of the disk."""
+
+
+def _storage(config: PrepareConfig, corpus: Corpus, inspected: dict[Source, Survey]) -> Storage:
+    missing: list[str] = []
+    size = config.size or corpus.frame_size or _common_size(inspected, missing)
+    fps = config.fps or corpus.fps or _common_rate(inspected, missing)
+    if missing:
+        raise UserError(f"{' and '.join(missing)}.")
     return Storage(
         size=(size[0], size[1]),
         mode=config.mode,
-        fps=config.fps or corpus.fps or _common_rate(rates),
+        fps=fps,
         clip_length=config.clip_length,
         quality=storage_quality(size[0]) if config.quality == "auto" else config.quality,
         decoder=config.decoder,
     )
 
 
-def _common_size(inspected: dict[Source, Survey]) -> tuple[int, int]:
+def _common_size(inspected: dict[Source, Survey], missing: list[str]) -> tuple[int, int]:
+    """The size of all videos; where they differ, what to choose goes to `missing`."""
     sizes = {(video.height, video.width): source.name for source, video in inspected.items()}
     if len(sizes) > 1:
         (a, file_a), (b, file_b) = list(sizes.items())[:2]
-        raise UserError(
+        missing.append(
             f"size: the videos differ ({a[0]}x{a[1]} in {file_a}, {b[0]}x{b[1]} in {file_b}); "
-            f"choose one with --size [HEIGHT,WIDTH]."
+            f"choose one with --size [HEIGHT,WIDTH]"
         )
     return next(iter(sizes))
 
 
-def _own_rates(
+def _drop_refused(
     config: PrepareConfig, corpus: Corpus, inspected: dict[Source, Survey], skipped: dict[str, str]
-) -> dict[Source, float]:
-    """At which rate each accepted video keeps all frames; only where no rate is chosen must there be one."""
-    rates: dict[Source, float] = {}
+) -> dict[Source, Survey]:
+    """Those that are of an accepted kind and, where no rate is chosen, have one; why others are not goes to `skipped`."""
+    accepted: dict[Source, Survey] = {}
     for source, video in inspected.items():
         try:
             _require_kind(config, source, video)
-            rates[source] = config.fps or corpus.fps or _own_rate(source, video)
+            if config.fps is None and corpus.fps is None:
+                _own_rate(source, video)
+            accepted[source] = video
         except UserError as error:
             skipped[source.name] = _reason(error, corpus)
-    return rates
+    return accepted
 
 
 def _require_kind(config: PrepareConfig, source: Source, video: Survey) -> None:
@@ -273,14 +350,15 @@ def _own_rate(source: Source, video: Survey) -> float:
     return rate
 
 
-def _common_rate(rates: dict[Source, float]) -> float:
-    slow, fast = min(rates, key=lambda source: rates[source]), max(rates, key=lambda source: rates[source])
+def _common_rate(inspected: dict[Source, Survey], missing: list[str]) -> float:
+    """The rate of all videos; where they differ, what to choose goes to `missing`."""
+    rates = {source.name: _own_rate(source, video) for source, video in inspected.items()}
+    slow, fast = min(rates, key=lambda name: rates[name]), max(rates, key=lambda name: rates[name])
     if rates[fast] / rates[slow] - 1 > SAME_RATE:
-        raise UserError(
-            f"fps: the videos differ ({rates[slow]:g} in {slow.name}, {rates[fast]:g} in {fast.name}); "
-            f"choose one with --fps."
+        missing.append(
+            f"fps: the videos differ ({rates[slow]:g} in {slow}, {rates[fast]:g} in {fast}); choose one with --fps"
         )
-    return rates[min(rates, key=lambda source: source.name)]
+    return rates[min(rates)]
 
 
 def _stage_all(
@@ -356,11 +434,22 @@ def _fill(shards: ShardSet, plan: dict[str, Any], staging: Path) -> None:
         pending.append((split, source, start))
         if shards.has(split, _key(source, start)):
             continue
-        members, entry = staged_clip(staging / source, start)
+        members, entry = _staged_clip(staging / source, start)
         if source in joins:
             members, entry = joined_clip(members, entry, joins[source])
         if shards.add(split, _key(source, start), members, entry):
             pending = _delete_finished(shards, pending, staging)
+
+
+def _staged_clip(folder: Path, start: int) -> tuple[dict[str, bytes], dict[str, Any]]:
+    try:
+        return staged_clip(folder, start)
+    except (FileNotFoundError, ValueError) as error:
+        out = folder.parent.parent
+        raise UserError(
+            f"{folder}: lacks what an earlier call had put there ({type(error).__name__}); delete {out} and run the "
+            f"same command again."
+        ) from None
 
 
 def _delete_finished(

@@ -22,7 +22,7 @@ from reverie.pipelines.interactive.server import PlayServer
 from reverie.pipelines.interactive.session import MakeDream, PlaySession, Start
 from reverie.pipelines.runs.run import open_run
 from reverie.pipelines.runs.stops import StopRequest
-from reverie.pipelines.scoring.models import require_actions, require_frames, require_tokenizer
+from reverie.pipelines.scoring.models import require_actions, require_frames, require_kind, require_tokenizer
 from reverie.pipelines.stages.encode import pick_device
 from reverie.pipelines.training.checkpoints import load_dynamics, load_tokenizer, weights_sha256
 from reverie.tokenizer.model import Tokenizer
@@ -77,6 +77,7 @@ class PlayConfig:
 
 def play(config: PlayConfig) -> None:
     """Serves until it is stopped, then says what was recorded. Raises `UserError` when models and data do not fit."""
+    _require_models(config, ShardIndex.load(config.data))
     with sole_writer(config.out):
         _play(config)
     print(f"recorded: {config.out}")
@@ -159,13 +160,20 @@ def _dreams(config: PlayConfig, tokenizer: Tokenizer, dynamics: Dynamics) -> Mak
     return make
 
 
-def _load_models(config: PlayConfig, index: ShardIndex) -> tuple[Tokenizer, Dynamics]:
+def _require_models(config: PlayConfig, index: ShardIndex) -> None:
+    """Raises `UserError` where models and data do not fit each other."""
     if index.latent_shape is not None:
         raise UserError(f"{config.data}: holds latents; give the folder of video shards that `prepare` made.")
-    device = pick_device(config.device)
+    require_kind("tokenizer", config.tokenizer)
+    require_kind("dynamics", config.dynamics)
     require_frames(config.tokenizer, index)
     require_tokenizer(config.tokenizer, config.dynamics)
     require_actions(config.dynamics, index)
+
+
+def _load_models(config: PlayConfig, index: ShardIndex) -> tuple[Tokenizer, Dynamics]:
+    _require_models(config, index)
+    device = pick_device(config.device)
     return load_tokenizer(config.tokenizer, device).eval(), load_dynamics(config.dynamics, device).eval()
 
 

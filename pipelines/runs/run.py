@@ -4,8 +4,6 @@ A run is identified by its kind, its model and the hashes of its inputs. The sam
 whose data, parents or model differ is refused. Everything else (steps, learning rate, intervals) may change.
 """
 
-import hashlib
-import json
 import platform
 import shlex
 import subprocess
@@ -20,10 +18,11 @@ from typing import Any
 import yaml
 
 from reverie.data.errors import UserError
-from reverie.data.files.durable import PARTIAL
+from reverie.data.files.durable import PARTIAL, explain_full_disk
 from reverie.data.files.lock import LOCK
 from reverie.pipelines.runs.atomic import write_json, write_text
 from reverie.pipelines.runs.configs import differences, to_plain
+from reverie.pipelines.runs.reading import read_json
 
 _PACKAGES = ("reverie", "torch", "lightning", "accelerate", "numpy", "webdataset", "decord", "av", "lpips")
 
@@ -76,24 +75,45 @@ def open_run(
     """
     run = RunFolder(path)
     identity = to_plain({"kind": kind, "inputs": inputs, "model": model})
-    if run.provenance.is_file():
-        known = json.loads(run.provenance.read_text())
+    if run.provenance.exists():
+        known = read_provenance(run.provenance)
         _refuse_other(path, known["identity"], identity)
     elif _is_taken(path):
         raise UserError(f"{path}: exists and is not a run folder; give --out a new or empty folder.")
     else:
         known = {"identity": identity, "seed": _seed(config), "launches": []}
-    path.mkdir(parents=True, exist_ok=True)
-    # First what makes it a run folder, so that dying in between does not lead to a refusal.
-    write_json(run.provenance, known | {"launches": [*known["launches"], _launch()]})
-    write_text(path / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
+    with explain_full_disk(path):
+        path.mkdir(parents=True, exist_ok=True)
+        _write(run, known, config)
     return run
 
 
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _write(run: RunFolder, known: dict[str, Any], config: Any) -> None:
+    # First what makes it a run folder, so that dying in between does not lead to a refusal.
+    write_json(run.provenance, known | {"launches": [*known["launches"], _launch()]})
+    write_text(run.path / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
+
+
+@dataclass(frozen=True)
+class _Identity:
+    kind: str
+    inputs: dict[str, str]
+    model: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Provenance:
+    """provenance.json."""
+
+    identity: _Identity
+    seed: int | None
+    launches: list[dict[str, Any]]
+
+
+def read_provenance(file: Path) -> dict[str, Any]:
+    """The content of a provenance.json. Raises `UserError` for a damaged one."""
+    remedy = "put back an undamaged copy, or give another --out"
+    return dict(to_plain(read_json(file, _Provenance, remedy)))
 
 
 def _is_taken(path: Path) -> bool:
@@ -104,6 +124,10 @@ def _is_taken(path: Path) -> bool:
 
 
 def _refuse_other(path: Path, known: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    if known["kind"] != asked["kind"]:
+        raise UserError(
+            f"{path}: holds a run of `{known['kind']}`, expected one of `{asked['kind']}`; give another --out."
+        )
     different = differences(_shortened(known), _shortened(asked))
     if different:
         more = f" and {len(different) - 3} more" if len(different) > 3 else ""

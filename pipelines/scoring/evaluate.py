@@ -6,7 +6,6 @@ its own and continued when interrupted (`scoring.questing`). Dreamer 4 and the b
 the same windows and in the same worlds. Everything ends in report.html, report.json and tables.
 """
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from reverie.evaluation.report import write_report
 from reverie.evaluation.windows import Selection, select
 from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.runs.progress import meter
-from reverie.pipelines.runs.run import RunFolder, open_run
+from reverie.pipelines.runs.run import RunFolder, open_run, read_provenance
 from reverie.pipelines.scoring.models import EvaluateConfig, Scoring, load_models
 from reverie.pipelines.scoring.playing import open_game, play_all
 from reverie.pipelines.scoring.predicting import predict_all
@@ -119,7 +118,7 @@ def _reconstruct(scoring: Scoring, tokenizer: Tokenizer) -> Reconstruction:
 def _provenance(scoring: Scoring, path: Path) -> dict[str, Any]:
     """When and by what this was made, with the hashes of everything that went in."""
     config = scoring.config
-    launch = json.loads(path.read_text())["launches"][-1]
+    launch = read_provenance(path)["launches"][-1]
     return {
         **launch,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),

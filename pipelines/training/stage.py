@@ -97,6 +97,7 @@ class Plan:
     open_batches    called with the objective and the processes
     open_evaluation called with the objective and its wrapped form; None where nothing is held out
     counts          further figures of every logged row
+    advice          what to change when training leaves the finite numbers: flags, in words
     """
 
     build: Callable[[], nn.Module]
@@ -107,6 +108,7 @@ class Plan:
     open_batches: Callable[[nn.Module, Processes], BatchSource]
     open_evaluation: Callable[[nn.Module, Run], Evaluate | None]
     counts: Callable[[], Mapping[str, float]] = dict
+    advice: str = "lower the learning rate"
 
 
 def train_stage(
@@ -142,8 +144,20 @@ def train_stage(
             corpora, config.batches, config.training.seed, processes, rows
         ),
         open_evaluation=open_evaluation,
+        advice=calmer({"--optimizer.lr": config.optimizer.lr}, full_precision(config.fabric)),
     )
     train(name, config, plan)
+
+
+def calmer(rates: Mapping[str, float], full_precision: str | None) -> str:
+    """Flags that calm a training which has left the finite numbers: a third of each learning rate, and 32 bits."""
+    lower = " ".join(f"{flag} {rate / 3:.2g}" for flag, rate in rates.items())
+    return f"lower the learning rate ({lower})" + (f" or add {full_precision}" if full_precision else "")
+
+
+def full_precision(fabric: FabricConfig) -> str | None:
+    """The flag that makes all arithmetic 32 bits; None where it is."""
+    return None if fabric.precision == "32-true" else "--fabric.precision 32-true"
 
 
 def shard_batches(
@@ -187,6 +201,7 @@ def _train(
             processes=processes,
             evaluate=plan.open_evaluation(objective, run_model),
             counts=plan.counts,
+            advice=plan.advice,
         )
 
     fit(fabric, objective, plan.updates, make_session, config.fabric.precision)

@@ -16,7 +16,12 @@ _PRESETS = {"v1": "v1-atari", "v2": "v2-atari", "v3": "v3-1m"}
 
 
 def small_config(
-    generation: str, burn_in: int = 0, horizon: int = 4, prior_members: int = 1, **behaviour: object
+    generation: str,
+    burn_in: int = 0,
+    horizon: int = 4,
+    prior_members: int = 1,
+    layer_norm: bool = False,
+    **behaviour: object,
 ) -> DreamerConfig:
     """The generation's losses at sizes that take milliseconds."""
     base = preset(_PRESETS[generation])
@@ -27,8 +32,8 @@ def small_config(
         sizes["classes"] = 3
     return replace(
         base,
-        world_model=replace(base.world_model, **sizes),
-        behaviour=replace(base.behaviour, units=16, horizon=horizon, **behaviour),
+        world_model=replace(base.world_model, layer_norm=layer_norm, **sizes),
+        behaviour=replace(base.behaviour, units=16, horizon=horizon, layer_norm=layer_norm, **behaviour),
     )
 
 

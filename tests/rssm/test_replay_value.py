@@ -8,6 +8,7 @@ import torch
 
 from reverie.data.batch import Batch
 from reverie.rssm.model import Dreamer
+from reverie.rssm.state import State
 from tests.rssm.models import known_batch, small_model
 
 LAMBDA, GAMMA = 0.95, 1 - 1 / 333
@@ -86,26 +87,32 @@ def doubles(model: Dreamer) -> tuple[torch.nn.Module, torch.nn.Module]:
     return copy.deepcopy(behaviour.critic).double(), copy.deepcopy(behaviour.slow.critic).double()
 
 
-def replay_loss(model: Dreamer, batch: Batch, boot: torch.Tensor, valid: torch.Tensor | None = None):
-    """The loss, and the features it was computed from."""
+def replay_loss(
+    model: Dreamer, batch: Batch, boot: torch.Tensor, valid: torch.Tensor | None = None
+) -> tuple[torch.Tensor, State]:
+    """The loss, and the states it was computed from."""
     torch.manual_seed(0)
     states, everywhere = model.world_model.infer(batch)
+    states = states.map(lambda x: x.detach().requires_grad_())
     valid = everywhere if valid is None else valid
-    loss = model.behaviour._replay_value_loss(model.world_model, states, boot.float(), valid, batch)
-    return loss, model.world_model.feature(states).detach()
+    return model.behaviour._replay_value_loss(model.world_model, states, boot.float(), valid, batch), states
 
 
-def test_loss_and_gradient_are_the_originals(model: Dreamer) -> None:
+def test_loss_and_gradients_are_the_originals(model: Dreamer) -> None:
+    """Of the critic and, through the features, of the world model: targets and slow values are given."""
     batch = episodes()
     boot = torch.randn(4, 10, dtype=torch.float64)
-    loss, feature = replay_loss(model, batch, boot)
+    loss, states = replay_loss(model, batch, boot)
+    loss.backward()
     critic, slow = doubles(model)
+    feature = torch.cat([states.deter, states.stoch], -1).detach().double().requires_grad_()
     expected = formula(critic, slow, feature, batch, boot)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
-    loss.backward()
-    exact = torch.autograd.grad(expected, list(critic.parameters()))
-    for p, g in zip(model.behaviour.critic.parameters(), exact, strict=True):
-        torch.testing.assert_close(p.grad.double(), g, rtol=1e-3, atol=1e-5)
+    expected.backward()
+    got = torch.cat([states.deter.grad, states.stoch.grad], -1)
+    torch.testing.assert_close(got.double(), feature.grad, rtol=1e-3, atol=1e-6)
+    for p, exact in zip(model.behaviour.critic.parameters(), critic.parameters(), strict=True):
+        torch.testing.assert_close(p.grad.double(), exact.grad, rtol=1e-3, atol=1e-5)
 
 
 def test_steps_that_the_original_does_not_know_do_not_count(model: Dreamer) -> None:
@@ -114,7 +121,8 @@ def test_steps_that_the_original_does_not_know_do_not_count(model: Dreamer) -> N
     batch.reward_mask[2:] = False
     valid = torch.ones(4, 10, dtype=torch.bool)
     valid[1] = False
-    alone, feature = replay_loss(model, batch, boot, valid)
+    alone, states = replay_loss(model, batch, boot, valid)
+    feature = model.world_model.feature(states).detach()
     row = copy.copy(batch)
     for name in ("reward", "is_last", "is_terminal"):
         setattr(row, name, getattr(batch, name)[:1])
