@@ -207,7 +207,13 @@ def _recorded(folder: Path) -> Corpus:
         action_space=recording.action_space,
         tasks=tuple(recording.tasks),
         sources=tuple(
-            Source(name=f"episodes/{path.name}", video=path, log=path.with_suffix(".npz")) for path in videos
+            Source(
+                name=f"episodes/{path.name}",
+                video=path,
+                log=path.with_suffix(".npz"),
+                problem=_link_problem(folder, path, path.with_suffix(".npz")),
+            )
+            for path in videos
         ),
         frame_size=recording.frame_size,
         fps=recording.fps,
@@ -279,6 +285,15 @@ def _vpt(folder: Path, sources: tuple[Source, ...], options: VPTOptions) -> Corp
             for source in sources
         ),
         vpt=options,
+    )
+
+
+def _link_problem(folder: Path, *paths: Path) -> str:
+    outside = [path for path in paths if leads_out(path, folder)]
+    return (
+        f"{outside[0]}: is a link that leads out of the folder; copy the file into it instead."
+        if outside
+        else ""
     )
 
 

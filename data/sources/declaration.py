@@ -15,6 +15,7 @@ import numpy as np
 from reverie.data.actions import ActionSpace, Binary, Categorical, Component, Continuous
 from reverie.data.errors import UserError
 from reverie.data.files.documents import printable, read_json, read_yaml
+from reverie.data.sources.listing import leads_out
 from reverie.data.sources.logs import read_log
 
 NAMES = ("actions.yaml", "actions.json")
@@ -77,6 +78,8 @@ def declare(folder: Path, logs: Iterable[Path]) -> Declaration:
     found = [folder / name for name in NAMES if (folder / name).is_file()]
     if len(found) > 1:
         raise UserError(f"{folder}: has both {NAMES[0]} and {NAMES[1]}; keep one of them.")
+    if found and leads_out(found[0], folder):
+        raise UserError(f"{found[0]}: is a link that leads out of the folder; copy the file into it instead.")
     return _read(found[0]) if found else _infer(logs)
 
 

@@ -18,7 +18,7 @@ from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from reverie.data.video.source import VideoError, VideoInfo, VideoSource, place, unreadable
+from reverie.data.video.source import VideoError, VideoInfo, VideoSource, place, require_modest, unreadable
 
 _CACHED_FILES = 8
 
@@ -227,6 +227,8 @@ def _stream(source: VideoSource) -> Iterator[tuple[InputContainer, VideoStream]]
                 raise VideoError(f"{place(source)}: holds no video track; remove it or give a video.")
             if container.streams.video[0].codec_context is None:
                 raise VideoError(f"{place(source)}: has a codec that is not known; re-encode it.")
+            shown = container.streams.video[0].codec_context
+            require_modest(shown.height, shown.width, source)
             if isinstance(source, bytes):  # setting threads up costs more than they bring for a clip
                 container.streams.video[0].codec_context.thread_count = 1
             yield container, container.streams.video[0]

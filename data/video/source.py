@@ -17,6 +17,10 @@ class VideoError(UserError):
     """A file that cannot be read as video; the sentence names it."""
 
 
+MOST_PIXELS = 8192 * 8192
+"""Of one frame: 200 MB as RGB."""
+
+
 @dataclass(frozen=True)
 class VideoInfo:
     """Size in pixels, mean rate in Hz, and when each frame is shown, in seconds after the first."""
@@ -55,3 +59,11 @@ def unreadable(source: VideoSource, error: Exception) -> VideoError:
     return VideoError(
         f"{place(source)}: cannot be read as video ({detail}); remove, replace or re-encode it."
     )
+
+
+def require_modest(height: int, width: int, source: VideoSource) -> None:
+    """Raises `VideoError` for frames of more than `MOST_PIXELS`: a file of a few bytes may claim any size."""
+    if height * width > MOST_PIXELS:
+        raise VideoError(
+            f"{place(source)}: claims frames of {height} x {width}, more than {MOST_PIXELS:,} pixels; re-encode it smaller."
+        )

@@ -204,6 +204,13 @@ def test_values_are_taken_as_people_write_them(flags: list[str], field: str, val
     assert getattr(parse("prepare", [*NEEDED["prepare"], *flags]), field) == value
 
 
+def test_lists_of_any_length_are_no_pairs() -> None:
+    config = parse("data download", [*NEEDED["data download"], "--members", "[mp4]"])
+    assert config.members == ("mp4",)
+    with pytest.raises(UserError, match=r'--members: must be a list such as "\[a, b\]", got video'):
+        parse("data download", [*NEEDED["data download"], "--members", "video"])
+
+
 def test_a_wrong_number_in_a_file_is_named_too(tmp_path: Path) -> None:
     file = tmp_path / "wrong.yaml"
     file.write_text("training:\n  steps: many\n")

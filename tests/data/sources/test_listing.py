@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from reverie.data.errors import UserError
 from reverie.data.shards.index import ShardIndex
 from reverie.data.sources.listing import video_suffixes
 from reverie.data.video.codec import encode_video
 from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
+from tests.data.corpus import write_recording
 from tests.data.limits import time_limit
 
 
@@ -125,3 +127,32 @@ def test_suffixes_are_those_of_ffmpeg() -> None:
         ".gif",
     } <= found
     assert not found & {".txt", ".nfo", ".png", ".jpg", ".wav", ".mp3", ".csv", ".json", ".yaml", ".npz"}
+
+
+def _gif(height: int, width: int) -> bytes:
+    """One pixel on a screen of any size."""
+    screen = width.to_bytes(2, "little") + height.to_bytes(2, "little") + b"\x80\x00\x00" + bytes(6)
+    image = b"," + bytes(4) + b"\x01\x00\x01\x00\x00" + b"\x02\x02\x44\x01\x00"
+    return b"GIF89a" + screen + image + b";"
+
+
+def test_a_picture_that_claims_to_be_huge_is_refused(tmp_path: Path) -> None:
+    film(tmp_path / "in" / "good.mp4")
+    (tmp_path / "in" / "huge.gif").write_bytes(_gif(12000, 14000))
+    used, skipped = run(tmp_path / "in", tmp_path / "out")
+    assert used == ["good.mp4"] and "claims frames of 12000 x 14000" in skipped["huge.gif"]
+
+
+def test_links_out_of_a_folder_are_not_read(tmp_path: Path) -> None:
+    film(tmp_path / "in" / "good.mp4")
+    (tmp_path / "actions.yaml").write_text("action_space: {}\n")
+    (tmp_path / "in" / "actions.yaml").symlink_to(tmp_path / "actions.yaml")
+    with pytest.raises(UserError, match=r"actions\.yaml: is a link that leads out"):
+        prepare(PrepareConfig(source=tmp_path / "in", out=tmp_path / "out", workers=1))
+    recorded = write_recording(tmp_path / "recorded", [12, 12])
+    for suffix in (".mp4", ".npz"):
+        inner = recorded / "episodes" / f"episode-000{suffix}"
+        inner.symlink_to(shutil.move(inner, tmp_path / f"outer{suffix}"))
+    used, skipped = run(recorded, tmp_path / "other")
+    assert used == ["episodes/episode-001.mp4"]
+    assert "is a link that leads out" in skipped["episodes/episode-000.mp4"]
