@@ -90,6 +90,8 @@ def rhythm(packets: Packets) -> Rhythm:
     for fps in (claimed, measured):
         if _is_steady(part, seconds, fps):
             return replace(found, fps=fps, is_steady=True)
+    if packets.rate > 0 and _lacks_one(part, seconds, packets.rate):
+        return replace(found, fps=packets.rate, is_steady=True)
     return replace(found, fps=claimed)
 
 
@@ -185,7 +187,7 @@ class _Moments:
     def _advance(self, time: float) -> int:
         assert self._first is not None
         if self._is_own_rate:
-            total = max(round((time - self._first) * self._found.fps), self._count + 1)
+            total = self._count + 1
         else:
             total = math.ceil((time - self._first - self._found.slack) * self._fps - 1e-9)
         more = max(0, total - self._count)
@@ -263,6 +265,13 @@ def _is_steady(part: np.ndarray, seconds: np.ndarray, fps: float) -> bool:
     first = _starts(part)
     off = seconds - seconds[first] - (np.arange(len(part)) - first) / fps
     return bool(np.abs(off).max() < 0.5 / fps)
+
+
+def _lacks_one(part: np.ndarray, seconds: np.ndarray, fps: float) -> bool:
+    """Whether each part is an even row in which one frame is missing, as at the end of a video cut without re-encoding."""
+    first = _starts(part)
+    off = (seconds - seconds[first]) * fps - (np.arange(len(part)) - first)
+    return bool((np.abs(off - np.round(off)) < _OFF_GRID).all() and np.isin(np.round(off), (0, 1)).all())
 
 
 def _keeps_all(part: np.ndarray, seconds: np.ndarray, found: Rhythm, fps: float) -> bool:
