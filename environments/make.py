@@ -6,7 +6,7 @@ from inspect import signature
 from typing import Any
 
 from reverie.data.errors import UserError
-from reverie.environments.game import GameEnv
+from reverie.environments.game import GameCrashed, GameEnv
 
 NAMES = (
     "minigrid-doorkey[-SIZE]",
@@ -20,6 +20,8 @@ NAMES = (
 )
 QUEST_GAMES = ("luanti", "minecraft-minerl", "minecraft-minestudio")
 """Games that have a `quest`; they are evaluated in processes of their own."""
+_TRIES = 5
+"""How often a game is made whose first episode fails at once."""
 
 
 def make_env(name: str, *, seed: int | None = None, **options: Any) -> GameEnv:
@@ -75,7 +77,15 @@ def _gym(name: str, game_id: str, seed: int | None, options: dict[str, Any]) -> 
     timeout = options.get("timeout", TIMEOUT)
     if not isinstance(timeout, (int, float)) or not timeout > 0:
         raise UserError(f"game {name!r}: timeout must be a number of seconds above 0, got {timeout!r}.")
-    return GameApart(name, partial(GymGame, game_id, seed=seed, **own), seed=seed, timeout=timeout)
+    for attempt in range(_TRIES):
+        # What the game is like is seen in its first episode, which may be one of those that fail.
+        first = None if seed is None else seed + attempt
+        try:
+            return GameApart(name, partial(GymGame, game_id, seed=first, **own), seed=seed, timeout=timeout)
+        except GameCrashed:
+            if attempt == _TRIES - 1:
+                raise
+    raise AssertionError(_TRIES)
 
 
 def _crafter(seed: int | None, options: dict[str, Any]) -> GameEnv:

@@ -17,6 +17,7 @@ from reverie import __version__
 from reverie.data.errors import UserError
 from reverie.data.files.documents import MOST_YAML_BYTES, parse_yaml, read_bounded
 from reverie.data.files.location import Url
+from reverie.pipelines.endings import ending
 from reverie.pipelines.flags import did_you_mean, in_form, in_our_words
 
 USER_ERROR, USAGE_ERROR, INTERRUPTED = 1, 2, 130
@@ -134,6 +135,8 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         return _fail(str(error), USAGE_ERROR)
     try:
         getattr(import_module(f"reverie.pipelines.{COMMANDS[name].module}"), COMMANDS[name].function)(config)
+        for line in ending(name, config):
+            print(line, flush=True)
     except Stopped as stopped:
         return _fail(str(stopped), INTERRUPTED)
     except KeyboardInterrupt:

@@ -111,10 +111,10 @@ def _whole(name: str, kind: Any, value: str) -> str:
 
 
 def _wrong(name: str, kind: Any, value: str) -> str:
-    return f"--{name}: must be {_form(name, kind)}, got {value}"
+    return f"--{name}: must be {_form(kind)}, got {value}"
 
 
-def _form(name: str, kind: Any) -> str:
+def _form(kind: Any) -> str:
     """What a value of this type looks like."""
     if _is_pair(kind):
         example = "72x128" if get_args(kind)[0] is int else "0.3,0.9"
@@ -126,13 +126,13 @@ def _form(name: str, kind: Any) -> str:
         return forms[kind]
     if get_origin(kind) is dict:
         return 'names with values such as "{name: 1}"'
-    if get_origin(kind) is list:
-        return f'a list such as "[a, b]", or --{name} several times'
+    if get_origin(kind) in (list, tuple):
+        return 'a list such as "[a, b]"'
     return "of another form"
 
 
 def _is_pair(kind: Any) -> bool:
-    return get_origin(kind) is tuple and len(get_args(kind)) == 2
+    return get_origin(kind) is tuple and len(get_args(kind)) == 2 and set(get_args(kind)) <= {int, float}
 
 
 def _is_number(text: str) -> bool:

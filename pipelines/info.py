@@ -109,8 +109,12 @@ def _describe_model(path: Path) -> list[str]:
         lines += _part_lines("agent heads", model, without="dynamics")
     else:
         lines = _part_lines(card.kind, model)
-    step = int(find_checkpoint(path).name)
-    return [f"{card.kind}, step {step:,}", *lines, f"  weights: {weights_sha256(path)}"]
+    name = find_checkpoint(path).name
+    return [
+        f"{card.kind}, {f'step {int(name):,}' if name.isdigit() else name}",
+        *lines,
+        f"  weights: {weights_sha256(path)}",
+    ]
 
 
 def _part_lines(title: str, model: nn.Module, without: str | None = None) -> list[str]:

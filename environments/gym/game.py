@@ -235,7 +235,8 @@ def _rate(env: gymnasium.Env) -> float:
         rate = float((env.metadata or {}).get("render_fps") or USUAL_RATE)
     except (TypeError, ValueError):
         return USUAL_RATE
-    return rate if 0 < rate < float("inf") else USUAL_RATE
+    skip = env.unwrapped.frame_skip if type(env.unwrapped).__module__.startswith("vizdoom.") else 1  # type: ignore[attr-defined]
+    return rate / skip if 0 < rate < float("inf") else USUAL_RATE
 
 
 def _where(error: BaseException) -> str:

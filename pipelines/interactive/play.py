@@ -77,6 +77,7 @@ class PlayConfig:
 
 def play(config: PlayConfig) -> None:
     """Serves until it is stopped, then says what was recorded. Raises `UserError` when models and data do not fit."""
+    _require_models(config, ShardIndex.load(config.data))
     with sole_writer(config.out):
         _play(config)
     print(f"recorded: {config.out}")
@@ -159,15 +160,20 @@ def _dreams(config: PlayConfig, tokenizer: Tokenizer, dynamics: Dynamics) -> Mak
     return make
 
 
-def _load_models(config: PlayConfig, index: ShardIndex) -> tuple[Tokenizer, Dynamics]:
+def _require_models(config: PlayConfig, index: ShardIndex) -> None:
+    """Raises `UserError` where models and data do not fit each other."""
     if index.latent_shape is not None:
         raise UserError(f"{config.data}: holds latents; give the folder of video shards that `prepare` made.")
     require_kind("tokenizer", config.tokenizer)
     require_kind("dynamics", config.dynamics)
-    device = pick_device(config.device)
     require_frames(config.tokenizer, index)
     require_tokenizer(config.tokenizer, config.dynamics)
     require_actions(config.dynamics, index)
+
+
+def _load_models(config: PlayConfig, index: ShardIndex) -> tuple[Tokenizer, Dynamics]:
+    _require_models(config, index)
+    device = pick_device(config.device)
     return load_tokenizer(config.tokenizer, device).eval(), load_dynamics(config.dynamics, device).eval()
 
 

@@ -8,11 +8,13 @@ devices.
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
 
 from reverie.agent.imagination import ImaginationConfig, ImaginationObjective, imagine
+from reverie.data.errors import UserError
 from reverie.data.files.location import Location
 from reverie.data.loading.corpora import Corpora
 from reverie.pipelines.runs.configs import to_plain
@@ -67,7 +69,7 @@ class ImagineStage:
     """Imagine for this task alone; null for all tasks of the data."""
     cpu: bool = False
     """Stay on the CPU where a GPU is present."""
-    precision: str = "no"
+    precision: Literal["no", "bf16", "fp16"] = "no"
     """Accelerate's mixed precision: no, bf16 or fp16."""
 
 
@@ -79,7 +81,7 @@ def train_imagine(config: ImagineStage) -> None:
     require_same_tokenizer(corpora, card, config.agent)
     require_same_actions(corpora, card, config.agent)
     require_same_tasks(corpora, card, config.agent)
-    accelerator = Accelerator(cpu=config.cpu, mixed_precision=config.precision)
+    accelerator = _accelerator(config)
     processes = accelerate_processes(accelerator)
     inputs = {
         "data": corpora.hash(),
@@ -96,6 +98,16 @@ def train_imagine(config: ImagineStage) -> None:
         agent.freeze_prior()
         objective = ImaginationObjective(agent, config.imagination)
         _fit(accelerator, processes, objective, corpora, RunFolder(config.out), config)
+
+
+def _accelerator(config: ImagineStage) -> Accelerator:
+    try:
+        return Accelerator(cpu=config.cpu, mixed_precision=config.precision)
+    except (ValueError, RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(
+            f"--precision {config.precision}: cannot be had here ({reason}); use --precision no."
+        ) from None
 
 
 def accelerate_processes(accelerator: Accelerator) -> Processes:

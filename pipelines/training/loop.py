@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from reverie.data.batch import Batch
+from reverie.data.errors import UserError
 from reverie.nn.precision import in_bfloat16
 from reverie.pipelines.training.finite import GRADIENT_NORM
 from reverie.pipelines.training.metrics import Averages
@@ -52,18 +53,32 @@ class FabricConfig:
 
 
 def make_fabric(config: FabricConfig) -> "Fabric":
-    """A launched Fabric. With several devices and no outer launcher it starts the other processes."""
+    """A launched Fabric. With several devices and no outer launcher it starts the other processes.
+
+    Raises `UserError` where there are no such devices.
+    """
     from lightning.fabric import Fabric
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     config = _as_launched(config)
-    fabric = Fabric(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        num_nodes=config.num_nodes,
-        strategy=_strategy(config),
-    )
+    try:
+        fabric = Fabric(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.num_nodes,
+            strategy=_strategy(config),
+        )
+    except (RuntimeError, ValueError, TypeError, MisconfigurationException) as error:
+        raise UserError(
+            f"--fabric.accelerator {config.accelerator} with --fabric.devices {config.devices}: cannot be had here "
+            f"({_first_sentence(error)}); give devices that there are, or --fabric.accelerator cpu."
+        ) from None
     fabric.launch()
     return fabric
+
+
+def _first_sentence(error: Exception) -> str:
+    return " ".join(str(error).split()).partition(". ")[0].rstrip(".")
 
 
 def fabric_processes(fabric: "Fabric") -> Processes:

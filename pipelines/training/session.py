@@ -107,6 +107,10 @@ class Session:
             self._log.close()
         if self._meter is not None:
             self._meter.close()
+        # Torch raises it from a signal handler, wherever the loop then is.
+        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+            how = str(error).partition(")")[2].strip().removeprefix("is ").partition(". ")[0].rstrip(". ")
+            raise _lost_worker(self.run.path, how) from None
 
     @property
     def running(self) -> bool:
@@ -115,7 +119,13 @@ class Session:
 
     def begin_step(self) -> tuple[int, Batch]:
         """Number (from 0) and batch of the coming step; everything random in it is seeded."""
-        batch = self.batches.next(self.step)
+        try:
+            batch = self.batches.next(self.step)
+        except (
+            ConnectionError,
+            EOFError,
+        ) as error:  # what the pipe from a dead process says, if it speaks first
+            raise _lost_worker(self.run.path, str(error)) from None
         self._keys = batch.key
         # After the batch: a loader that has just started takes a number from the generator.
         torch.manual_seed(derive_seed(self.config.seed, self.step, self.processes.rank))
@@ -261,6 +271,14 @@ class Session:
         if self._log is not None and self._meter is not None:
             self._log.write(self.step, values)
             self._meter.line(f"{self.name} step {self.step}: held-out {describe(values)}")
+
+
+def _lost_worker(run: Path, how: str) -> UserError:
+    """One sentence for torch's reports of a loading process that died."""
+    return UserError(
+        f"{run}: a process that loads batches has died ({how or 'it left'}), mostly because memory ran out; lower "
+        f"--batches.num_workers or --batches.batch_size and run this again, it goes on from the last checkpoint."
+    )
 
 
 def derive_seed(seed: int, step: int, rank: int = 0) -> int:

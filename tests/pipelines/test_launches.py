@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from reverie.data.files.durable import file_sha256
 from reverie.data.files.lock import LOCK, sole_writer
 from reverie.pipelines.cli import COMMANDS, main
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from reverie.pipelines.datasets.record import RecordConfig
 from reverie.pipelines.interactive.play import PlayConfig
 from reverie.pipelines.runs.configs import to_plain
@@ -58,9 +60,13 @@ def _evaluate(corpus: Corpus, scratch: Path, out: Path) -> list[str]:
 
 
 def _fvd(corpus: Corpus, scratch: Path, out: Path) -> list[str]:
-    network = scratch / "network.pt"
-    digest = save_network(network)
-    models = _models(corpus)
+    network, shards = corpus.root / "network.pt", corpus.root / "held-out"
+    digest = file_sha256(network) if network.exists() else save_network(network)
+    if not shards.exists():
+        prepare(
+            PrepareConfig(source=corpus.root / "episodes", out=shards, validation_fraction=0.7, workers=1)
+        )
+    models = _models(corpus) | {"data": shards}
     config = FvdConfig(out=out, i3d=network, i3d_sha256=digest, videos=402, frames=10, chunk=10, **models)
     settings = to_plain(config) | {"videos": 4}
     (scratch / "fvd.yaml").write_text(yaml.safe_dump(settings))

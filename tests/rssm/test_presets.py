@@ -105,3 +105,21 @@ def test_layer_norm_is_v2s_alone() -> None:
     config = preset("v3-1m")
     with pytest.raises(UserError, match="behaviour.layer_norm: only v2 has it"):
         replace(config, behaviour=replace(config.behaviour, layer_norm=True))
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("world_model", "discount", 0.0),
+        ("world_model", "discount", 1.5),
+        ("world_model", "prior_members", 0),
+        ("world_model", "classes", 1),
+        ("world_model", "deter", 12),
+        ("behaviour", "horizon", 1),
+        ("behaviour", "trace_decay", 1.5),
+        ("behaviour", "dynamics_share", -0.1),
+    ],
+)
+def test_wrong_settings_are_named(part: str, field: str, value: float) -> None:
+    with pytest.raises(UserError, match=f"{part}.{field}"):
+        replace(getattr(preset("v3-1m"), part), **{field: value})
