@@ -42,7 +42,7 @@ class GameApart(GameEnv):
     def __init__(
         self, name: str, build: Callable[[], GameEnv], *, seed: int | None = None, timeout: float = TIMEOUT
     ) -> None:
-        self.name, self._timeout = name, timeout
+        self.name, self._build, self._timeout = name, build, timeout
         context = get_context("forkserver")
         context.set_forkserver_preload(_PRELOADED)
         self._connection, theirs = context.Pipe()
@@ -59,9 +59,17 @@ class GameApart(GameEnv):
         super().__init__(seed=seed, **card)
 
     def notes(self) -> list[str]:
-        """Those of the game."""
-        told: list[str] = self._ask("notes")
-        return told
+        """Those of the game, asked of another one like it, which may fail meanwhile: then there are none."""
+        other: GameApart | None = None
+        try:
+            other = GameApart(self.name, self._build, timeout=self._timeout)
+            told: list[str] = other._ask("notes")
+            return told
+        except GameCrashed:
+            return []
+        finally:
+            if other is not None:
+                other.close()
 
     def close(self) -> None:
         """Lets the game end, and kills it after `GRACE` seconds."""

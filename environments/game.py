@@ -89,7 +89,7 @@ class GameEnv(gymnasium.Env[np.ndarray, Action]):
         return None if self.quest is None else Status(stats=self._counted)
 
     def notes(self) -> list[str]:
-        """What a user should be told of this game, a sentence each; it may be played for that, and needs a reset afterwards."""
+        """What a user should be told of this game, a sentence each; it may be played for that, so reset it afterwards."""
         return []
 
     def reset(
@@ -99,7 +99,7 @@ class GameEnv(gymnasium.Env[np.ndarray, Action]):
 
         Raises `UserError`, as `step` does, for a frame of another size than `frame_size`.
         """
-        super().reset(seed=seed)
+        super().reset(seed=None if seed is None else int(seed))
         self._frame = self._of_one_size(self._start(self._first_seed if seed is None else seed))
         self._first_seed = None
         self._accomplished, self._counted = set(), {}

@@ -67,7 +67,6 @@ ROOMS: dict[str, tuple[str, ...]] = {
 DOORS = {
     # The files that choose among a room's inner rooms stand in front of them.
     "data.sources.corpus": ("data.sources.vpt", "data.sources.lerobot"),
-    "data.sources.staging": ("data.sources.vpt", "data.sources.lerobot"),
     "environments.make": GAMES,
     "environments.players": GAMES,
     # The documented names that `reverie.data` itself offers; loaded when they are asked for.

@@ -7,8 +7,9 @@ folder holds VPT recordings (`sources.vpt`).
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from reverie.data.sources.episodes import Recording
 from reverie.data.sources.lerobot import rows as lerobot_rows
 from reverie.data.sources.lerobot.actions import declare_lerobot
 from reverie.data.sources.lerobot.dataset import LeRobotDataset, LeRobotOptions, find_lerobot
+from reverie.data.sources.lerobot.meta import AGAIN, LeRobotEpisode
 from reverie.data.sources.listing import Found, is_video_name, leads_out, list_files, passed_over
 from reverie.data.sources.logs import LOG_SUFFIXES, find_log, has_events, is_terminal, log_steps, read_log
 from reverie.data.sources.vpt import recordings as vpt
@@ -29,9 +31,8 @@ from reverie.data.sources.vpt.minecraft import SPACE as MINECRAFT
 from reverie.data.sources.vpt.recordings import VPTOptions
 from reverie.data.sources.vpt.segments import Edges
 from reverie.data.sources.vpt.tasks import TASKS as MINECRAFT_TASKS
-from reverie.data.video.decoders import Backend, open_video
-from reverie.data.video.pyav import PyAVDecoder
-from reverie.data.video.source import Decoder, VideoInfo
+from reverie.data.video.shown import ShownFrames, ShownSpan
+from reverie.data.video.survey import Survey, survey
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,26 +92,36 @@ class Corpus:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspected:
-    """What a source holds.
+class Log:
+    """What is logged about the n frames of a source.
 
-    info         size, rate and timestamps of the video
-    steps        the log of all its frames; unknown where there is none
+    steps        of all frames
     has_events   the log says when tasks were accomplished
     is_terminal  the last frame ended the episode for good
-    group        which kind of recording; None: not told apart
     edges        what tells whether a segment of a session continues another
-    cursor       where to draw a mouse cursor, see `data.sources.vpt.recordings.draw_cursors`
-    pts          (n,) timestamps of the frames that are the source's, where its video holds others too
     """
 
-    info: VideoInfo
     steps: Steps
     has_events: bool = False
     is_terminal: bool = False
-    group: str | None = None
     edges: Edges | None = None
-    cursor: np.ndarray | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspected:
+    """What a source holds.
+
+    video   size and rhythm of the video
+    log     reads the log, given the number of frames, which only decoding all of them tells
+    group   which kind of recording; None: not told apart
+    draw    puts what the video lacks, a mouse cursor, into the picture (H, W, 3) of a frame, given its number
+    pts     (n,) timestamps of the frames that are the source's, where its video holds others too
+    """
+
+    video: Survey
+    log: Callable[[int], Log]
+    group: str | None = None
+    draw: Callable[[np.ndarray, int], np.ndarray] | None = None
     pts: np.ndarray | None = None
 
 
@@ -141,62 +152,99 @@ def find_corpus(
 
 
 def inspect(source: Source, corpus: Corpus) -> Inspected:
-    """Opens the video and checks its log, decoding nothing.
+    """Opens the video and checks its log, decoding one frame.
 
-    Raises `UserError` naming the file when the video cannot be opened or the log does not fit.
+    Raises `UserError` naming the file when the video cannot be opened or the log holds what does not belong there.
     """
     if source.problem:
         raise UserError(source.problem)
     if corpus.lerobot is not None:
         return _inspect_lerobot(source, corpus, corpus.lerobot)
-    info = open_video(source.video).probe()
+    video = survey(source.video)
     if source.log is not None and corpus.vpt is not None:
-        return _inspect_vpt(source.log, info, corpus.vpt)
+        return _inspect_vpt(source.log, video, corpus.vpt)
     if source.log is None:
-        return Inspected(info=info, steps=Steps.unknown(len(info), corpus.action_space, len(corpus.tasks)))
+        return Inspected(video=video, log=_no_log(corpus))
     if not source.log.is_file():
         raise UserError(
             f"{source.video}: has no log {source.log.name}; delete it or record this episode again."
         )
     fields = read_log(source.log)
-    return Inspected(
-        info=info,
-        steps=log_steps(fields, len(info), corpus.action_space, corpus.tasks, source.log),
+    log = partial(_read_log, fields, source.log, corpus)
+    log(
+        _num_rows(fields, len(video.packets))
+    )  # what is wrong within the log shows before anything is decoded
+    return Inspected(video=video, log=log)
+
+
+def frames_of(source: Source, found: Inspected) -> ShownFrames:
+    """The frames of the source in order, decoded once; those of damaged stretches are among them, and marked."""
+    return ShownFrames(source.video) if found.pts is None else ShownSpan(source.video, found.pts)
+
+
+def _no_log(corpus: Corpus) -> Callable[[int], Log]:
+    return partial(_unlogged, space=corpus.action_space, num_tasks=len(corpus.tasks))
+
+
+def _unlogged(n: int, space: ActionSpace, num_tasks: int) -> Log:
+    return Log(steps=Steps.unknown(n, space, num_tasks))
+
+
+def _read_log(fields: Mapping[str, np.ndarray], path: Path, corpus: Corpus, n: int) -> Log:
+    return Log(
+        steps=log_steps(fields, n, corpus.action_space, corpus.tasks, path),
         has_events=bool(corpus.tasks) and has_events(fields),
-        is_terminal=is_terminal(fields, source.log),
+        is_terminal=is_terminal(fields, path),
     )
 
 
-def open_source(source: Source, found: Inspected, backend: Backend) -> Decoder:
-    """A decoder of the source's frames. Parts of long videos are read by PyAV, which jumps to them."""
-    if found.pts is not None:
-        return PyAVDecoder(source.video, found.pts.tolist())
-    return open_video(source.video, backend)
+def _num_rows(fields: Mapping[str, np.ndarray], num_packets: int) -> int:
+    """The rows of a log; of fields that differ, those that fit the video."""
+    counts = [len(value) for name, value in fields.items() if value.ndim and not name.startswith("names/")]
+    return num_packets if num_packets in counts or not counts else counts[0]
 
 
 def _inspect_lerobot(source: Source, corpus: Corpus, dataset: LeRobotDataset) -> Inspected:
     episode = dataset.episodes[source.name]
     rows = lerobot_rows.read_rows(dataset, episode)
-    info, pts = lerobot_rows.find_frames(dataset, episode, rows)
-    log = lerobot_rows.read_log(dataset, episode, rows, corpus.action_space, corpus.tasks)
-    return Inspected(
-        info=info, steps=log.steps, has_events=log.has_events, is_terminal=log.is_terminal, pts=pts
-    )
+    video, pts = lerobot_rows.find_frames(dataset, episode, rows)
+    if source.log is None:
+        return Inspected(video=video, log=_no_log(corpus), pts=pts)
+    read = lerobot_rows.read_log(dataset, episode, rows, corpus.action_space, corpus.tasks)
+    log = Log(steps=read.steps, has_events=read.has_events, is_terminal=read.is_terminal)
+    return Inspected(video=video, log=partial(_logged_episode, log, episode), pts=pts)
 
 
-def _inspect_vpt(path: Path, info: VideoInfo, options: VPTOptions) -> Inspected:
+def _logged_episode(log: Log, episode: LeRobotEpisode, n: int) -> Log:
+    if n != len(log.steps):
+        raise UserError(
+            f"{episode.video}: shows {n} frames of {episode.name}, not {len(log.steps)}; {AGAIN}."
+        )
+    return log
+
+
+def _inspect_vpt(path: Path, video: Survey, options: VPTOptions) -> Inspected:
     log = vpt.read_log(path, options)
-    cursor = np.full((len(info), 2), -1, np.int64)
-    steps = vpt.read_steps(log, path, len(info), info.fps)
-    cursor[: len(log)] = log.cursor
+    read = partial(_read_vpt, log, path, video.rhythm.fps)
+    read(len(log))
     return Inspected(
-        info=info,
-        steps=steps,
-        has_events=log.has_events,
+        video=video,
+        log=read,
         group=log.group,
-        edges=log.edges(len(info)),
-        cursor=cursor if options.draw_cursor else None,
+        draw=partial(_draw_cursor, log.cursor) if options.draw_cursor else None,
     )
+
+
+def _draw_cursor(cursor: np.ndarray, picture: np.ndarray, number: int) -> np.ndarray:
+    if number >= len(cursor):
+        return picture
+    drawn: np.ndarray = vpt.draw_cursors(picture[None], cursor[number][None])[0]
+    return drawn
+
+
+def _read_vpt(log: vpt.VPTLog, path: Path, fps: float, n: int) -> Log:
+    steps = vpt.read_steps(log, path, n, fps)
+    return Log(steps=steps, has_events=log.has_events, edges=log.edges(n))
 
 
 def _recorded(folder: Path) -> Corpus:

@@ -23,7 +23,7 @@ MOST_PIXELS = 8192 * 8192
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Size in pixels, mean rate in Hz, and when each frame is shown, in seconds after the first."""
+    """Size in pixels as displayed, mean rate in Hz, and when each frame is shown, in seconds after the first."""
 
     height: int
     width: int
@@ -67,3 +67,12 @@ def require_modest(height: int, width: int, source: VideoSource) -> None:
         raise VideoError(
             f"{place(source)}: claims frames of {height} x {width}, more than {MOST_PIXELS:,} pixels; re-encode it smaller."
         )
+
+
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Size and time of change. Raises `VideoError` when there is no such file."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    return stat.st_size, stat.st_mtime_ns

@@ -17,21 +17,23 @@ from reverie.data.files.durable import explain_full_disk, fingerprint, write_ato
 from reverie.data.files.lock import sole_writer
 from reverie.data.shards.index import INDEX, JOURNAL, ShardIndex
 from reverie.data.shards.writer import ShardSet, sealed, unsealed
-from reverie.data.sources.corpus import Corpus, Inspected, Source, find_corpus, inspect
+from reverie.data.sources.clips import Storage
+from reverie.data.sources.corpus import Corpus, Source, find_corpus, inspect
 from reverie.data.sources.lerobot.dataset import LeRobotOptions
-from reverie.data.sources.staging import Storage, delete_staged_clip, key_prefix, stage, staged_clip
+from reverie.data.sources.staging import delete_staged_clip, key_prefix, stage, staged_clip
 from reverie.data.sources.vpt.recordings import VPTOptions
 from reverie.data.sources.vpt.segments import Join, joined_clip
 from reverie.data.video.codec import Quality, storage_quality
 from reverie.data.video.decoders import Backend
 from reverie.data.video.resize import ResizeMode
+from reverie.data.video.survey import Survey
+from reverie.data.video.times import MOST_FPS, SAME_RATE, lossless_rate
 from reverie.pipelines.datasets.engines import Result, Work, map_on_ray, map_on_threads
 from reverie.pipelines.datasets.joining import find_joins
 from reverie.pipelines.runs.progress import Meter, meter, progress
 
 STAGING = ".staging"
 _PLAN = "plan.json"
-_SAME_RATE = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,11 @@ class PrepareConfig:
     shard_mb: float = 256.0
     """Size limit of one shard file in MB."""
     decoder: Backend = "pyav"
-    """Library that reads the videos: pyav or decord (LeRobot: always PyAV)."""
+    """Library that reads the stored clips back, to measure what storing cost: pyav or decord. Videos are read by PyAV."""
+    interlaced: Literal["keep", "refuse"] = "keep"
+    """Videos whose frames hold two moments, line by line: store them so and say it, or skip them."""
+    hdr: Literal["keep", "refuse"] = "keep"
+    """Videos of high dynamic range: store their colours without tone mapping and say it, or skip them."""
     workers: int = 0
     """Videos converted at a time, each holding one clip in memory; 0: one per CPU core."""
     ray: str | None = None
@@ -120,9 +126,9 @@ def prepare(config: PrepareConfig) -> None:
         _report(shards.index)
 
 
-def _usable(config: PrepareConfig, corpus: Corpus, skipped: dict[str, str]) -> dict[Source, Inspected]:
+def _usable(config: PrepareConfig, corpus: Corpus, skipped: dict[str, str]) -> dict[Source, Survey]:
     """What the sources hold; why others cannot be used goes to `skipped`. Raises `UserError` where a choice is missing."""
-    found = dict(_inspect_all(config, corpus, skipped))
+    found = _drop_refused(config, corpus, dict(_inspect_all(config, corpus, skipped)), skipped)
     skipped |= corpus.passed_over
     _require_some(corpus, found, skipped)
     _storage(config, corpus, found)
@@ -163,13 +169,14 @@ def _identity(config: PrepareConfig, corpus: Corpus) -> dict[str, Any]:
         "size": None if config.size is None else list(config.size),
         "sources": fingerprint([[source.name, source.file_bytes] for source in corpus.sources]),
         "labels": fingerprint([corpus.action_space.to_json(), list(corpus.tasks)]),
+        **{name: "refuse" for name in ("interlaced", "hdr") if getattr(config, name) == "refuse"},
         **({} if corpus.vpt is None else {"vpt": asdict(corpus.vpt)}),
         **({} if corpus.lerobot is None else {"lerobot": corpus.lerobot.identity}),
     }
 
 
 def _make_plan(
-    config: PrepareConfig, corpus: Corpus, inspected: dict[Source, Inspected], skipped: dict[str, str]
+    config: PrepareConfig, corpus: Corpus, inspected: dict[Source, Survey], skipped: dict[str, str]
 ) -> dict[str, Any]:
     """Stages all usable sources and decides the splits.
 
@@ -191,6 +198,7 @@ def _make_plan(
             "storage_mse": _mean_squared_error(staged),
             "sources": sorted(source.name for source in staged),
             "skipped": [{"source": name, "reason": skipped[name]} for name in sorted(skipped)],
+            **_notes(staged),
         },
     }
     os.sync()  # from now on the staged clips are taken for good
@@ -200,7 +208,7 @@ def _make_plan(
 
 def _inspect_all(
     config: PrepareConfig, corpus: Corpus, skipped: dict[str, str]
-) -> Iterator[tuple[Source, Inspected]]:
+) -> Iterator[tuple[Source, Survey]]:
     work = partial(_inspect, corpus=replace(corpus, sources=()))
     with meter("inspect", len(corpus.sources)) as shown:
         for source, result in zip(corpus.sources, _work(config, work, corpus.sources), strict=True):
@@ -211,9 +219,9 @@ def _inspect_all(
             shown.update()
 
 
-def _inspect(source: Source, corpus: Corpus) -> Inspected | UserError | OSError:
+def _inspect(source: Source, corpus: Corpus) -> Survey | UserError | OSError:
     try:
-        return inspect(source, corpus)
+        return inspect(source, corpus).video
     except Exception as error:
         return _told(source, error)
 
@@ -278,7 +286,7 @@ _OF_A_SOURCE = (
 """What the system says of a file that vanished, or cannot be read; other errors are of the disk."""
 
 
-def _storage(config: PrepareConfig, corpus: Corpus, inspected: dict[Source, Inspected]) -> Storage:
+def _storage(config: PrepareConfig, corpus: Corpus, inspected: dict[Source, Survey]) -> Storage:
     missing: list[str] = []
     size = config.size or corpus.frame_size or _common_size(inspected, missing)
     fps = config.fps or corpus.fps or _common_rate(inspected, missing)
@@ -294,9 +302,9 @@ def _storage(config: PrepareConfig, corpus: Corpus, inspected: dict[Source, Insp
     )
 
 
-def _common_size(inspected: dict[Source, Inspected], missing: list[str]) -> tuple[int, int]:
+def _common_size(inspected: dict[Source, Survey], missing: list[str]) -> tuple[int, int]:
     """The size of all videos; where they differ, what to choose goes to `missing`."""
-    sizes = {(found.info.height, found.info.width): source.name for source, found in inspected.items()}
+    sizes = {(video.height, video.width): source.name for source, video in inspected.items()}
     if len(sizes) > 1:
         (a, file_a), (b, file_b) = list(sizes.items())[:2]
         missing.append(
@@ -306,11 +314,47 @@ def _common_size(inspected: dict[Source, Inspected], missing: list[str]) -> tupl
     return next(iter(sizes))
 
 
-def _common_rate(inspected: dict[Source, Inspected], missing: list[str]) -> float:
+def _drop_refused(
+    config: PrepareConfig, corpus: Corpus, inspected: dict[Source, Survey], skipped: dict[str, str]
+) -> dict[Source, Survey]:
+    """Those that are of an accepted kind and, where no rate is chosen, have one; why others are not goes to `skipped`."""
+    accepted: dict[Source, Survey] = {}
+    for source, video in inspected.items():
+        try:
+            _require_kind(config, source, video)
+            if config.fps is None and corpus.fps is None:
+                _own_rate(source, video)
+            accepted[source] = video
+        except UserError as error:
+            skipped[source.name] = _reason(error, corpus)
+    return accepted
+
+
+def _require_kind(config: PrepareConfig, source: Source, video: Survey) -> None:
+    if video.is_interlaced and config.interlaced == "refuse":
+        raise UserError(f"{source.video}: is interlaced; deinterlace it, or set --interlaced keep.")
+    if video.hdr and config.hdr == "refuse":
+        raise UserError(f"{source.video}: is HDR ({video.hdr}); tone-map it, or set --hdr keep.")
+
+
+def _own_rate(source: Source, video: Survey) -> float:
+    """The rate at which no frame is lost; of logged videos their own. Raises `UserError` where there is none."""
+    if source.log is not None or video.rhythm.is_steady:
+        return video.rhythm.fps
+    rate = lossless_rate(video.packets, video.rhythm)
+    if rate is None:
+        raise UserError(
+            f"{source.video}: has a variable rate ({video.rhythm.fps:.4g} Hz on average) that only more than "
+            f"{MOST_FPS:g} Hz would keep all frames of; choose a rate with --fps."
+        )
+    return rate
+
+
+def _common_rate(inspected: dict[Source, Survey], missing: list[str]) -> float:
     """The rate of all videos; where they differ, what to choose goes to `missing`."""
-    rates = {source.name: found.info.fps for source, found in inspected.items()}
+    rates = {source.name: _own_rate(source, video) for source, video in inspected.items()}
     slow, fast = min(rates, key=lambda name: rates[name]), max(rates, key=lambda name: rates[name])
-    if rates[fast] / rates[slow] - 1 > _SAME_RATE:
+    if rates[fast] / rates[slow] - 1 > SAME_RATE:
         missing.append(
             f"fps: the videos differ ({rates[slow]:g} in {slow}, {rates[fast]:g} in {fast}); choose one with --fps"
         )
@@ -422,6 +466,16 @@ def _key(source: str, start: int) -> str:
     return f"{source}_{start:08d}"
 
 
+def _notes(staged: dict[Source, dict[str, Any]]) -> dict[str, Any]:
+    """What was left out of the videos that were stored, and how their times were read; {} if there is nothing to say."""
+    notes = [
+        {"source": source.name, "note": "; ".join(summary["notes"])}
+        for source, summary in staged.items()
+        if summary["notes"]
+    ]
+    return {"notes": sorted(notes, key=lambda entry: entry["source"])} if notes else {}
+
+
 def _mean_squared_error(staged: dict[Source, dict[str, Any]]) -> float:
     return sum(s["squared_error"] for s in staged.values()) / sum(s["values"] for s in staged.values())
 
@@ -440,6 +494,8 @@ def _report(index: ShardIndex) -> None:
         print("storage loses detail (below 40 dB); --quality lossless keeps every pixel, in larger files")
     if "validation" not in index.splits:
         print("no validation split: there is nothing to hold out")
+    for entry in index.content.get("notes", []):
+        print(f"note {entry['source']}: {entry['note']}")
     for entry in index.content["skipped"]:
         print(f"skipped {entry['source']}: {entry['reason']}")
     if index.content["skipped"]:

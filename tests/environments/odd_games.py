@@ -178,6 +178,8 @@ class Odd(gymnasium.Env):
         self.t, self.seen = 0, []
         if self.unlucky and self.fails == "reset":
             raise ConnectionError("no server")
+        if self.unlucky and self.fails == "os._exit in reset":
+            os._exit(7)
         return self._observation() if self.form == "observation alone" else (self._observation(), {})
 
     def step(self, action: Any) -> Any:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,19 @@ def test_a_game_that_cannot_be_made_is_refused() -> None:
             make_env(GAME, **options)  # type: ignore[arg-type]
     with pytest.raises(GameCrashed, match="ConnectionError in its reset: no server"):
         make_env(GAME, make={"fails": "reset", **ALWAYS})
+
+
+def test_a_game_that_dies_while_it_is_looked_at_is_still_played() -> None:
+    """The look is a function of fixed seeds: it may meet those that fail, every time."""
+    for often in range(2, 9):
+        try:
+            game = odd(fails="os._exit in reset", often=often)
+        except GameCrashed:
+            continue
+        assert game.notes() == []
+        with suppress(GameCrashed):
+            game.reset(seed=1)
+        game.close()
 
 
 SCRIPT = """

@@ -216,13 +216,13 @@ def _truncated(folder: Path) -> None:
     (folder / "bad.mp4").write_bytes(content[: len(content) // 2])
 
 
-def _damaged_late(folder: Path) -> None:
-    """Opens well, cannot be decoded to its end."""
+def _damaged_from_the_start(folder: Path) -> None:
+    """Opens well, but none of it can be decoded."""
     frames = np.random.default_rng(0).integers(0, 256, (60, 24, 40, 3), dtype=np.uint8)
     encode_video(folder / "bad.mp4", frames, 10, quality="lossless")
-    content = bytearray((folder / "bad.mp4").read_bytes())
-    content[len(content) // 2 : len(content) * 3 // 4] = bytes(len(content) * 3 // 4 - len(content) // 2)
-    (folder / "bad.mp4").write_bytes(content)
+    content = (folder / "bad.mp4").read_bytes()
+    start, end = content.index(b"mdat") + 4, content.index(b"moov") - 4
+    (folder / "bad.mp4").write_bytes(content[:start] + bytes(end - start) + content[end:])
 
 
 def _short_log(folder: Path) -> None:
@@ -255,7 +255,7 @@ def _no_frames(folder: Path) -> None:
 BAD = {
     _text: r"bad\.mp4: cannot be read as video",
     _truncated: r"bad\.mp4: cannot be read as video",
-    _damaged_late: r"bad\.mp4: ",
+    _damaged_from_the_start: r"bad\.mp4: holds no frames",
     _short_log: r"bad\.npz: action 'move' has shape \(29,\), expected \(30,\)",
     _wrong_name: r"bad\.npz: unknown action 'jump'",
     _nan: r"bad\.npz: action 'stick' holds values that are not finite",
