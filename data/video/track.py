@@ -10,6 +10,7 @@ from typing import Any
 import av
 import numpy as np
 from av.container import InputContainer
+from av.format import Flags
 from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
@@ -115,8 +116,12 @@ def all_packets(container: InputContainer, stream: VideoStream) -> Iterator[Pack
     Packets that are empty before that say that there is no new frame.
     """
     packets = (packet for packet in container.demux(stream) if packet.size)
+    if container.format.name == "gif":
+        packets = _paced(packets)
+    elif container.format.flags & Flags.no_timestamps.value:
+        packets = _timed(packets, stream)
     with suppress(av.FFmpegError):
-        yield from _paced(packets) if container.format.name == "gif" else packets
+        yield from packets
     yield Packet()
 
 
@@ -128,6 +133,17 @@ def _paced(packets: Iterable[Packet]) -> Iterator[Packet]:
         packet.pts = packet.dts = time
         packet.duration = delay if delay >= _GIF_SHORTEST else _GIF_DEFAULT
         time += packet.duration
+        yield packet
+
+
+def _timed(packets: Iterable[Packet], stream: VideoStream) -> Iterator[Packet]:
+    """Packets of a bare stream: raw H.264 and HEVC hold no times, and each is decoded one frame time after the last."""
+    step, tick = 1 / float(stream.guessed_rate or stream.average_rate or 25), float(stream.time_base or 1)
+    time = 0
+    for packet in packets:
+        if packet.pts is None and packet.dts is None:
+            packet.dts = time
+        time += packet.duration or round(step / tick)
         yield packet
 
 
