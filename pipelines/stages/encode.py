@@ -12,6 +12,7 @@ from reverie.data.files.location import Location
 from reverie.data.shards.index import Sample, ShardIndex
 from reverie.data.shards.latents import LatentWriter
 from reverie.data.shards.reader import read_clip
+from reverie.nn.precision import bfloat16
 from reverie.pipelines.runs.progress import meter
 from reverie.pipelines.training.checkpoints import load_tokenizer, weights_sha256
 from reverie.tokenizer.model import Tokenizer
@@ -97,8 +98,8 @@ def _encode_group(
     device = tokenizer.mask_token.device
     frames = torch.from_numpy(np.concatenate([clip for clip in clips if clip is not None]))[None].to(device)
     segment = torch.repeat_interleave(torch.arange(len(group)), torch.tensor(lengths))[None].to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        latents = tokenizer.encode(frames, segment)[0].float().cpu()
+    with bfloat16(device, precision == "bf16"):
+        latents = tokenizer.encode(frames, segment)[0].cpu()
     for sample, part in zip(group, latents.split(lengths), strict=True):
         writer.add(sample, part.numpy())
 
