@@ -15,7 +15,7 @@ from reverie.agent.model import Agent
 from reverie.data.batch import Batch
 from reverie.dynamics.objective import Network, corrupt, draw_corruption, forcing_step, isolate_start_frames
 from reverie.nn.distributions import ActionDistribution
-from reverie.nn.normalize import RunningRMS
+from reverie.nn.normalize import RunningRMS, in_any_process, mean_of_all_rows
 from reverie.nn.twohot import twohot_loss
 
 
@@ -116,21 +116,25 @@ class CloningObjective(nn.Module):
         return states[:, :, 0]
 
     def _video_loss(self, batch: Batch) -> Tensor | None:
-        """Shortcut forcing on the uniform rows, or None if the batch has none."""
+        """Shortcut forcing on the uniform rows, or None if no process has any."""
         uniform = ~batch.relevant
-        if not bool(uniform.any()):
+        count = uniform.sum()
+        here = bool(count)
+        if not in_any_process(here, count.device):
             return None
-        rows = batch.rows(uniform)
+        # A process without such rows takes part with one that does not count: sharded layers (FSDP) wait for all processes.
+        rows = batch.rows(uniform if here else slice(0, 1))
         assert rows.latents is not None
         segment, action_mask = isolate_start_frames(rows, self.config.start_frame_fraction)
         network = Network(self.model.dynamics, rows.actions, action_mask, segment)
         bootstrap = torch.rand(len(rows.latents), device=segment.device) < self.config.bootstrap_fraction
         drawn = draw_corruption(rows.latents, self.model.dynamics.config, bootstrap)
-        return forcing_step(network, rows.latents, drawn, self.model.dynamics.config)[0]
+        loss = forcing_step(network, rows.latents, drawn, self.model.dynamics.config)[0]
+        return mean_of_all_rows(loss * count, count)
 
 
 class _Mean:
-    """Masked mean over several tensors; zero when everything is masked."""
+    """Masked mean over several tensors and the rows of all processes; zero when everything is masked."""
 
     def __init__(self) -> None:
         self.sum: Tensor | float = 0.0
@@ -143,7 +147,7 @@ class _Mean:
 
     def value(self) -> Tensor:
         assert isinstance(self.sum, Tensor) and isinstance(self.count, Tensor)
-        return self.sum / self.count.clamp_min(1)
+        return mean_of_all_rows(self.sum, self.count)
 
 
 def _same_segment(batch: Batch, distance: int) -> Tensor:

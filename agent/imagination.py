@@ -13,6 +13,7 @@ from reverie.agent.model import Agent
 from reverie.agent.returns import lambda_returns, pmpo_loss
 from reverie.data.batch import Batch
 from reverie.dynamics.generation import Step, commit, denoise
+from reverie.nn.normalize import mean_of_all_rows
 from reverie.nn.twohot import twohot_loss, twohot_mean
 
 
@@ -141,9 +142,8 @@ class ImaginationObjective(nn.Module):
             positive_weight=config.positive_weight,
             prior_scale=config.prior_scale,
         )
-        value_loss = (twohot_loss(value_logits[:, :-1], returns) * weight).sum() / weight.sum().clamp_min(
-            1e-8
-        )
+        value_losses = twohot_loss(value_logits[:, :-1], returns) * weight
+        value_loss = mean_of_all_rows(value_losses.sum(), weight.sum())
         loss = policy_loss + value_loss
         metrics = {
             "loss": loss,

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from reverie.nn.normalize import mean_of_all_rows
+
 
 def lambda_returns(
     rewards: Tensor, continues: Tensor, values: Tensor, *, discount: float, lambda_: float
@@ -43,7 +45,8 @@ def pmpo_loss(
       log_prob: (...) ln pi(a|s) of the imagined actions, with gradient.
       advantage: (...) A, no gradient.
       kl_to_prior: (...) KL[pi || prior], with gradient.
-      weight: (...) how much each state counts in |D+|, |D-| and N; 1, or the probability that the rollout still runs.
+      weight: (...) how much each state counts in |D+|, |D-| and N (over all processes); 1, or the probability that the rollout
+        still runs.
       positive_weight: alpha.
       prior_scale: beta.
 
@@ -60,4 +63,4 @@ def pmpo_loss(
 
 
 def _weighted_mean(x: Tensor, weight: Tensor) -> Tensor:
-    return (x * weight).sum() / weight.sum().clamp_min(1e-8)
+    return mean_of_all_rows((x * weight).sum(), weight.sum())

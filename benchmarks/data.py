@@ -37,12 +37,21 @@ from reverie.data.shards.reader import ShardReader
 from reverie.data.shards.writer import ShardSet
 from reverie.data.video.codec import encode_video
 from reverie.data.video.decoders import Backend
+from reverie.data.video.display import Display
+from reverie.data.video.shown import ShownFrames
+from reverie.data.video.survey import survey
 from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 
 LATENT_SHAPE = (64, 32)
 FPS = 20
 NUM_VIDEOS, VIDEO_FRAMES, BATCH_SIZE = 8, 768, 8
 BACKENDS: tuple[Backend, ...] = ("decord", "pyav")
+SOURCES = (
+    ("source, one keyframe", (360, 640), 240, 100_000),
+    ("source, many keyframes", (360, 640), 240, 12),
+    ("source, 4K", (2160, 3840), 48, 250),
+)
+"""Name, height and width, frames, frames from keyframe to keyframe."""
 MEMORY_MARKS, MEMORY_CLIP, MEMORY_SIZE = (0.1, 0.5, 1.0), 16, (64, 64)
 
 
@@ -273,6 +282,35 @@ def latent_rows(index: ShardIndex, length: int, frames: int) -> list[Row]:
     return [Row(name, total, partial(after_first, index, length, batches))]
 
 
+def source_rows(folder: Path) -> list[Row]:
+    """Reading videos of any make as `prepare` does, beside one straight decode of them; both to RGB."""
+    rows = []
+    for name, size, count, gop in SOURCES:
+        path = folder / f"{name}.mp4"
+        frames = np.random.default_rng(0).integers(0, 24, (4, *size, 3), np.uint8)
+        encode_video(path, (np.roll(frames[i % 4], i, 1) for i in range(count)), FPS, quality="high", gop=gop)
+        straight, ours = partial(_decode_straight, path), partial(_read_source, path)
+        rows += [
+            Row(f"{name}, straight decode", count, lambda straight=straight: straight),
+            Row(f"{name}, as prepare reads", count, lambda ours=ours: ours, f"{name}, straight decode"),
+        ]
+    return rows
+
+
+def _decode_straight(path: Path) -> None:
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            frame.to_ndarray(format="rgb24")
+
+
+def _read_source(path: Path) -> None:
+    os.utime(path)  # what is remembered of a file is remembered for one time of change
+    survey(path)
+    display = Display()
+    for shown in ShownFrames(path):
+        display.picture(shown.frame)
+
+
 def measure(rows: list[Row], repeats: int) -> None:
     """Runs every row once a repeat and prints one line a row."""
     cpu: dict[str, list[float]] = {row.name: [] for row in rows}
@@ -356,7 +394,9 @@ def run(args: argparse.Namespace, root: Path) -> None:
     prepare(PrepareConfig(source=source, out=root / "shards", size=size, mode="crop", validation_fraction=0))
     video = ShardIndex.load(root / "shards")
     latents = make_latents(root / "latents", video)
-    rows = [row for length in (16, 64) for row in video_rows(video, length, args.frames)]
+    (root / "sources").mkdir()
+    rows = source_rows(root / "sources")
+    rows += [row for length in (16, 64) for row in video_rows(video, length, args.frames)]
     rows += clip_rows(video, args.frames)
     rows += [row for length in (16, 64) for row in latent_rows(latents, length, args.frames)]
     measure(rows, args.repeats)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from reverie.data.batch import Batch
 from reverie.dynamics.model import Dynamics, DynamicsConfig
-from reverie.nn.normalize import RunningRMS
+from reverie.nn.normalize import RunningRMS, in_any_process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +164,10 @@ def forcing_step(
     finest = drawn.step_index == config.num_step_sizes - 1
     velocity = torch.zeros_like(z)
     coarse_rows = (~finest).any(1).nonzero().squeeze(1)
-    if len(coarse_rows):
+    here = len(coarse_rows) > 0
+    if in_any_process(here, z.device):
+        # Sharded layers (FSDP) wait for all processes; the velocity of a row without coarse steps is not read.
+        coarse_rows = coarse_rows if here else coarse_rows.new_zeros(1)
         with torch.no_grad():
             velocity[coarse_rows] = bootstrap_velocity(
                 network.rows(coarse_rows),

@@ -17,7 +17,7 @@ from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
 from reverie.data.sources.status import Status
 from reverie.environments.quest import Quest, Stats
-from reverie.environments.spaces import gymnasium_space
+from reverie.environments.spaces import gymnasium_space, named_action
 
 Action = Mapping[str, Any]
 """Component name -> value: an int, a (n,) bool or a (n,) float array."""
@@ -88,11 +88,19 @@ class GameEnv(gymnasium.Env[np.ndarray, Action]):
         """What the game says of its player at the current frame, for the log of a recording; None: nothing."""
         return None if self.quest is None else Status(stats=self._counted)
 
+    def notes(self) -> list[str]:
+        """What a user should be told of this game, a sentence each; it may be played for that, so reset it afterwards."""
+        return []
+
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Starts an episode; the same seed starts the same one. Returns the frame and what `step` tells, without events yet."""
-        self._frame = self._start(self._first_seed if seed is None else seed)
+        """Starts an episode; the same seed starts the same one. Returns the frame and what `step` tells, without events yet.
+
+        Raises `UserError`, as `step` does, for a frame of another size than `frame_size`.
+        """
+        super().reset(seed=None if seed is None else int(seed))
+        self._frame = self._of_one_size(self._start(self._first_seed if seed is None else seed))
         self._first_seed = None
         self._accomplished, self._counted = set(), {}
         return self._frame, self._told([], {})
@@ -102,13 +110,14 @@ class GameEnv(gymnasium.Env[np.ndarray, Action]):
 
         A game with a quest tells its counts too, `{"events": ..., "stats": ...}`, see `Outcome.stats`.
 
-        Raises `UserError` when `action` does not fit `action_space_spec`.
+        `action` is component -> value, or the value itself where there is one component.
+        Raises `UserError` when it does not fit `action_space_spec`.
         """
-        outcome = self._advance(self._checked(action))
+        outcome = self._advance(self._checked(named_action(self.action_space_spec, action)))
         events = [task for task in self.tasks if task in outcome.accomplished - self._accomplished]
         if self.quest is None:
             self._accomplished |= outcome.accomplished
-        self._frame, self._counted = outcome.frame, outcome.stats
+        self._frame, self._counted = self._of_one_size(outcome.frame), outcome.stats
         told = self._told(events, outcome.stats)
         return outcome.frame, outcome.reward, outcome.terminated, outcome.truncated, told
 
@@ -119,6 +128,15 @@ class GameEnv(gymnasium.Env[np.ndarray, Action]):
     @abstractmethod
     def _advance(self, action: dict[str, np.ndarray]) -> Outcome:
         """Plays one step with an action that fits the action space."""
+
+    def _of_one_size(self, frame: np.ndarray) -> np.ndarray:
+        if frame.shape != (*self.frame_size, 3):
+            height, width = self.frame_size
+            raise UserError(
+                f"game {self.name!r}: its frames have changed from {height} x {width} to {frame.shape[0]} x {frame.shape[1]}; "
+                f"give the option frame_size: [height, width], or use a game that keeps to one size."
+            )
+        return frame
 
     def _told(self, events: list[str], stats: Stats) -> dict[str, Any]:
         return {"events": events} if self.quest is None else {"events": events, "stats": stats}

@@ -117,6 +117,7 @@ def _draw_curves(axis: Axes, methods: Mapping[str, Curve]) -> None:
 
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    with matplotlib.rc_context({"svg.hashsalt": "reverie"}):  # else its ids are random
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     text = buffer.getvalue()
     return re.sub(r"^.*?(?=<svg)", "", text, flags=re.S)

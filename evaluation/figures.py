@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from reverie.environments.vector import EpisodeResult
 from reverie.evaluation.charts import NAMES
 from reverie.evaluation.curves import Advantage, Curve, advantage, curves
 from reverie.evaluation.games import Gain, GameScore
@@ -47,16 +48,29 @@ class GameScores:
     def table(self) -> Table:
         """One row per player: success at the task if there is one, return and steps, with intervals."""
         title = f"{self.env}: {self.episodes} held-out worlds, 95 % intervals"
-        columns = ["player", *([f"{self.task} %"] if self.task else []), "return", "steps"]
+        asked = any(score.task for score in self.players)
+        success = [f"{self.task} %"] if self.task else []
+        columns = ["player", *(["asked for"] if asked else []), *success, "return", "steps"]
         table = Table(*columns, title=title, title_justify="left")
         for score in self.players:
+            task = [score.task or "-"] if asked else []
             success = [score.success[self.task].text(1, scale=100)] if self.task else []
-            table.add_row(score.player, *success, score.episode_return.text(3), score.length.text(1))
+            table.add_row(score.player, *task, *success, score.episode_return.text(3), score.length.text(1))
         return table
 
     def lines(self) -> list[str]:
-        """Each stage's gain over the one before it, in the same worlds."""
-        return [f"  {gain.better} over {gain.worse}: {_gain_text(gain)}" for gain in self.gains]
+        """Each stage's gain over the one before it, in the same worlds, and episodes that were given up."""
+        gains = [f"  {gain.better} over {gain.worse}: {_gain_text(gain)}" for gain in self.gains]
+        return [*gains, *(f"  {sentence}" for sentence in self.failures())]
+
+    def failures(self) -> list[str]:
+        """A sentence for each player whose game crashed again and again in some worlds."""
+        return [
+            f"{score.player}: {len(failed)} of {len(score.results)} episodes were given up and are left out: "
+            f"{failed[-1].crashes[-1]}"
+            for score in self.players
+            if (failed := score.given_up)
+        ]
 
 
 @dataclass(frozen=True)
@@ -162,14 +176,24 @@ def _player(score: GameScore) -> dict[str, Any]:
     return {
         "player": score.player,
         "learned": score.learned,
+        "task": score.task,
+        "given_up": len(score.given_up),
         "return": score.episode_return.to_json(),
         "length": score.length.to_json(),
         "success": {task: estimate.to_json() for task, estimate in score.success.items()},
-        "episodes": [
-            {"seed": r.seed, "steps": r.steps, "return": r.episode_return, "events": r.events}
-            for r in score.results
-        ],
+        "episodes": [_episode(result) for result in score.results],
     }
+
+
+def _episode(result: EpisodeResult) -> dict[str, Any]:
+    figures = {
+        "seed": result.seed,
+        "steps": result.steps,
+        "return": result.episode_return,
+        "events": result.events,
+    }
+    crashed = {"crashes": result.crashes, "given_up": result.given_up} if result.crashes else {}
+    return figures | crashed
 
 
 def _gain(gain: Gain) -> dict[str, Any]:

@@ -4,14 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from reverie.data.actions import ActionSpace
-from reverie.evaluation.games import Episode
 from reverie.evaluation.pictures import png
 from reverie.evaluation.reconstruction import Reconstruction
 from reverie.evaluation.report import Media
 from reverie.evaluation.rollouts import Rollouts
 from reverie.evaluation.video import (
-    episode_video,
     reconstruction_grid,
     rollout_strip,
     rollout_video,
@@ -44,22 +41,7 @@ def rollout_strips(rollouts: Rollouts, keys: Sequence[str], name: str = "rollout
     ]
 
 
-def agent_films(player: str, episodes: Sequence[Episode], space: ActionSpace, fps: float) -> list[Media]:
-    """A video of each episode that was filmed."""
-    return [
-        Media(f"{player}-{i}.mp4", _caption(episode), episode_video(episode, space, fps))
-        for i, episode in enumerate(episodes)
-        if episode.result.film
-    ]
-
-
 def _examples(rollouts: Rollouts) -> list[tuple[np.ndarray, Mapping[str, np.ndarray]]]:
     shown = {name: x.numpy() for name, x in rollouts.examples.items() if name in _SHOWN}
     truth = rollouts.truth.numpy()
     return [(truth[i], {name: x[i] for name, x in shown.items()}) for i in range(len(truth))]
-
-
-def _caption(episode: Episode) -> str:
-    result = episode.result
-    done = ", ".join(result.events) or "no task accomplished"
-    return f"{result.steps} steps, return {result.episode_return:.2f}: {done}"

@@ -2,7 +2,7 @@
 
 Worlds are chosen by seeds that no recording uses: recorded games start from seeds below 2**31, these from
 there on. (In small games two seeds can still make the same room.) The same seed, player and number of games
-side by side give the same episodes.
+side by side give the same episodes. An episode that was given up, since the game crashed, is left out of the figures and counted.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,9 +11,9 @@ from typing import Protocol
 
 import numpy as np
 
-from reverie.data.actions import ActionSpace
+from reverie.environments.lasting import none_got_through
 from reverie.environments.players import GamePlayer, make_player
-from reverie.environments.vector import EpisodeResult, VectorGame
+from reverie.environments.vector import EpisodeResult, VectorGame, Watcher
 from reverie.evaluation.statistics import Estimate, mean, paired_difference, rate_difference, success_rate
 
 FIRST_HELD_OUT_SEED = 2**31
@@ -62,14 +62,12 @@ class ScriptedPolicy:
     seed: int = 0
     skill: float = 1.0
     _players: dict[int, GamePlayer] = field(default_factory=dict)
-    _episodes: int = 0
 
     def act(self, frames: np.ndarray, first: np.ndarray) -> Actions:
         """Actions of rows that still play, nothing in the others."""
         for row in np.flatnonzero(first):
-            rng = np.random.default_rng([self.seed, self._episodes])
+            rng = np.random.default_rng([self.seed, self.game.number(int(row))])
             self._players[int(row)] = make_player(self.kind, self.game.envs[row], rng, self.skill)
-            self._episodes += 1
         space = self.game.action_space_spec
         actions = space.null_numpy(len(frames))
         for row in np.flatnonzero(self.game.active):
@@ -79,27 +77,27 @@ class ScriptedPolicy:
 
 
 @dataclass(frozen=True)
-class Episode:
-    """A played episode and the actions taken in it, component -> (steps, ...)."""
-
-    result: EpisodeResult
-    actions: Actions
-
-
-@dataclass(frozen=True)
 class GameScore:
     """A player's episodes and the figures they give.
 
     learned  the player is a model of this project
+    task     what it was asked for; None where it was asked for nothing
+    results  of all episodes; the figures leave out those that were given up
     success  task -> share of episodes in which it was accomplished
     """
 
     player: str
     learned: bool
+    task: str | None
     results: Sequence[EpisodeResult]
     episode_return: Estimate
     length: Estimate
     success: dict[str, Estimate]
+
+    @property
+    def given_up(self) -> list[EpisodeResult]:
+        """Episodes whose game crashed again and again."""
+        return [result for result in self.results if result.given_up]
 
 
 @dataclass(frozen=True)
@@ -123,48 +121,58 @@ def held_out_seeds(episodes: int, seed: int) -> range:
 
 
 def play(
-    game: VectorGame, policy: Policy, finished: Callable[[int], object] = lambda _: None
-) -> list[Episode]:
-    """Plays all seeds of `game`; episodes come in the order of the seeds.
+    game: VectorGame,
+    policy: Policy,
+    finished: Callable[[int], object] = lambda _: None,
+    watcher: Watcher | None = None,
+) -> list[EpisodeResult]:
+    """Plays all seeds of `game`; results come in the order of the seeds.
 
-    `finished` is told after each step how many episodes just ended.
+    `finished` is told after each step how many episodes just ended; `watcher` sees what is played.
     """
+    game.watcher = watcher
     frames, first = game.reset()
-    episode_of_row = np.zeros(game.num_envs, np.int64)
-    taken: list[list[Actions]] = []
     while game.active.any():
-        for row in np.flatnonzero(first):  # rows start the seeds in this order
-            episode_of_row[row] = len(taken)
-            taken.append([])
-        actions = policy.act(frames, first)
-        for row in np.flatnonzero(game.active):
-            taken[episode_of_row[row]].append({name: values[row] for name, values in actions.items()})
         ended = len(game.results)
-        frames, first = game.step(actions)
+        frames, first = game.step(policy.act(frames, first))
         finished(len(game.results) - ended)
-    logs = [_stack(steps, game.action_space_spec) for steps in taken]
-    results = sorted(game.results, key=lambda result: result.number)
-    return [Episode(result, log) for result, log in zip(results, logs, strict=True)]
+    return sorted(game.results, key=lambda result: result.number)
+
+
+def require_played(results: Sequence[EpisodeResult]) -> list[EpisodeResult]:
+    """The episodes that were not given up. Raises `UserError` when there is none."""
+    played = [result for result in results if not result.given_up]
+    if not played:
+        raise none_got_through(results[-1].crashes)
+    return played
 
 
 def score(
-    player: str, results: Sequence[EpisodeResult], tasks: Sequence[str], *, learned: bool = False
+    player: str,
+    results: Sequence[EpisodeResult],
+    tasks: Sequence[str],
+    *,
+    learned: bool = False,
+    task: str | None = None,
 ) -> GameScore:
-    """Return and length with t intervals, success of each task with Wilson's."""
+    """Return and length with t intervals, success of each task with Wilson's. Raises `UserError` when all were given up."""
+    played = require_played(results)
     return GameScore(
         player=player,
         learned=learned,
+        task=task,
         results=results,
-        episode_return=mean([result.episode_return for result in results]),
-        length=mean([result.steps for result in results]),
-        success={task: success_rate([task in result.events for result in results]) for task in tasks},
+        episode_return=mean([result.episode_return for result in played]),
+        length=mean([result.steps for result in played]),
+        success={name: success_rate([name in result.events for result in played]) for name in tasks},
     )
 
 
 def gain(better: GameScore, worse: GameScore, task: str | None) -> Gain:
-    """`better` minus `worse`; both played the same worlds in the same order."""
+    """`better` minus `worse`; both played the same worlds in the same order. Worlds that either gave up are left out."""
     pairs = list(zip(better.results, worse.results, strict=True))
     assert all(a.seed == b.seed for a, b in pairs), "players of different worlds cannot be paired"
+    pairs = [(a, b) for a, b in pairs if not (a.given_up or b.given_up)]
     return Gain(
         better=better.player,
         worse=worse.player,
@@ -173,7 +181,3 @@ def gain(better: GameScore, worse: GameScore, task: str | None) -> Gain:
             [a.episode_return for a, _ in pairs], [b.episode_return for _, b in pairs]
         ),
     )
-
-
-def _stack(steps: list[Actions], space: ActionSpace) -> Actions:
-    return {name: np.stack([step[name] for step in steps]) for name in space.components}

@@ -1,6 +1,6 @@
 """Episodes of a quest and what they add up to: how often, and how soon, each milestone was reached."""
 
-import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,10 +51,18 @@ class QuestEpisode:
     @classmethod
     def load(cls, path: Path) -> "QuestEpisode":
         """Of a file that holds `to_json`. Raises `UserError` for a damaged one."""
+        from pydantic import TypeAdapter  # the command line should not wait for it
+
         try:
-            return cls(**json.loads(path.read_text()))
-        except (ValueError, TypeError):
+            return TypeAdapter(cls).validate_json(path.read_bytes(), strict=True)
+        except (ValueError, OSError):
             raise UserError(f"{path}: is damaged; delete it, and its episode is played again.") from None
+
+    def __post_init__(self) -> None:
+        counts = [self.number, self.seed, self.steps, self.prompts, self.crashes]
+        counts += [*self.milestones.values(), *self.events.values()]
+        if min(counts) < 0 or not math.isfinite(self.episode_return):
+            raise ValueError(f"counts must be at least 0 and the return finite, got {self}")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The report a person looks at: one HTML page with everything inside it, and the same figures as report.json.
 
-`report.html` needs no other file and no network, but for links to films of long episodes. Its pictures and videos also lie in
-`media/`.
+`report.html` needs no other file and no network, but for films of long episodes. Its pictures and videos also lie in `media/`.
 """
 
 import base64
@@ -10,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment
 
@@ -23,19 +23,29 @@ Figures = Mapping[str, Any]
 
 _TYPES = {".png": "image/png", ".mp4": "video/mp4"}
 _TABLE_STEPS = 8
+EMBEDDED_BYTES = 4_000_000
+"""Longer films are not put into the page."""
 
 
 @dataclass(frozen=True)
 class Media:
-    """A picture or video: its file name in `media/`, what it shows, its bytes."""
+    """A picture or video: its file name in `media/`, what it shows, its bytes; None of a long film, which only lies there."""
 
     name: str
     caption: str
-    content: bytes
+    content: bytes | None
+
+    @classmethod
+    def stored(cls, path: Path, caption: str) -> "Media":
+        """Of a file that lies in `media/` already."""
+        content = path.read_bytes() if path.stat().st_size <= EMBEDDED_BYTES else None
+        return cls(path.name, caption, content)
 
     @property
     def data_uri(self) -> str:
-        """The bytes as an address that HTML can show."""
+        """An address that HTML can show: the bytes themselves, or the file's."""
+        if self.content is None:
+            return f"media/{quote(self.name)}"
         kind = _TYPES[Path(self.name).suffix]
         return f"data:{kind};base64,{base64.b64encode(self.content).decode()}"
 
@@ -70,6 +80,8 @@ def write_report(folder: Path, figures: Figures, gallery: Gallery) -> Path:
     (folder / "media").mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "report.json", json.dumps(figures, indent=2, allow_nan=False).encode() + b"\n")
     for media in gallery.files():
+        if media.content is None:
+            continue
         (folder / "media" / media.name).write_bytes(media.content)
     for name in ("horizon_chart", "world_models_chart", "success_chart"):
         if chart := getattr(gallery, name):

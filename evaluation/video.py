@@ -1,13 +1,14 @@
-"""Pictures and videos to look at: reconstructions, rollouts side by side, agents playing."""
+"""Pictures and videos to look at: reconstructions, rollouts side by side, and the words for actions."""
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from reverie.data.actions import ActionSpace, Binary, Categorical
-from reverie.data.video.codec import encode_video
-from reverie.evaluation.games import Episode
+from reverie.data.video.codec import VideoWriter
 from reverie.evaluation.pictures import GIVEN, PREDICTED, above, beside, bordered, enlarge, label
 
 VIDEO_SIDE = 144
@@ -16,7 +17,7 @@ MAX_FPS = 8.0
 """Videos play at most this fast: a rollout at a game's own rate is over before one has looked."""
 HOLD = 6
 """The last frame stays this many frames longer."""
-_WIDTH_MULTIPLE = 64  # `encode_video` would fill up to it by smearing the edge
+_WIDTH_MULTIPLE = 64  # `VideoWriter` would fill up to it by smearing the edge
 
 
 def reconstruction_grid(truth: np.ndarray, decoded: np.ndarray) -> np.ndarray:
@@ -51,11 +52,6 @@ def rollout_video(truth: np.ndarray, predicted: Mapping[str, np.ndarray], contex
     return mp4(_rollout_frames(truth, predicted, context), fps)
 
 
-def episode_video(episode: Episode, space: ActionSpace, fps: float) -> bytes:
-    """A played episode as an mp4, with the step, the action taken there and the tasks accomplished so far."""
-    return mp4(_episode_frames(episode, space), fps)
-
-
 def action_text(space: ActionSpace, action: Mapping[str, np.ndarray]) -> str:
     """An action in words: names of classes and of pressed keys, numbers to one decimal."""
     parts = []
@@ -88,27 +84,37 @@ def _rollout_frames(
         yield above([row, label(when, row.shape[1])], gap=0)
 
 
-def _episode_frames(episode: Episode, space: ActionSpace) -> Iterator[np.ndarray]:
-    result = episode.result
-    assert result.film, "the episode was played without keeping its film"
-    for t, frame in enumerate(result.film):
-        picture = enlarge(frame[None], 2 * VIDEO_SIDE)[0]
-        done = [task for task, step in result.events.items() if step <= t]
-        action = {name: values[t] for name, values in episode.actions.items()} if t < result.steps else None
-        text = (
-            f"step {t}: {action_text(space, action)}"
-            if action
-            else f"end, return {result.episode_return:.2f}"
-        )
-        width = picture.shape[1]
-        yield above([picture, label(text, width), label(", ".join(done) or "no task yet", width)], gap=0)
+class Reel:
+    """An mp4 that browsers play, at most at `MAX_FPS`, written picture by picture in constant memory."""
+
+    def __init__(self, target: Path | BinaryIO, fps: float) -> None:
+        self._writer = VideoWriter(target, min(fps, MAX_FPS), quality="high")
+        self._last: np.ndarray | None = None
+
+    def add(self, picture: np.ndarray) -> None:
+        """Appends (H, W, 3) uint8, of the same size as all others."""
+        self._last = _padded(picture)
+        self._writer.add(self._last)
+
+    def finish(self) -> None:
+        """Holds the last picture and ends the film."""
+        if self._last is not None:
+            for _ in range(HOLD):
+                self._writer.add(self._last)
+        self.close()
+
+    def close(self) -> None:
+        """Ends the film as it is."""
+        self._writer.close()
 
 
-def mp4(frames: Iterator[np.ndarray], fps: float) -> bytes:
-    """Frames (H, W, 3) uint8 as an mp4 that browsers play, at most at `MAX_FPS`."""
-    images = [_padded(frame) for frame in frames]
+def mp4(pictures: Iterable[np.ndarray], fps: float) -> bytes:
+    """Pictures (H, W, 3) uint8 as a `Reel`."""
     buffer = io.BytesIO()
-    encode_video(buffer, images + images[-1:] * HOLD, min(fps, MAX_FPS), quality="high")
+    reel = Reel(buffer, fps)
+    for picture in pictures:
+        reel.add(picture)
+    reel.finish()
     return buffer.getvalue()
 
 

@@ -1,7 +1,40 @@
-"""Running-RMS loss normalisation (Dreamer 4, "Loss normalization")."""
+"""Running-RMS loss normalisation (Dreamer 4, "Loss normalization"), and means over the rows of all processes.
+
+Gradients of several processes are averaged (DDP, FSDP). What each contributes is therefore chosen so that the average is what one
+process would compute that had all rows.
+"""
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+
+
+def mean_over_processes(x: Tensor) -> Tensor:
+    """`x` (any shape) averaged over the processes of a run, detached; every process must call this, alone it is `x`."""
+    x = x.detach().clone()
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(x)
+        x /= dist.get_world_size()
+    return x
+
+
+def in_any_process(here: bool, device: torch.device) -> bool:
+    """Whether `here` holds in any process of a run; every process must call this."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return here
+    return bool(mean_over_processes(torch.tensor(float(here), device=device)))
+
+
+def mean_of_all_rows(total: Tensor, count: Tensor, least: float = 1e-8) -> Tensor:
+    """This process's share of sum / count over all processes: the average of the shares is that mean; 0 where nothing counts.
+
+    Args:
+      total: scalar, the sum over the rows of this process, with gradient.
+      count: scalar, how much they count.
+      least: what the counts of all processes add up to, at least.
+    """
+    shared = mean_over_processes(count.to(total.dtype))
+    return total / shared.clamp_min(least)
 
 
 class RunningRMS(nn.Module):
@@ -21,9 +54,9 @@ class RunningRMS(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
     def forward(self, loss: Tensor) -> Tensor:
-        """Scalar loss -> loss / max(RMS, floor). In training mode the estimate first takes the value in."""
+        """Scalar loss -> loss / max(RMS, floor). In training mode the estimate first takes the mean over the processes in."""
         if self.training:
-            self.mean_square.lerp_(loss.detach().double().square(), 1 - self.decay)
+            self.mean_square.lerp_(mean_over_processes(loss.double()).square(), 1 - self.decay)
             self.count += 1
         return loss / self.value().to(loss.dtype)
 

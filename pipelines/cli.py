@@ -13,11 +13,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
-import yaml
-
 from reverie import __version__
 from reverie.data.errors import UserError
+from reverie.data.files.documents import MOST_YAML_BYTES, parse_yaml, read_bounded
 from reverie.data.files.location import Url
+from reverie.pipelines.endings import ending
+from reverie.pipelines.flags import did_you_mean, in_form, in_our_words
 
 USER_ERROR, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 
@@ -89,7 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(given[0], given[1:])
     if any(name.startswith(f"{given[0]} ") for name in COMMANDS):
         return _run_member(given[0], given[1:])
-    return _fail(f"unknown command {given[0]!r}; use one of {', '.join(COMMANDS)}.", USAGE_ERROR)
+    meant = did_you_mean(given[0], list(COMMANDS)) or "."
+    return _fail(f"unknown command {given[0]!r}; use one of {', '.join(COMMANDS)}{meant}", USAGE_ERROR)
 
 
 def parse(name: str, arguments: Sequence[str]) -> Any:
@@ -99,11 +101,11 @@ def parse(name: str, arguments: Sequence[str]) -> Any:
     parser = _parser(name, cls)
     try:
         parser.set_defaults(_preset_defaults(name, arguments))
-        settings = parser.parse_args(_spelled_out(cls, arguments))
+        settings = parser.parse_args(_spelled_out(cls, in_form(cls, arguments)))
         values = parser.instantiate(settings)
         return cls(**{field.name: getattr(values, field.name) for field in fields(cls)})
-    except (ArgumentError, ValueError, TypeError) as error:
-        raise UserError(f"{_one_line(error)}; see `reverie {name} --help`.") from None
+    except (ArgumentError, ValueError, TypeError, RecursionError, OverflowError) as error:
+        raise UserError(f"{in_our_words(cls, _one_line(error))}; see `reverie {name} --help`.") from None
 
 
 def _run_member(group: str, arguments: Sequence[str]) -> int:
@@ -117,7 +119,10 @@ def _run_member(group: str, arguments: Sequence[str]) -> int:
         print(_usage(f"{group} "))
         return 0
     if arguments[0] not in members:
-        return _fail(f"{group}: unknown {arguments[0]!r}; use one of {', '.join(members)}.", USAGE_ERROR)
+        meant = did_you_mean(arguments[0], members) or "."
+        return _fail(
+            f"{group}: unknown {arguments[0]!r}; use one of {', '.join(members)}{meant}", USAGE_ERROR
+        )
     return _run(f"{group} {arguments[0]}", arguments[1:])
 
 
@@ -130,6 +135,8 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         return _fail(str(error), USAGE_ERROR)
     try:
         getattr(import_module(f"reverie.pipelines.{COMMANDS[name].module}"), COMMANDS[name].function)(config)
+        for line in ending(name, config):
+            print(line, flush=True)
     except Stopped as stopped:
         return _fail(str(stopped), INTERRUPTED)
     except KeyboardInterrupt:
@@ -207,15 +214,15 @@ def _setting(name: str, arguments: Sequence[str]) -> str | None:
     flags = _flag_values(arguments)
     named = [value for flag, value in flags if flag == f"--{name}"]
     files = [Path(value) for flag, value in flags if flag == "--config"]
-    contents = [_load_yaml(file) for file in files if file.is_file()]
+    contents = [_load_yaml(file) for file in files if file.exists()]
     named = named or [c[name] for c in contents if isinstance(c, dict) and name in c]
     return named[-1] if named else None
 
 
 def _load_yaml(file: Path) -> Any:
     try:
-        return yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return parse_yaml(read_bounded(file, MOST_YAML_BYTES))
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{file}: is not valid YAML ({_one_line(error)}).") from None
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reverie.data.errors import UserError
+from reverie.data.files.lock import sole_writer
 from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from reverie.pipelines.datasets.record import RecordConfig, record
 from reverie.pipelines.presets import PRESETS
@@ -53,8 +54,9 @@ class DemoConfig:
 def demo(config: DemoConfig) -> None:
     """Runs all stages and prints how long each took; the last one prints the table and the path of the report."""
     clock = _Clock()
-    for name, run in _stages(config).items():
-        clock.stage(name, run)
+    with sole_writer(config.out):
+        for name, run in _stages(config).items():
+            clock.stage(name, run)
     print(f"demo: done in {clock.elapsed()}; look at {config.out / 'evaluation' / 'report.html'}")
 
 

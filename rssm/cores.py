@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from reverie.nn.precision import at_least_float32, in_float32
 from reverie.rssm.config import NUM_BLOCKS, WorldModelConfig
 from reverie.rssm.latents import CategoricalLatent, GaussianLatent, Latent
-from reverie.rssm.layers import BlockLinear, dense, elu_mlp, linear, norm_mlp
+from reverie.rssm.layers import BlockLinear, dense, elu_mlp, layer_norm, linear, norm_mlp
 from reverie.rssm.norm import NormSiLU
 from reverie.rssm.scan import StepLinear, merge_blocks, split_blocks
 from reverie.rssm.state import State, stack
@@ -121,10 +121,13 @@ class EluCore(Core):
 
     def __init__(self, config: WorldModelConfig, latent: Latent, action_size: int, embed_size: int):
         deter, hidden = config.deter, config.hidden
-        priors = [elu_mlp(deter, hidden, 1, latent.num_parameters) for _ in range(config.prior_members)]
+        norm, members = config.layer_norm, range(config.prior_members)
+        priors = [elu_mlp(deter, hidden, 1, latent.num_parameters, norm) for _ in members]
         super().__init__(deter, latent, priors)
         self.inputs = dense(latent.size + action_size, hidden)
+        self.inputs_norm = layer_norm(hidden, norm)
         self.posterior_in = dense(deter + embed_size, hidden)
+        self.posterior_norm = layer_norm(hidden, norm)
         self.posterior_out = dense(hidden, latent.num_parameters)
 
     def feature(self, state: State) -> Tensor:
@@ -149,7 +152,7 @@ class EluCore(Core):
 
     def posterior(self, linears: Linears, deter: Tensor, embed_in: Tensor) -> Tensor:
         """See `Core`."""
-        return linears["out"](F.elu(linears["deter"](deter) + embed_in))
+        return linears["out"](F.elu(self.posterior_norm(linears["deter"](deter) + embed_in)))
 
 
 class GaussianCore(EluCore):
@@ -161,10 +164,8 @@ class GaussianCore(EluCore):
 
     def recur(self, linears: Linears, state: State, action_in: Tensor) -> Tensor:
         """h' = GRU(ELU(W [z, a]), h)."""
-        x = F.elu(linears["stoch"](state.stoch) + action_in)
-        with in_float32(
-            x.device
-        ):  # the cell returns the state itself, which autocast would round at every step
+        x = F.elu(self.inputs_norm(linears["stoch"](state.stoch) + action_in))
+        with in_float32(x.device):  # the cell's output is the state, which autocast would round at every step
             return self.cell(at_least_float32(x), state.deter)
 
 
@@ -175,7 +176,7 @@ class LayerNormCore(EluCore):
         latent = CategoricalLatent(config.stoch, config.classes, unimix=0.0)
         super().__init__(config, latent, action_size, embed_size)
         self.gates = dense(config.hidden + config.deter, 3 * config.deter)
-        self.gates_norm = nn.LayerNorm(3 * config.deter, eps=1e-3)
+        self.gates_norm = layer_norm(3 * config.deter)
 
     def linears(self) -> Linears:
         """See `Core`."""
@@ -183,7 +184,7 @@ class LayerNormCore(EluCore):
 
     def recur(self, linears: Linears, state: State, action_in: Tensor) -> Tensor:
         """h' = LayerNormGRU(ELU(W [z, a]), h)."""
-        x = F.elu(linears["stoch"](state.stoch) + action_in)
+        x = F.elu(self.inputs_norm(linears["stoch"](state.stoch) + action_in))
         gates = self.gates_norm(linears["gates"](torch.cat([x, state.deter], dim=-1)))
         return gru_update(gates, state.deter)
 

@@ -15,9 +15,9 @@ HALF_LN_2PI = 0.5 * math.log(2 * math.pi)
 class NormalHead(nn.Module):
     """V1 and V2: the mean of Normal(., 1)."""
 
-    def __init__(self, feature: int, units: int, layers: int):
+    def __init__(self, feature: int, units: int, layers: int, norm: bool = False):
         super().__init__()
-        self.layers = elu_mlp(feature, units, layers, 1)
+        self.layers = elu_mlp(feature, units, layers, 1, norm)
 
     def forward(self, feature: Tensor) -> Tensor:
         """(..., F) -> outputs (..., 1)."""
@@ -55,10 +55,12 @@ class TwoHotHead(nn.Module):
 class ContinueHead(nn.Module):
     """Bernoulli: the probability that the episode goes on, times gamma."""
 
-    def __init__(self, generation: Generation, feature: int, units: int, layers: int):
+    def __init__(self, generation: Generation, feature: int, units: int, layers: int, norm: bool = False):
         super().__init__()
-        make = norm_mlp if generation == "v3" else elu_mlp
-        self.layers = make(feature, units, layers, 1)
+        if generation == "v3":
+            self.layers = norm_mlp(feature, units, layers, 1)
+        else:
+            self.layers = elu_mlp(feature, units, layers, 1, norm)
 
     def forward(self, feature: Tensor) -> Tensor:
         """(..., F) -> logits (...)."""
@@ -72,9 +74,13 @@ class ContinueHead(nn.Module):
 ScalarHead = NormalHead | TwoHotHead
 
 
-def scalar_head(generation: Generation, feature: int, units: int, layers: int) -> ScalarHead:
-    """The generation's head for rewards and values."""
-    return (TwoHotHead if generation == "v3" else NormalHead)(feature, units, layers)
+def scalar_head(
+    generation: Generation, feature: int, units: int, layers: int, norm: bool = False
+) -> ScalarHead:
+    """The generation's head for rewards and values; `norm`: with LayerNorm, V1 and V2 alone."""
+    if generation == "v3":
+        return TwoHotHead(feature, units, layers)
+    return NormalHead(feature, units, layers, norm)
 
 
 def normal_nll(mean: Tensor, target: Tensor) -> Tensor:

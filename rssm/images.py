@@ -6,7 +6,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from reverie.rssm.config import NUM_BLOCKS
-from reverie.rssm.layers import BlockLinear, glorot_, linear, truncated_normal_
+from reverie.rssm.layers import BlockLinear, ChannelNorm, glorot_, linear, truncated_normal_
 from reverie.rssm.norm import NormSiLU
 from reverie.rssm.state import State
 
@@ -17,14 +17,14 @@ _STAGES = (2, 3, 4, 4)
 class StridedEncoder(nn.Module):
     """V1 and V2: four 4 x 4 convolutions of stride 2 without padding, 64 -> 31 -> 14 -> 6 -> 2."""
 
-    def __init__(self, channels: int, depth: int, activation: type[nn.Module]):
+    def __init__(self, channels: int, depth: int, activation: type[nn.Module], norm: bool = False):
         super().__init__()
         widths = [channels, depth, 2 * depth, 4 * depth, 8 * depth]
         parts: list[nn.Module] = []
         for a, b in zip(widths[:-1], widths[1:], strict=True):
             conv = nn.Conv2d(a, b, 4, stride=2)
             glorot_(conv)
-            parts += [conv, activation()]
+            parts += [conv, *([ChannelNorm(b)] if norm else []), activation()]
         self.layers = nn.Sequential(*parts)
         self.size = 4 * widths[-1]
 
@@ -36,21 +36,27 @@ class StridedEncoder(nn.Module):
 class StridedDecoder(nn.Module):
     """V1 and V2: a linear layer and four transposed convolutions of stride 2, 1 -> 5 -> 13 -> 30 -> 64."""
 
-    def __init__(self, feature: int, channels: int, depth: int, activation: type[nn.Module]):
+    def __init__(
+        self, feature: int, channels: int, depth: int, activation: type[nn.Module], norm: bool = False
+    ):
         super().__init__()
         self.inputs = nn.Linear(feature, 32 * depth)
         glorot_(self.inputs)
-        widths = [32 * depth, 4 * depth, 2 * depth, depth, channels]
+        widths = [32 * depth, 4 * depth, 2 * depth, depth]
         parts: list[nn.Module] = []
-        for a, b, kernel in zip(widths[:-1], widths[1:], (5, 5, 6, 6), strict=True):
-            conv = nn.ConvTranspose2d(a, b, kernel, stride=2)
-            glorot_(conv)
-            parts += [conv, activation()]
-        self.layers = nn.Sequential(*parts[:-1])
+        for a, b, kernel in zip(widths[:-1], widths[1:], (5, 5, 6), strict=True):
+            parts += [_transposed(a, b, kernel), *([ChannelNorm(b)] if norm else []), activation()]
+        self.layers = nn.Sequential(*parts, _transposed(depth, channels, 6))
 
     def forward(self, feature: Tensor, state: State) -> Tensor:
         """Feature (N, F) -> mean images (N, C, 64, 64), around [0, 1]."""
         return self.layers(self.inputs(feature)[..., None, None]) + 0.5
+
+
+def _transposed(inputs: int, outputs: int, kernel: int) -> nn.ConvTranspose2d:
+    conv = nn.ConvTranspose2d(inputs, outputs, kernel, stride=2)
+    glorot_(conv)
+    return conv
 
 
 class PoolingEncoder(nn.Module):

@@ -50,20 +50,21 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
 
 
 def disagreement(core: Core, states: State, penalty: Penalty) -> Tensor:
-    """How far the K prior heads are apart in states (...), not differentiated. Returns (...).
+    """How far the K prior heads are apart in states (...). Returns (...), with gradient to h.
 
     meandis: mean over members of the Euclidean distance of their probabilities to the ensemble's mean.
-    log_prob_ens: deviation over members of ln p_k(z).
+    log_prob_ens: deviation over members of ln p_k(z), where z is given: the straight-through sample brings no gradient.
     mixstd: mean deviation of the ensemble's mixture over all one-hot dimensions.
     """
     latent = core.latent
     assert isinstance(latent, CategoricalLatent)
-    with torch.no_grad():
-        parameters = core.all_priors(states.deter)
-        if penalty == "log_prob_ens":
-            return latent.log_prob(parameters, states.stoch).std(0, correction=0)
-        probabilities = latent.probabilities(parameters).flatten(-2)
-        mean = probabilities.mean(0)
-        if penalty == "mixstd":
-            return (mean * (1 - mean)).clamp_min(0).sqrt().mean(-1)
-        return (probabilities - mean).norm(dim=-1).mean(0)
+    parameters = core.all_priors(states.deter)
+    if penalty == "log_prob_ens":
+        return latent.log_prob(parameters, states.stoch.detach()).std(0, correction=0)
+    probabilities = latent.probabilities(parameters).flatten(-2)
+    mean = probabilities.mean(0)
+    if penalty == "mixstd":
+        # Above 0, where the root has no slope: a class that is certain in float32.
+        variance = (mean * (1 - mean)).clamp_min(torch.finfo(mean.dtype).tiny)
+        return variance.sqrt().mean(-1)
+    return (probabilities - mean).norm(dim=-1).mean(0)

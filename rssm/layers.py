@@ -40,12 +40,28 @@ def linear(inputs: int, outputs: int, scale: float = 1.0, kind: type[nn.Linear] 
     return layer
 
 
-def elu_mlp(inputs: int, hidden: int, layers: int, outputs: int) -> nn.Sequential:
-    """`layers` x (dense, ELU), then dense: every head of V1 and V2."""
+def layer_norm(width: int, wanted: bool = True) -> nn.Module:
+    """Keras' LayerNorm over the last axis, or nothing."""
+    return nn.LayerNorm(width, eps=1e-3) if wanted else nn.Identity()
+
+
+class ChannelNorm(nn.LayerNorm):
+    """The same over the channels of images (N, C, H, W)."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, eps=1e-3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def elu_mlp(inputs: int, hidden: int, layers: int, outputs: int, norm: bool = False) -> nn.Sequential:
+    """`layers` x (dense, LayerNorm if `norm`, ELU), then dense: every head of V1 and V2."""
     widths = [inputs, *[hidden] * layers]
     parts: list[nn.Module] = []
     for a, b in zip(widths[:-1], widths[1:], strict=True):
-        parts += [dense(a, b), nn.ELU()]
+        parts += [dense(a, b), *([layer_norm(b)] if norm else []), nn.ELU()]
     return nn.Sequential(*parts, dense(widths[-1], outputs, Float32Linear))
 
 

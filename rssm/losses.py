@@ -3,14 +3,15 @@
 import torch
 from torch import Tensor
 
+from reverie.nn.normalize import mean_of_all_rows
 from reverie.rssm.config import Generation, WorldModelConfig
 from reverie.rssm.heads import normal_nll
 from reverie.rssm.latents import Latent
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean of x where `mask` is True; 0 if nowhere. Masked values get no gradient; they must be finite."""
-    return torch.where(mask, x, 0.0).sum() / mask.sum().clamp_min(1)
+    """Mean of x where `mask` is True, over all processes; 0 if nowhere. Masked values get no gradient; they must be finite."""
+    return mean_of_all_rows(torch.where(mask, x, 0.0).sum(), mask.sum())
 
 
 def image_loss(generation: Generation, decoded: Tensor, target: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from reverie.data.actions import ActionSpace, Binary, Categorical, Component
 from reverie.nn.distributions import parameter_count
-from reverie.rssm.config import Generation
+from reverie.rssm.config import Generation, TruncatedGradient
 from reverie.rssm.heads import HALF_LN_2PI
 
 _INITIAL_STD = math.log(math.expm1(5.0))
@@ -37,8 +37,8 @@ class OneHot:
         return F.one_hot(self.log_p.argmax(-1), self.log_p.shape[-1]).to(self.log_p.dtype)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Ln p(x), (...)."""
-        return (self.log_p * x).sum(-1)
+        """Ln p(x), (...), of a class that is given: a straight-through sample brings no gradient along."""
+        return (self.log_p * x.detach()).sum(-1)
 
     def entropy(self) -> Tensor:
         """In nats, (...)."""
@@ -61,7 +61,8 @@ class Keys:
         return (self.logits > 0).to(self.logits.dtype)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Ln p(x), (...)."""
+        """Ln p(x), (...), of keys that are given, as in `OneHot`."""
+        x = x.detach()
         return (x * F.logsigmoid(self.logits) + (1 - x) * F.logsigmoid(-self.logits)).sum(-1)
 
     def entropy(self) -> Tensor:
@@ -101,9 +102,15 @@ class TanhNormal:
 
 
 class TruncatedNormal:
-    """V2: Normal cut to [-1, 1]; mean tanh(raw), deviation 2 sigmoid(raw / 2) + 0.1."""
+    """V2: Normal cut to [-1, 1]; mean tanh(raw), deviation 2 sigmoid(raw / 2) + 0.1.
 
-    def __init__(self, parameters: Tensor):
+    Args:
+      parameters: (..., 2 n), raw means, then raw deviations.
+      gradient: of samples x = mean + deviation z; exact: z moves with the ends of the interval; released: it does not.
+    """
+
+    def __init__(self, parameters: Tensor, gradient: TruncatedGradient = "exact"):
+        self.gradient = gradient
         mean, raw = parameters.chunk(2, dim=-1)
         self.mean, self.std = mean.tanh(), 2 * torch.sigmoid(raw / 2) + 0.1
         self.low, self.high = (-1 - self.mean) / self.std, (1 - self.mean) / self.std
@@ -114,7 +121,8 @@ class TruncatedNormal:
         """By the inverse distribution function, reparameterised; clipped to +-(1 - 1e-6), gradients pass."""
         uniform = torch.rand_like(self.mean)
         level = (self.below + uniform * self.mass).clamp(1e-7, 1 - 1e-7)
-        x = self.mean + self.std * math.sqrt(2) * torch.erfinv(2 * level - 1)
+        z = math.sqrt(2) * torch.erfinv(2 * level - 1)
+        x = self.mean + self.std * (z.detach() if self.gradient == "released" else z)
         return x + (x.clamp(-1 + 1e-6, 1 - 1e-6) - x).detach()
 
     def mode(self) -> Tensor:
@@ -157,11 +165,6 @@ class BoundedNormal:
 
 
 Factor = OneHot | Keys | TanhNormal | TruncatedNormal | BoundedNormal
-_RANGES: dict[str, type[TanhNormal] | type[TruncatedNormal] | type[BoundedNormal]] = {
-    "v1": TanhNormal,
-    "v2": TruncatedNormal,
-    "v3": BoundedNormal,
-}
 
 
 class Policy:
@@ -171,13 +174,20 @@ class Policy:
       generation: whose distribution ranges have.
       space: the components.
       parameters: (..., parameter_count(space)) the actor's outputs.
+      gradient: see `TruncatedNormal`.
     """
 
-    def __init__(self, generation: Generation, space: ActionSpace, parameters: Tensor):
+    def __init__(
+        self,
+        generation: Generation,
+        space: ActionSpace,
+        parameters: Tensor,
+        gradient: TruncatedGradient = "exact",
+    ):
         components = list(space.components.values())
         self.sizes = [component.n for component in components]
         parts = parameters.float().split(policy_sizes(space), dim=-1)
-        self.factors = [_factor(generation, c, x) for c, x in zip(components, parts, strict=True)]
+        self.factors = [_factor(generation, gradient, c, x) for c, x in zip(components, parts, strict=True)]
 
     def sample(self) -> Tensor:
         """Actions (..., A) with gradient to the parameters."""
@@ -202,10 +212,16 @@ def policy_sizes(space: ActionSpace) -> list[int]:
     return [parameter_count(ActionSpace({name: c})) for name, c in space.components.items()]
 
 
-def _factor(generation: Generation, component: Component, parameters: Tensor) -> Factor:
+def _factor(
+    generation: Generation, gradient: TruncatedGradient, component: Component, parameters: Tensor
+) -> Factor:
     if isinstance(component, Categorical):
         return OneHot(parameters)
-    return Keys(parameters) if isinstance(component, Binary) else _RANGES[generation](parameters)
+    if isinstance(component, Binary):
+        return Keys(parameters)
+    if generation == "v2":
+        return TruncatedNormal(parameters, gradient)
+    return TanhNormal(parameters) if generation == "v1" else BoundedNormal(parameters)
 
 
 def _normal_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
-"""Published settings of the three generations, by name.
+"""Settings of the three generations, by name, from their released code; docs/baselines.md lists what differs.
 
 Sources: danijar/dreamer (V1), danijar/dreamerv2 (V2), danijar/dreamerv3 as of the Nature version (V3), V-D4RL (v2-offline).
+`v1-atari` alone is from a paper, whose code was not released.
 """
 
 from dataclasses import replace
@@ -27,6 +28,7 @@ def _v1() -> DreamerConfig:
             prior_scale=1.0,
             posterior_scale=1.0,
             free_nats=3.0,
+            burn_in=0,
         ),
         behaviour=BehaviourConfig(
             units=400,
@@ -52,7 +54,7 @@ def _v1() -> DreamerConfig:
 
 
 def _v1_atari() -> DreamerConfig:
-    """DreamerV1's variant for discrete actions and games that end."""
+    """DreamerV1's variant for discrete actions and games that end: the released code's options with the paper's weights."""
     base = _v1()
     return replace(
         base,
@@ -87,6 +89,7 @@ def _v2(
             prior_scale=0.8 * kl_scale,
             posterior_scale=0.2 * kl_scale,
             free_nats=free_nats,
+            burn_in=0,
         ),
         behaviour=BehaviourConfig(
             units=400,
@@ -121,11 +124,12 @@ def _v2_dmc() -> DreamerConfig:
 
 
 def _v2_crafter() -> DreamerConfig:
-    """Without the original's LayerNorm in every layer; the GRU has its own, as in the other variants."""
+    """LayerNorm in every layer, and rewards through tanh, the released code's default."""
     base = _v2(1024, 1.0, 0.0, 0.999, 1.0)
     return replace(
         base,
-        behaviour=replace(base.behaviour, entropy_scale=3e-3),
+        world_model=replace(base.world_model, reward_transform="tanh", layer_norm=True),
+        behaviour=replace(base.behaviour, entropy_scale=3e-3, layer_norm=True),
         optimizer=replace(base.optimizer, model_lr=1e-4, actor_lr=1e-4, critic_lr=1e-4),
     )
 
@@ -141,7 +145,10 @@ def _v2_offline() -> DreamerConfig:
 
 
 def _v3(width: int) -> DreamerConfig:
-    """DreamerV3 at a size: hidden = units = width, deter 8 width, classes = depth = width / 16."""
+    """DreamerV3 at a size: hidden = units = width, deter 8 width, classes = depth = width / 16.
+
+    `burn_in` stands in for the original's stored states.
+    """
     return DreamerConfig(
         world_model=WorldModelConfig(
             deter=8 * width, hidden=width, classes=width // 16, depth=width // 16, units=width
@@ -170,7 +177,7 @@ PRESETS: dict[str, DreamerConfig] = {
         )
     },
 }
-"""Published settings by name."""
+"""Settings by name."""
 
 
 def preset(name: str) -> DreamerConfig:

@@ -58,10 +58,10 @@ class WorldModel(nn.Module):
         self.encoder = _encoder(config, channels, self.fit.size)
         self.core = CORES[generation](config, code_size(action_space), self.encoder.size)
         self.decoder = _decoder(config, self.core, channels, self.fit.size)
-        feature = self.core.feature_size
-        self.reward_head = scalar_head(generation, feature, config.units, config.reward_layers)
+        feature, units, norm = self.core.feature_size, config.units, config.layer_norm
+        self.reward_head = scalar_head(generation, feature, units, config.reward_layers, norm)
         self.continue_head = (
-            ContinueHead(generation, feature, config.units, config.continue_layers)
+            ContinueHead(generation, feature, units, config.continue_layers, norm)
             if config.continue_scale
             else None
         )
@@ -219,7 +219,7 @@ def _encoder(
         case "v1":
             return StridedEncoder(channels, config.depth, nn.ReLU)
         case "v2":
-            return StridedEncoder(channels, config.depth, nn.ELU)
+            return StridedEncoder(channels, config.depth, nn.ELU, config.layer_norm)
         case "v3":
             return PoolingEncoder(channels, config.depth, size)
 
@@ -231,6 +231,6 @@ def _decoder(
         case "v1":
             return StridedDecoder(core.feature_size, channels, config.depth, nn.ReLU)
         case "v2":
-            return StridedDecoder(core.feature_size, channels, config.depth, nn.ELU)
+            return StridedDecoder(core.feature_size, channels, config.depth, nn.ELU, config.layer_norm)
         case "v3":
             return UpsamplingDecoder(core.deter, core.latent.size, config.units, channels, config.depth, size)

@@ -12,7 +12,10 @@ SOURCES = (*DATA, "data.sources.vpt", "data.sources.lerobot")
 MODELS = ("nn", "tokenizer", "dynamics", "agent", "rssm")
 GAMES = (
     "environments",
-    *(f"environments.{game}" for game in ("crafter", "minigrid", "minecraft", "luanti", "luanti.player")),
+    *(
+        f"environments.{game}"
+        for game in ("crafter", "gym", "minigrid", "minecraft", "luanti", "luanti.player")
+    ),
 )
 
 ROOMS: dict[str, tuple[str, ...]] = {
@@ -31,6 +34,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "rssm": ("data", "nn"),
     "environments": SOURCES,
     "environments.crafter": ("data", "environments"),
+    "environments.gym": ("data", "environments"),
     "environments.minigrid": ("data", "environments"),
     "environments.minecraft": ("data", "data.sources.vpt", "environments"),
     "environments.luanti": (*SOURCES, "environments", "environments.minecraft"),
@@ -63,11 +67,12 @@ ROOMS: dict[str, tuple[str, ...]] = {
 DOORS = {
     # The files that choose among a room's inner rooms stand in front of them.
     "data.sources.corpus": ("data.sources.vpt", "data.sources.lerobot"),
-    "data.sources.staging": ("data.sources.vpt", "data.sources.lerobot"),
     "environments.make": GAMES,
     "environments.players": GAMES,
-    # The one name that `reverie.data` itself offers; loaded when it is asked for.
-    "data": ("data.sources",),
+    # The documented names that `reverie.data` itself offers; loaded when they are asked for.
+    "data": ("data.shards", "data.sources", "data.loading"),
+    "data.index": ("data.shards",),
+    "data.loader": ("data.loading",),
 }
 """Module -> rooms that it may import beyond those of its room."""
 

@@ -1,7 +1,6 @@
 """Writing that survives being killed: a temporary name, fsync, rename; one sentence when the disk is full."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -14,10 +13,9 @@ from reverie.data.errors import UserError
 
 PARTIAL = ".partial-"
 """Prefix of files that are being written; leftovers are deleted by the next run."""
-LOCK = ".lock"
-"""File in a folder that one process at a time may write to."""
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when a file cannot grow."""
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 _HASH_BYTES = 1 << 22
 
 
@@ -31,32 +29,11 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
             raise UserError(
                 f"{folder}: the disk is full; what is finished is kept, make room and run this again."
             ) from None
-        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in _NOT_ALLOWED:
             raise UserError(
                 f"{folder}: cannot be written ({error.strerror}); choose another folder."
             ) from None
         raise
-
-
-@contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
-    """No other process is in such a block for `folder`, which is made. Raises `UserError` while one is.
-
-    The lock is this process's alone: it goes when the process does, by whatever death, and no child inherits it.
-    """
-    with explain_full_disk(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("w")
-    with file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise UserError(
-                    f"{folder}: another process is writing here; wait for it, end it, or choose another folder."
-                ) from None
-            # A file system without locks: as if nobody else were there.
-        yield
 
 
 def write_atomic(path: Path, content: bytes) -> None:

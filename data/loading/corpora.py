@@ -14,10 +14,9 @@ from math import gcd, isfinite, lcm
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from reverie.data.actions import ActionSpace, Component
 from reverie.data.errors import UserError
+from reverie.data.files.documents import MOST_YAML_BYTES, parse_yaml, read_bounded
 from reverie.data.files.durable import fingerprint
 from reverie.data.files.location import Location, locate
 from reverie.data.shards.index import ShardIndex
@@ -147,8 +146,8 @@ def _read_mixture(path: Path) -> list[Share]:
 def _entries(path: Path) -> Iterator[Mapping[str, Any]]:
     """The corpora that a mixture's file lists, with values of the right kind."""
     try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, ValueError, OSError) as error:
+        content = parse_yaml(read_bounded(path, MOST_YAML_BYTES))
+    except (ValueError, OSError) as error:
         raise UserError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())}).") from None
     listed = content.get("corpora") if isinstance(content, dict) and len(content) == 1 else None
     if not isinstance(listed, list) or not listed or not all(isinstance(entry, dict) for entry in listed):

@@ -24,6 +24,8 @@ from reverie.data.loading.rings import CorpusRings, Ring
 from reverie.data.loading.windows import Row
 from reverie.data.shards.index import ShardIndex
 
+_MOST_LOSSES = 3
+"""Workers that may die without a batch in between."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -47,10 +49,33 @@ class Loader:
         corpora = Corpora.of(data) if isinstance(data, ShardIndex) else data
         self._batches = _Batches(corpora, config, rank, world_size)
         self.skipped: list[str] = []
-        """One sentence for every damaged clip or lost shard met so far, whose window was replaced by the next one."""
+        """One sentence for every damaged entry of an index, and for every damaged clip or lost shard met so far, whose window
+        was replaced by the next one."""
+        self._note([sentence for share in corpora.shares for sentence in share.index.skipped])
 
     def __iter__(self) -> Iterator[Batch]:
-        """Continues after the last batch handed out."""
+        """Continues after the last batch handed out, also where a worker process was killed."""
+        losses = 0
+        while True:
+            before = self._step
+            try:
+                yield from self._batches_from_here()
+            except (RuntimeError, ConnectionError, EOFError) as error:
+                if not self._config.num_workers or not _is_lost_worker(error):
+                    raise
+                losses = 1 if self._step > before else losses + 1
+                if losses > _MOST_LOSSES:
+                    raise UserError(
+                        f"batches: worker processes of the loader die again and again ({_first_line(error)}); memory may be "
+                        f"short: use fewer batches.num_workers, or 0."
+                    ) from None
+                _LOG.warning(
+                    "a worker process of the loader died (%s); others go on at the same batch. Memory may be short: "
+                    "use fewer batches.num_workers.",
+                    _first_line(error),
+                )
+
+    def _batches_from_here(self) -> Iterator[Batch]:
         loader: DataLoader[tuple[Batch, list[str]] | UserError] = DataLoader(
             self._batches,
             sampler=_Numbers(self._step),
@@ -93,6 +118,18 @@ class Loader:
             if sentence not in self.skipped:
                 self.skipped.append(sentence)
                 _LOG.warning("skipped: %s", sentence)
+
+
+def _is_lost_worker(error: Exception) -> bool:
+    """Told by torch, or by a batch whose memory was the worker's to hand over; not what a worker itself raised."""
+    if isinstance(error, RuntimeError):
+        words = ("exited unexpectedly", "killed by signal")
+        return "DataLoader worker" in str(error) and any(word in str(error) for word in words)
+    return not str(error).startswith("Caught ")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")
 
 
 class _Numbers(Sampler[int]):

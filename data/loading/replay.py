@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from reverie.data.batch import Batch
+from reverie.data.errors import UserError
 from reverie.data.loading.loader import collate
 from reverie.data.loading.streams import NO_TASK
 from reverie.data.loading.windows import Row, task_reward
@@ -40,7 +41,9 @@ def read_episode(folder: Path, name: str, recording: Recording) -> PlayedEpisode
     """Episode `name` of a folder of recorded episodes. Raises `UserError` when it is damaged."""
     log = log_path(folder, name)
     fields = read_log(log)
-    n = len(fields["reward"])
+    n = fields["reward"].shape[0] if "reward" in fields and fields["reward"].ndim else 0
+    if not n:
+        raise UserError(f"{log}: has no rewards, a row a frame; record this episode again.")
     frames = read_frames(video_path(folder, name), range(n), recording.frame_size)
     steps = log_steps(fields, n, recording.action_space, recording.tasks, log)
     return PlayedEpisode(name, frames, steps, is_terminal(fields, log))

@@ -4,7 +4,6 @@ Nothing is changed here; `data.shards.rebuild` makes an index from shards.
 """
 
 import io
-import json
 import struct
 import zlib
 from collections.abc import Iterator
@@ -17,11 +16,13 @@ import numpy as np
 
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
+from reverie.data.files.documents import parse_json
 from reverie.data.files.durable import file_sha256
 from reverie.data.shards.index import Sample, ShardIndex
 from reverie.data.shards.local import ShardUnavailable
 from reverie.data.shards.members import Listing, is_plain, list_members
 from reverie.data.shards.reader import ShardReader
+from reverie.data.shards.schema import check_meta
 from reverie.data.shards.steps import Steps
 from reverie.data.shards.store import Shards
 
@@ -137,9 +138,9 @@ def check_clip(reader: ShardReader, sample: Sample) -> tuple[np.ndarray, Steps]:
     try:
         _check_meta(reader, sample)
         steps = Steps.from_npz(reader.member(sample, "steps.npz"))
-        _check_steps(steps, index, sample.n)
+        steps = steps.checked(sample.n, index.action_space, len(index.tasks))
         if index.latent_shape is not None:
-            return _whole_latents(reader, sample, index.latent_shape), steps
+            return reader.latents(sample, 0, sample.n), steps
         return strict_frames(reader.member(sample, "clip.mp4"), sample.n, index.frame_size), steps
     except _UNREADABLE as error:
         raise UserError(f"{place}: {_reason(error)}") from None
@@ -177,31 +178,13 @@ def _check_places(shard: str, listing: Listing, samples: list[Sample]) -> Iterat
 
 
 def _check_meta(reader: ShardReader, sample: Sample) -> None:
-    index, meta = reader.index, json.loads(reader.member(sample, "meta.json"))
+    index, meta = reader.index, parse_json(reader.member(sample, "meta.json"))
+    check_meta(meta)
     said = {name: value for name, value in sample.to_json().items() if name not in _NOT_IN_META}
     said |= {"fps": index.fps, "size": list(index.frame_size)}
     for name in sorted(said.keys() | meta.keys()):
         if said.get(name) != meta.get(name):
             raise UserError(f"meta.json has {name} = {meta.get(name)}, the index says {said.get(name)}")
-
-
-def _check_steps(steps: Steps, index: ShardIndex, n: int) -> None:
-    rows = {"action_mask": steps.action_mask, "reward": steps.reward, "reward_mask": steps.reward_mask}
-    for name, value in rows.items():
-        if value.shape != (n,):
-            raise UserError(f"steps.npz: {name} has shape {value.shape}, expected {(n,)}")
-    if steps.events.shape != (n, len(index.tasks)):
-        raise UserError(f"steps.npz: events has shape {steps.events.shape}, expected {(n, len(index.tasks))}")
-    index.action_space.check(steps.actions, n, "steps.npz")
-
-
-def _whole_latents(reader: ShardReader, sample: Sample, shape: tuple[int, int]) -> np.ndarray:
-    latents = np.load(io.BytesIO(reader.member(sample, "latents.npy")), allow_pickle=False)
-    if latents.shape != (sample.n, *shape) or latents.dtype != np.float16:
-        raise UserError(f"latents.npy is {latents.dtype} {latents.shape}, not float16 {(sample.n, *shape)}")
-    if not np.isfinite(latents).all():
-        raise UserError("latents.npy holds values that are not finite")
-    return latents
 
 
 def _difference(before: np.ndarray, after: np.ndarray) -> float:

@@ -1,8 +1,8 @@
 """`index.json`: what a folder of shards holds, enough to plan every window without opening a shard."""
 
-import json
+import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -12,14 +12,18 @@ from typing import Any
 
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
+from reverie.data.files.documents import parse_json, printable, read_bounded
 from reverie.data.files.durable import fingerprint
 from reverie.data.files.location import Location, Url, locate
+from reverie.data.shards.schema import check_entry, check_header, sound_entries, sound_records
 from reverie.data.shards.store import fetch_bytes
 from reverie.data.video.resize import ResizeMode
 
 FORMAT = 1
 INDEX = "index.json"
 JOURNAL = ".journal"
+MOST_BYTES = 1 << 30
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +58,15 @@ class Sample:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Sample":
-        """Inverse of `to_json`."""
-        members = {name: (int(offset), int(size)) for name, (offset, size) in data["members"].items()}
-        events = None if data["events"] is None else tuple((int(f), int(t)) for f, t in data["events"])
-        return cls(**{**data, "members": members, "events": events})
+        """Inverse of `to_json`. Raises `ValueError` saying which field is wrong."""
+        return cls._of_checked(check_entry(data))
+
+    @classmethod
+    def _of_checked(cls, data: Mapping[str, Any]) -> "Sample":
+        members = {name: (offset, size) for name, (offset, size) in data["members"].items()}
+        events = None if data["events"] is None else tuple((f, t) for f, t in data["events"])
+        fields: dict[str, Any] = {name: data.get(name) for name in cls.__slots__}
+        return cls(**{**fields, "members": members, "events": events})
 
     def to_json(self) -> dict[str, Any]:
         """One entry of the index."""
@@ -105,29 +114,46 @@ class ShardIndex:
     folder: Location
     content: Mapping[str, Any]
 
+    problems: tuple[str, ...] = ()
+    """What is wrong with entries that were left out, a few words each."""
+
     @classmethod
     def load(cls, folder: Location | str) -> "ShardIndex":
-        """Reads index.json. Raises `UserError` when missing, unfinished, damaged or of another format."""
-        folder = locate(folder)
-        if isinstance(folder, Path) and folder.is_file():
-            raise UserError(
-                f"{folder}: is a file, no folder of shards; a mixture is for training stages and "
-                f"`reverie data info`, other commands such as encode take its corpora one by one."
-            )
+        """Reads index.json. A damaged entry costs its own clip, and is told in `problems` and by a warning.
+
+        Raises `UserError` when the file is missing, unfinished, of another format, or of no use.
+        """
+        index = cls.read(locate(folder))
+        if index.problems:
+            count = f"{len(index.problems)} damaged entries are left out"
+            _LOG.warning("%s; the first: %s", f"{index.folder / INDEX}: {count}", index.problems[0])
+        return index
+
+    @classmethod
+    def read(cls, folder: Location) -> "ShardIndex":
+        """`load` without the warning."""
         path = folder / INDEX
+        content = _content(folder)
+        if content.get("format") != FORMAT:
+            raise UserError(f"{path}: is not an index of format {FORMAT}; prepare the data again.")
+        problems: list[str] = []
         try:
-            content = json.loads(path.read_text() if isinstance(path, Path) else fetch_bytes(path))
-        except FileNotFoundError:
-            raise UserError(_missing(folder)) from None
+            check_header(content)
+            ActionSpace.from_json(content["action_space"], str(path))
         except UserError:
             raise
-        except (ValueError, OSError) as error:
-            raise UserError(
-                f"{path}: cannot be read ({error}); delete the folder and prepare it again."
-            ) from None
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise UserError(f"{path}: is not an index of format {FORMAT}; prepare the data again.")
-        return cls(folder, content)
+        except ValueError as error:
+            raise UserError(f"{path}: is damaged ({error}); {_REPAIR}.") from None
+        content = {**content, "shards": sound_records(content["shards"], problems)}
+        content["samples"] = sound_entries(content, problems)
+        if problems and not content["samples"]:
+            raise UserError(f"{path}: holds no sound entry of a clip ({problems[0]}); {_REPAIR}.")
+        return cls(folder, content, tuple(problems))
+
+    @property
+    def skipped(self) -> list[str]:
+        """A sentence for every entry that was left out."""
+        return [f"{self.folder / INDEX}: {problem}; {_REPAIR}." for problem in self.problems]
 
     def hash(self) -> str:
         """sha256 of the index: of the shards' checksums, so of all data, and of every setting."""
@@ -135,8 +161,11 @@ class ShardIndex:
 
     @cached_property
     def _samples(self) -> dict[str, list[Sample]]:
-        entries = [Sample.from_json(entry) for entry in self.content["samples"]]
-        return {split: [s for s in entries if s.split == split] for split in self.splits}
+        found: dict[str, list[Sample]] = {split: [] for split in self.splits}
+        for entry in self.content["samples"]:
+            sample = Sample._of_checked(entry)
+            found[sample.split].append(sample)
+        return found
 
     @cached_property
     def _clips_per_shard(self) -> Counter[str]:
@@ -160,11 +189,15 @@ class ShardIndex:
         return self._samples[split]
 
     def episodes(self, split: str) -> list[Episode]:
-        """The clips of `split` grouped by recording, each in order of time."""
+        """The clips of `split` grouped by recording, each in order of time; lost clips divide a recording."""
         groups: dict[str, list[Sample]] = {}
         for sample in self.samples(split):
             groups.setdefault(sample.episode, []).append(sample)
-        return [Episode(name, tuple(sorted(group, key=_start))) for name, group in groups.items()]
+        return [
+            Episode(name, part)
+            for name, group in groups.items()
+            for part in unbroken(sorted(group, key=_start))
+        ]
 
     def of_group(self, group: str | None) -> "ShardIndex":
         """The index with the clips of one group alone; None keeps all. Raises `UserError` when it has no such clip."""
@@ -177,7 +210,7 @@ class ShardIndex:
                 f"{self.folder}: has no group {group!r}; its groups are: {', '.join(known) or 'none'}."
             )
         splits = [split for split in self.splits if any(entry["split"] == split for entry in kept)]
-        return ShardIndex(self.folder, {**self.content, "samples": kept, "splits": splits})
+        return ShardIndex(self.folder, {**self.content, "samples": kept, "splits": splits}, self.problems)
 
     @cached_property
     def action_space(self) -> ActionSpace:
@@ -227,6 +260,42 @@ class ShardIndex:
     def source_hash(self) -> str | None:
         """`hash()` of the video shards that the latents were made from; None in video shards."""
         return self.content.get("source_hash")
+
+
+def unbroken(samples: Sequence[Sample]) -> list[tuple[Sample, ...]]:
+    """Cuts samples of one episode, in order, wherever frames are missing between two of them."""
+    parts: list[list[Sample]] = []
+    for sample in samples:
+        if parts and parts[-1][-1].start + parts[-1][-1].n == sample.start:
+            parts[-1].append(sample)
+        else:
+            parts.append([sample])
+    return [tuple(part) for part in parts]
+
+
+_REPAIR = "`reverie data check --repair` makes it anew from the shards"
+
+
+def _content(folder: Location) -> dict[str, Any]:
+    """The object in the index. Raises `UserError`."""
+    path = folder / INDEX
+    if isinstance(folder, Path) and folder.is_file():
+        raise UserError(
+            f"{folder}: is a file, no folder of shards; a mixture is for training stages and "
+            f"`reverie data info`, other commands such as encode take its corpora one by one."
+        )
+    try:
+        found = read_bounded(path, MOST_BYTES) if isinstance(path, Path) else fetch_bytes(path)
+        content = parse_json(found)
+        if not isinstance(content, dict) or not printable(content):
+            raise ValueError("it is no object of plain text")
+    except FileNotFoundError:
+        raise UserError(_missing(folder)) from None
+    except UserError:
+        raise
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); {_REPAIR}.") from None
+    return content
 
 
 def _start(sample: Sample) -> int:

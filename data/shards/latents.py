@@ -1,13 +1,10 @@
 """Latent shards: the tokenizer's output in place of the video, with the logs of the video shards.
 
-with LatentWriter(out, index, tokenizer_sha256=..., latent_shape=(N_z, D_z)) as writer:
+with LatentWriter(out, index, tokenizer_sha256=..., latent_shape=(N_z, D_z), past_frames=...) as writer:
     for split in index.splits:
-        for episode in index.episodes(split):
-            if all(writer.has(sample) for sample in episode.samples):
-                continue                    # finished before an interruption
-            for sample in episode.samples:  # in order of time, so that a causal tokenizer can go on
-                frames = read_clip(index, sample).frames
-                writer.add(sample, latents) # (n, N_z, D_z); ignored where finished before
+        for sample in index.samples(split):
+            if not writer.has(sample):      # finished before an interruption
+                writer.add(sample, latents) # (n, N_z, D_z), functions of the clip and `past_frames` frames before it
     latent_index = writer.finish()
 """
 
@@ -35,6 +32,7 @@ class LatentWriter:
         index: the video shards.
         tokenizer_sha256: identifies the tokenizer's weights.
         latent_shape: (N_z, D_z).
+        past_frames: of its episode that a frame's latents depend on, beside itself.
         shard_mb: size limit of one shard in MB.
     """
 
@@ -45,13 +43,16 @@ class LatentWriter:
         *,
         tokenizer_sha256: str,
         latent_shape: tuple[int, int],
+        past_frames: int = 0,
         shard_mb: float = 256.0,
     ):
+        self.past_frames = past_frames
         self._index, self._reader, self._shape = index, ShardReader(index), latent_shape
         self._identity: dict[str, Any] = {
             "source_hash": index.hash(),
             "tokenizer_sha256": tokenizer_sha256,
             "latent_shape": list(latent_shape),
+            "past_frames": past_frames,
             "shard_mb": shard_mb,
         }
         self._shards = ShardSet(folder, self._identity, max_bytes=round(shard_mb * 1e6))
@@ -76,10 +77,21 @@ class LatentWriter:
         }
         self._shards.add(sample.split, sample.key, members, _entry(sample))
 
-    def finish(self) -> ShardIndex:
-        """Writes the index; the latent shards are complete."""
+    def require_readable(self, sample: Sample) -> None:
+        """Raises `BrokenSample` where the log or the description of a video sample cannot be read."""
+        self._reader.steps(sample)
+        self._reader.meta(sample)
+
+    def finish(self, skipped: Mapping[str, str] | None = None) -> ShardIndex:
+        """Writes the index; the latent shards are complete. `skipped`: key -> reason of clips that were left out."""
         header = {name: self._index.content[name] for name in _KEPT if name in self._index.content}
+        lost = [{"source": key, "reason": self._relative(why)} for key, why in (skipped or {}).items()]
+        header["skipped"] = [*header.get("skipped", []), *lost]
         return self._shards.finish({**header, **self._identity})
+
+    def _relative(self, reason: str) -> str:
+        """Without the place of the shards, on which an index must not depend."""
+        return reason.replace(f"{self._index.folder}/", "")
 
     def __enter__(self) -> "LatentWriter":
         return self

@@ -1,6 +1,7 @@
 """Bytes of shards in a folder, read by a thread that can be left behind: a path that hangs costs one wait, not the run."""
 
 import os
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -68,6 +69,7 @@ class LocalShards:
     def held(self, shard: str) -> Iterator[Path]:
         """The shard as a file. Raises `ShardUnavailable`."""
         path = self.folder / shard
+        require_inside(path)
         if not path.is_file():
             raise ShardUnavailable(path, "is missing")
         yield path
@@ -125,7 +127,7 @@ class _ReadingThread(threading.Thread):
         while (request := self._requests.get()) is not None:
             try:
                 self._replies.put(_read(files, *request))
-            except (OSError, UserError) as error:
+            except Exception as error:  # whoever asked waits for an answer, whatever it is
                 self._replies.put(error)
         for descriptor in files.values():
             os.close(descriptor)
@@ -136,11 +138,29 @@ def _read(files: OrderedDict[Path, int], path: Path, offset: int, size: int) -> 
         files[path] = _open(path)
         if len(files) > _MOST_OPEN:
             os.close(files.popitem(last=False)[1])
-    return os.pread(files[path], size, offset)
+    there = (
+        os.fstat(files[path]).st_size - offset
+    )  # memory is taken for what can come, not for what is claimed
+    return os.pread(files[path], min(size, there), offset) if there > 0 else b""
 
 
 def _open(path: Path) -> int:
+    require_inside(path)
     try:
-        return os.open(path, os.O_RDONLY)
+        file = os.open(path, os.O_RDONLY)
     except OSError as error:
         raise ShardUnavailable(path, f"cannot be opened ({error.strerror})") from None
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise ShardUnavailable(path, "is no regular file")
+    return file
+
+
+def require_inside(path: Path) -> None:
+    """Raises `ShardUnavailable` where a shard is a link that leads out of its folder: an index may come from anywhere."""
+    try:
+        outside = path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve())
+    except (OSError, RuntimeError):  # RuntimeError: a circle of links, before Python 3.13
+        outside = True
+    if outside:
+        raise ShardUnavailable(path, "is a link that leads out of the folder", "put the file itself there")

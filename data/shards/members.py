@@ -3,12 +3,15 @@
 Nothing is ever extracted. Damaged headers are stepped over, so that clips behind them are still found.
 """
 
+import io
 import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
+_LONGEST_READ = 1 << 20
 SHARD_NAME = re.compile(r"(?P<split>[A-Za-z0-9_]+)-\d{6,}\.tar")
 
 
@@ -70,7 +73,30 @@ def split_of(shard: str) -> str | None:
 def _headers(path: Path) -> Iterator[tarfile.TarInfo]:
     try:
         # Without ignore_zeros, tarfile takes a damaged header for the end of the archive.
-        with tarfile.open(path, "r:", ignore_zeros=True) as archive:
+        with (
+            path.open("rb") as file,
+            tarfile.open(fileobj=_Bounded(file), mode="r:", ignore_zeros=True) as archive,
+        ):
             yield from archive
-    except (tarfile.TarError, EOFError, ValueError):
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError):
         return  # broken off: what was found so far counts
+
+
+class _Bounded(io.BufferedIOBase):
+    """A file that gives little at a time: tarfile takes memory for names as long as a header claims."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int | None = -1) -> bytes:
+        """At most `_LONGEST_READ` bytes."""
+        wanted = _LONGEST_READ if size is None or size < 0 else min(size, _LONGEST_READ)
+        return self._file.read(wanted)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """As in the file."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """As in the file."""
+        return self._file.tell()

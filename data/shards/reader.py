@@ -1,19 +1,18 @@
 """Reading clips out of shards by byte range: no tar is ever scanned."""
 
-import io
-import json
-import struct
-import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
 
 from reverie.data.errors import UserError
+from reverie.data.files.documents import parse_json
 from reverie.data.shards.index import Sample, ShardIndex
 from reverie.data.shards.local import PATIENCE, ShardUnavailable
+from reverie.data.shards.npz import MOST_BYTES, npy_layout
+from reverie.data.shards.schema import MOST_META_BYTES, check_meta
 from reverie.data.shards.steps import Steps
 from reverie.data.shards.store import open_shards
 from reverie.data.video.codec import read_frames
@@ -21,8 +20,9 @@ from reverie.data.video.decoders import Backend
 
 _CACHED_STEPS = 256
 _NPY_HEADER_LIMIT = 1024
-_UNREADABLE = (ValueError, KeyError, TypeError, struct.error, zlib.error)
-"""What damaged logs raise."""
+_MOST_BYTES = {"meta.json": MOST_META_BYTES, "steps.npz": MOST_BYTES}
+_LONGEST = 300
+"""Characters of a library's reason that are shown."""
 
 
 class BrokenSample(UserError):
@@ -68,7 +68,7 @@ class ShardReader:
         total = sum(record["frames"] for record in index.content["shards"]) * height * width * 3
         self._keep_clips = total <= cache_bytes
         self._clips: dict[str, np.ndarray] = {}
-        self._layouts: dict[str, tuple[int, tuple[int, ...], np.dtype[Any]]] = {}
+        self._offsets: dict[str, int] = {}
         self._steps: OrderedDict[str, Steps] = OrderedDict()
         self._shards = open_shards(index.folder, index.content["shards"], patience)
 
@@ -82,17 +82,16 @@ class ShardReader:
 
     def latents(self, sample: Sample, start: int, stop: int) -> np.ndarray:
         """(stop - start, N_z, D_z) float16; reads only these rows. Raises `BrokenSample`."""
-        try:
-            if sample.key not in self._layouts:
-                self._layouts[sample.key] = self._layout(sample)
-            offset, shape, dtype = self._layouts[sample.key]
-            row = dtype.itemsize * prod(shape)
-            content = self._read(sample, offset + start * row, (stop - start) * row)
-            return np.frombuffer(content, dtype).reshape(stop - start, *shape)
-        except BrokenSample:
-            raise
-        except ValueError as error:
-            raise self._broken(sample, error) from None
+        shape = self.index.latent_shape
+        assert shape is not None, "video shards hold no latents"
+        if sample.key not in self._offsets:
+            self._offsets[sample.key] = self._latents_offset(sample, shape)
+        row = np.dtype(np.float16).itemsize * prod(shape)
+        content = self._read(sample, self._offsets[sample.key] + start * row, (stop - start) * row)
+        latents = np.frombuffer(content, np.float16).reshape(stop - start, *shape)
+        if not np.isfinite(latents).all():
+            raise self._broken(sample, ValueError("latents.npy holds values that are not finite"))
+        return latents
 
     def steps(self, sample: Sample) -> Steps:
         """The log of the whole sample. Raises `BrokenSample`."""
@@ -103,8 +102,22 @@ class ShardReader:
         return self._steps[sample.key]
 
     def member(self, sample: Sample, name: str) -> bytes:
-        """The bytes of one member, e.g. "meta.json"."""
+        """The bytes of one member, e.g. "clip.mp4". Raises `BrokenSample`."""
+        if name not in sample.members:
+            raise self._broken(sample, ValueError(f"it has no {name}"))
+        size, most = sample.members[name][1], _MOST_BYTES.get(name, inf)
+        if size > most:
+            raise self._broken(sample, ValueError(f"{name} has {size:,} bytes, more than {most:,}"))
         return self._read(sample, *sample.members[name])
+
+    def meta(self, sample: Sample) -> dict[str, Any]:
+        """The checked content of meta.json. Raises `BrokenSample`."""
+        try:
+            return check_meta(parse_json(self.member(sample, "meta.json")))
+        except BrokenSample:
+            raise
+        except ValueError as error:
+            raise self._broken(sample, ValueError(f"meta.json: {error}")) from None
 
     def close(self) -> None:
         """Closes the shards."""
@@ -114,25 +127,37 @@ class ShardReader:
         return {**self.__dict__, "_clips": {}, "_steps": OrderedDict()}
 
     def _decode(self, sample: Sample, start: int, stop: int) -> np.ndarray:
-        content = self.member(sample, "clip.mp4")
+        content, size = self.member(sample, "clip.mp4"), self.index.frame_size
         try:
-            return read_frames(content, range(start, stop), self.index.frame_size, self._decoder)
-        except UserError as error:
+            frames = read_frames(content, range(start, stop), size, self._decoder)
+        except Exception as error:  # a damaged video raises anything
             raise self._broken(sample, error) from None
+        if frames.shape != (stop - start, *size, 3):
+            raise self._broken(sample, ValueError(f"its frames are {frames.shape[1:3]}, not {size}"))
+        return frames
 
-    def _layout(self, sample: Sample) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
-        """Offset in the shard of the first row of latents.npy, shape of a row, type."""
+    def _latents_offset(self, sample: Sample, shape: tuple[int, int]) -> int:
+        """Where in the shard the first row of latents.npy begins."""
+        if "latents.npy" not in sample.members:
+            raise self._broken(sample, ValueError("it has no latents.npy"))
         offset, size = sample.members["latents.npy"]
-        header = io.BytesIO(self._read(sample, offset, min(size, _NPY_HEADER_LIMIT)))
-        np.lib.format.read_magic(header)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(header)
-        return offset + header.tell(), shape[1:], dtype
+        head = self._read(sample, offset, min(size, _NPY_HEADER_LIMIT))
+        try:
+            begin, dtype, there = npy_layout(head)
+        except ValueError as error:
+            raise self._broken(sample, error) from None
+        if dtype != np.float16 or there != (sample.n, *shape):
+            wrong = f"latents.npy is {dtype} {there}, not float16 {(sample.n, *shape)}"
+            raise self._broken(sample, ValueError(wrong))
+        if begin + dtype.itemsize * prod(there) != size:
+            raise self._broken(sample, ValueError(f"latents.npy has {size} bytes, which do not fit {there}"))
+        return offset + begin
 
     def _parse_steps(self, sample: Sample) -> Steps:
-        content = self.member(sample, "steps.npz")
+        content, index = self.member(sample, "steps.npz"), self.index
         try:
-            return Steps.from_npz(content)
-        except _UNREADABLE as error:
+            return Steps.from_npz(content).checked(sample.n, index.action_space, len(index.tasks))
+        except Exception as error:  # a damaged archive raises anything
             raise self._broken(sample, error) from None
 
     def _read(self, sample: Sample, offset: int, size: int) -> bytes:
@@ -148,7 +173,8 @@ class ShardReader:
 
     def _broken(self, sample: Sample, error: Exception) -> BrokenSample:
         place = self.index.folder / sample.shard
-        return BrokenSample(f"{place}: clip {sample.key} is damaged ({error}); prepare the data again.")
+        reason = " ".join(str(error).split())[:_LONGEST].rstrip(".") or type(error).__name__
+        return BrokenSample(f"{place}: clip {sample.key} is damaged ({reason}); prepare the data again.")
 
 
 def read_clip(index: ShardIndex, sample: Sample) -> Clip:
@@ -160,7 +186,7 @@ def read_clip(index: ShardIndex, sample: Sample) -> Clip:
             frames=reader.frames(sample, 0, sample.n) if is_video else None,
             latents=None if is_video else reader.latents(sample, 0, sample.n),
             steps=reader.steps(sample),
-            meta=json.loads(reader.member(sample, "meta.json")),
+            meta=reader.meta(sample),
         )
     finally:
         reader.close()

@@ -11,10 +11,13 @@ from typing import Any
 
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
+from reverie.data.files.documents import parse_json, printable, read_json
 from reverie.data.files.durable import canonical_json, explain_full_disk, file_sha256, write_atomic
 from reverie.data.shards.checking import Problem, foreign_members
-from reverie.data.shards.index import FORMAT, INDEX, JOURNAL, Sample, ShardIndex
+from reverie.data.shards.index import FORMAT, INDEX, JOURNAL, MOST_BYTES, Sample, ShardIndex
 from reverie.data.shards.members import list_members, split_of
+from reverie.data.shards.npz import MOST_BYTES as NPZ_BYTES
+from reverie.data.shards.schema import MOST_META_BYTES, check_header, check_meta
 from reverie.data.shards.steps import Steps
 
 BACKUP = f"{INDEX}.bak"
@@ -130,11 +133,12 @@ def _sample(
     missing = [name for name in ("steps.npz", "meta.json") if name not in members]
     if missing or not any(name in members for name in _CONTENTS):
         raise UserError(f"{(missing or ['its video'])[0]} is missing or cut off")
-    meta = json.loads(_read(folder / shard, members["meta.json"]))
+    if members["meta.json"][1] > MOST_META_BYTES or members["steps.npz"][1] > NPZ_BYTES:
+        raise UserError("its meta.json or steps.npz is too large")
+    meta = check_meta(parse_json(_read(folder / shard, members["meta.json"])))
+    meta["size"] = list(meta["size"])
     entry = {name: value for name, value in meta.items() if name not in ("fps", "size")}
     where = {"split": split_of(shard), "shard": shard, "key": key, "members": members}
-    if not isinstance(meta["n"], int) or meta["n"] < 1:
-        raise UserError(f"meta.json has n = {meta['n']!r}")
     return Sample.from_json({**entry, **where}), meta
 
 
@@ -158,18 +162,24 @@ def _read_steps(folder: Path, sample: Sample) -> Steps:
 
 
 def _load(path: Path) -> dict[str, Any] | None:
+    """The content of an index whose header is sound; None without one."""
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path, "", MOST_BYTES)
+        check_header(content)
+        ActionSpace.from_json(content["action_space"])
     except (OSError, ValueError):
         return None
-    return content if isinstance(content, dict) and content.get("format") == FORMAT else None
+    return content if printable(content) and content.get("format") == FORMAT else None
 
 
 def _load_declaration(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); give actions.json or recording.json.") from None
-    if not isinstance(content, dict) or "action_space" not in content:
+        content = read_json(path, "give actions.json or recording.json")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; give actions.json or recording.json.") from None
+    tasks = content.get("tasks", [])
+    if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
+        raise UserError(f"{path}: tasks should be a list of names; give actions.json or recording.json.")
+    if "action_space" not in content:
         raise UserError(f"{path}: holds no action_space; give actions.json or recording.json.")
     return content

@@ -6,12 +6,15 @@ to each frame, the convention of `Batch`; nothing else in the project shifts act
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from reverie.data.actions import ActionSpace
 from reverie.data.shards.npz import load_npz
+
+_KINDS = {"action_mask": "b", "action_mask_before": "b", "reward": "f", "reward_mask": "b", "events": "bu"}
+"""Types of the arrays, as numpy's kinds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +112,26 @@ class Steps:
             actions=_component_arrays(arrays, "action/"),
             action_before=_component_arrays(arrays, "action_before/"),
             **{name: value for name, value in arrays.items() if "/" not in name},
+        )
+
+    def checked(self, n: int, space: ActionSpace, num_tasks: int) -> "Steps":
+        """Itself, if it is the log of `n` frames with the actions of `space`. Raises `ValueError` saying what is not."""
+        shapes = {"action_mask": (n,), "reward": (n,), "reward_mask": (n,), "action_mask_before": ()}
+        for name, shape in {**shapes, "events": (n, num_tasks)}.items():
+            value: np.ndarray = getattr(self, name)
+            if value.shape != shape or value.dtype.kind not in _KINDS[name]:
+                raise ValueError(
+                    f"steps.npz: {name} is {value.dtype} of shape {value.shape}, expected {shape}"
+                )
+        if not np.isfinite(self.reward).all():
+            raise ValueError("steps.npz: reward holds values that are not finite")
+        before = {name: value[None] for name, value in self.action_before.items()}
+        return replace(
+            self,
+            actions=space.check(self.actions, n, "steps.npz"),
+            action_before={
+                name: value[0] for name, value in space.check(before, 1, "steps.npz: action_before").items()
+            },
         )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
-from reverie.data.shards.index import Episode, Sample, ShardIndex
+from reverie.data.shards.index import Episode, Sample, ShardIndex, unbroken
 from reverie.data.shards.log_writer import csv_bytes
 
 NOT_LOGGED = "not logged"
@@ -36,7 +36,7 @@ def stretches(index: ShardIndex) -> list[Stretch]:
             groups.setdefault(sample.episode, []).append(sample)
     found: dict[str, Stretch] = {}
     for episode in sorted(groups):
-        parts = _unbroken(sorted(groups[episode], key=lambda sample: sample.start))
+        parts = unbroken(sorted(groups[episode], key=lambda sample: sample.start))
         for part in parts:
             name = file_name(episode) + (f"_{part[0].start:08d}" if len(parts) > 1 else "")
             name = name if name not in found else f"{name}-{_short_hash(episode)}"
@@ -146,17 +146,6 @@ def _all_episodes(index: ShardIndex) -> Iterator[tuple[str, Episode]]:
 def _all_samples(index: ShardIndex) -> Iterator[Sample]:
     for split in index.splits:
         yield from index.samples(split)
-
-
-def _unbroken(samples: Sequence[Sample]) -> list[tuple[Sample, ...]]:
-    """Cuts samples, in order, wherever frames are missing between two of them."""
-    parts: list[list[Sample]] = []
-    for sample in samples:
-        if parts and parts[-1][-1].start + parts[-1][-1].n == sample.start:
-            parts[-1].append(sample)
-        else:
-            parts.append([sample])
-    return [tuple(part) for part in parts]
 
 
 def _is_plain(part: str) -> bool:

@@ -13,7 +13,6 @@ the bytes of an interrupted and continued run equal those of an undisturbed one.
 """
 
 import hashlib
-import json
 import os
 import shutil
 import tarfile
@@ -24,10 +23,19 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from reverie.data.errors import UserError
-from reverie.data.files.durable import PARTIAL, canonical_json, explain_full_disk, sync_folder, write_atomic
-from reverie.data.shards.index import FORMAT, INDEX, JOURNAL, ShardIndex
+from reverie.data.files.documents import read_json
+from reverie.data.files.durable import (
+    PARTIAL,
+    canonical_json,
+    explain_full_disk,
+    fingerprint,
+    sync_folder,
+    write_atomic,
+)
+from reverie.data.shards.index import FORMAT, INDEX, JOURNAL, MOST_BYTES, ShardIndex
 
 _BLOCK = 512
+_IDENTITY = "identity.json"
 
 
 class ShardWriter:
@@ -71,7 +79,7 @@ class ShardWriter:
         if self._open is None:
             return
         record = self._open.close()
-        write_atomic(self._folder / JOURNAL / f"{self._open.name}.json", canonical_json(record))
+        write_atomic(self._folder / JOURNAL / f"{self._open.name}.json", sealed(record))
         self.finished.append(record)
         self.committed |= {sample["key"] for sample in record["samples"]}
         self._open = None
@@ -153,6 +161,15 @@ class ShardSet:
             "samples": [sample for record in records for sample in record["samples"]],
         }
 
+    @staticmethod
+    def require_same(folder: Path, identity: Mapping[str, Any]) -> None:
+        """Raises `UserError` where `folder` holds, or is to hold, something of another identity; writes nothing."""
+        journal = folder / JOURNAL / _IDENTITY
+        if (folder / INDEX).is_file():
+            _check_identity(folder, ShardIndex.load(folder).content.get("identity", {}), identity)
+        elif journal.is_file():
+            _check_identity(folder, _read_identity(journal, folder), identity)
+
     def _finished_index(self) -> ShardIndex | None:
         if not (self.folder / INDEX).is_file():
             return None
@@ -165,10 +182,10 @@ class ShardSet:
     def _begin(self) -> None:
         journal = self.folder / JOURNAL
         journal.mkdir(parents=True, exist_ok=True)
-        path = journal / "identity.json"
+        path = journal / _IDENTITY
         if path.is_file():
-            _check_identity(self.folder, json.loads(path.read_text()), self._identity)
-        write_atomic(path, canonical_json(self._identity))
+            _check_identity(self.folder, _read_identity(path, self.folder), self._identity)
+        write_atomic(path, sealed(self._identity))
 
 
 class _OpenShard:
@@ -225,8 +242,36 @@ def _padded(size: int) -> int:
 
 
 def _read_journal(folder: Path, split: str) -> list[dict[str, Any]]:
-    paths = sorted((folder / JOURNAL).glob(f"{split}-*.tar.json"))
-    return [json.loads(path.read_text()) for path in paths]
+    """The records of the finished shards. Raises `UserError` when one is damaged or missing."""
+    paths, records = sorted((folder / JOURNAL).glob(f"{split}-*.tar.json")), []
+    for number, path in enumerate(paths):
+        record, name = unsealed(path), f"{split}-{number:06d}.tar"
+        shard = folder / name
+        if record is None or record["name"] != name or not _has_size(shard, record["bytes"]):
+            raise UserError(
+                f"{path}: is damaged, or does not fit {shard}; delete {folder} and run the same command again."
+            )
+        records.append(record)
+    return records
+
+
+def sealed(content: Mapping[str, Any]) -> bytes:
+    """`content` with its own checksum, so that `unsealed` tells any damage."""
+    return canonical_json({"content": content, "sha256": fingerprint(content)})
+
+
+def unsealed(path: Path) -> dict[str, Any] | None:
+    """What `sealed` wrote to `path`; None where it is not there, or damaged."""
+    try:
+        found = read_json(path, "", MOST_BYTES)
+        content: dict[str, Any] = found["content"]
+        return content if fingerprint(content) == found["sha256"] else None
+    except (OSError, ValueError, LookupError, RecursionError):
+        return None
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
 
 
 def _delete_unjournaled(folder: Path, split: str, finished: int) -> None:
@@ -235,6 +280,13 @@ def _delete_unjournaled(folder: Path, split: str, finished: int) -> None:
     for path in [*folder.glob(f"{split}-*.tar"), *folder.glob(f"{PARTIAL}{split}-*.tar")]:
         if path.name not in known:
             path.unlink()
+
+
+def _read_identity(path: Path, folder: Path) -> dict[str, Any]:
+    identity = unsealed(path)
+    if identity is None:
+        raise UserError(f"{path}: is damaged; delete {folder} and run the same command again.")
+    return identity
 
 
 def _check_identity(folder: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -12,7 +12,6 @@ when.
 import io
 import json
 import os
-import zipfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -23,12 +22,15 @@ import numpy as np
 
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
+from reverie.data.files.documents import printable, read_json
 from reverie.data.files.durable import PARTIAL, explain_full_disk, new_file, write_atomic
+from reverie.data.shards.npz import read_npz
 from reverie.data.sources.status import StatusLog
 from reverie.data.video.codec import encode_video, storage_quality
 
 FORMAT = 1
 _LARGEST_SIDE = 16384
+_AGAIN = "record again into a new folder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,39 +69,25 @@ class Recording:
         """Reads recording.json. Raises `UserError` when it is missing, damaged or of another format."""
         path = folder / "recording.json"
         try:
-            content = json.loads(path.read_text())
+            content = read_json(path, _AGAIN)
         except FileNotFoundError:
             raise UserError(
                 f"{path}: missing, so {folder} is no folder of recorded episodes; `reverie record` makes one."
             ) from None
-        except (ValueError, OSError) as error:
-            raise UserError(f"{path}: cannot be read ({error}); record again into a new folder.") from None
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise UserError(
-                f"{path}: is not of format {FORMAT}, the only one known here; record again into a new folder."
-            )
+        if content.get("format") != FORMAT or not printable(content):
+            raise UserError(f"{path}: is not of format {FORMAT}, the only one known here; {_AGAIN}.")
         return cls._from_json(content, str(path))
 
     @classmethod
     def _from_json(cls, content: dict[str, Any], place: str) -> "Recording":
         try:
-            height, width = content["frame_size"]
-            recording = cls(
-                env=str(content["env"]),
-                fps=float(content["fps"]),
-                frame_size=(int(height), int(width)),
-                action_space=ActionSpace.from_json(content["action_space"], place),
-                tasks=tuple(content["tasks"]),
-                players=content.get("players", {}),
-            )
-        except UserError:
-            raise
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise UserError(
-                f"{place}: lacks a usable field ({error}); record again into a new folder."
-            ) from None
+            fields = _check(content)
+        except ValueError as error:
+            raise UserError(f"{place}: lacks a usable field ({error}); {_AGAIN}.") from None
+        space = ActionSpace.from_json(fields.pop("action_space"), place)
+        recording = cls(**{**fields, "tasks": tuple(fields["tasks"])}, action_space=space)
         if problem := recording._problem():
-            raise UserError(f"{place}: {problem}; record again into a new folder.")
+            raise UserError(f"{place}: {problem}; {_AGAIN}.")
         return recording
 
     def _problem(self) -> str | None:
@@ -137,6 +125,30 @@ class EpisodeSteps:
     def num_frames(self) -> int:
         """N."""
         return len(self.reward)
+
+
+def _check(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a recording, of the right types. Raises `ValueError` saying which is not."""
+    from pydantic import TypeAdapter, ValidationError
+    from typing_extensions import TypedDict
+
+    class Fields(TypedDict):
+        env: str
+        fps: float
+        frame_size: tuple[int, int]
+        action_space: dict[str, Any]
+        tasks: list[str]
+        players: dict[str, Any]
+
+    named = {name: content[name] for name in Fields.__annotations__ if name in content}
+    named.setdefault("players", {})
+    if isinstance(size := named.get("frame_size"), list):
+        named["frame_size"] = tuple(size)
+    try:
+        return dict(TypeAdapter(Fields).validate_python(named, strict=True))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def video_path(folder: Path, name: str) -> Path:
@@ -348,11 +360,11 @@ def _statuses(arrays: Mapping[str, np.ndarray], rows: int, path: Path) -> Status
 
 def _load_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        return read_npz(path, lambda _: True)
+    except Exception as error:  # damage raises anything
+        reason = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
         raise UserError(
-            f"{path}: is no readable episode log ({error}); delete it and record this episode again."
+            f"{path}: is no readable episode log ({reason}); delete it and record this episode again."
         ) from None
 
 

@@ -4,9 +4,7 @@
 wrong with it becomes one `UserError`, and nothing in it is ever unpickled.
 """
 
-import csv
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +13,15 @@ import numpy as np
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
 from reverie.data.shards.log_writer import Table
+from reverie.data.shards.npz import read_npz
 from reverie.data.shards.steps import Steps
-from reverie.data.sources.parquet import require_pyarrow
+from reverie.data.sources.parquet import require_modest, require_pyarrow
+from reverie.data.sources.text_tables import read_csv, read_jsonl
 
 LOG_SUFFIXES = (".npz", ".jsonl", ".csv", ".parquet")
 _FIELDS = ("reward", "events", "is_terminal", "action_mask", "reward_mask")
-_MOST_BYTES = 1 << 32
+_MOST_VALUES = 1 << 24
+"""In all columns of one log."""
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -94,49 +95,11 @@ def is_terminal(fields: Mapping[str, np.ndarray], path: Path) -> bool:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    # Given a path, numpy leaves the file open when it finds no archive in it.
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        if sum(member.file_size for member in archive.zip.infolist()) > _MOST_BYTES:
-            raise UserError(
-                f"{path}: unpacks to more than {_MOST_BYTES:,} bytes; that is no log of one video."
-            )
-        return {name: np.asarray(archive[name]) for name in archive.files if _is_field(name)}
+    return read_npz(path, _is_field)
 
 
 def _is_field(name: Any) -> bool:
     return isinstance(name, str) and (name in _FIELDS or name.startswith(("action/", "event/")))
-
-
-def _read_jsonl(path: Path) -> Table:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise UserError(f"{path}: is no readable log (a line is not an object); write one object a frame.")
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names if _is_field(name)}
-
-
-def _read_csv(path: Path) -> Table:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        header, *rows = csv.reader(file, strict=True)
-    rows = [row for row in rows if row]
-    if len(set(header)) < len(header) or any(len(row) != len(header) for row in rows):
-        raise UserError(
-            f"{path}: has a column twice, or rows of different lengths; write one value a column."
-        )
-    return {name: [_cell(row[i]) for row in rows] for i, name in enumerate(header) if _is_field(name)}
-
-
-def _cell(text: str) -> Any:
-    """A number, a truth value, None if empty; anything else stays text and is refused later."""
-    text = text.strip()
-    if not text:
-        return None
-    for read in (int, float, {"true": True, "false": False}.__getitem__):
-        try:
-            return read(text.lower())
-        except (ValueError, KeyError):
-            continue
-    return text
 
 
 def _read_parquet(path: Path) -> Table:
@@ -145,11 +108,16 @@ def _read_parquet(path: Path) -> Table:
 
     with path.open("rb") as file, parquet.ParquetFile(file) as source:
         names = [name for name in source.schema_arrow.names if _is_field(name)]
+        require_modest(source.metadata, names, _MOST_VALUES)
         table = source.read(columns=names, use_threads=False)
     return {name: table.column(name).to_pylist() for name in names}
 
 
-_READERS = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+_READERS: dict[str, Callable[[Path], Table]] = {
+    ".jsonl": lambda path: read_jsonl(path, _is_field),
+    ".csv": lambda path: read_csv(path, _is_field),
+    ".parquet": _read_parquet,
+}
 
 
 def _table_fields(table: Table, path: Path) -> dict[str, np.ndarray]:

@@ -10,8 +10,10 @@ import numpy as np
 
 from reverie.data.errors import UserError
 
-_MOST_ROWS = 50_000_000
-"""A few bytes can claim any number of equal rows."""
+_MOST_VALUES = 1 << 26
+"""In the wanted columns of one file. A few bytes can claim any number of equal ones."""
+_MOST_PAGE_BYTES = 1 << 30
+"""Of one row group, unpacked."""
 _CACHED_FILES = 4
 
 
@@ -112,9 +114,8 @@ def _read(path: Path, stamp: tuple[int, int], columns: tuple[str, ...]) -> Parqu
             parquet.ParquetFile(file, page_checksum_verification=True) as source,
         ):
             names = source.schema_arrow.names
-            if source.metadata.num_rows > _MOST_ROWS:
-                raise UserError(f"it claims {source.metadata.num_rows:,} rows")
             wanted = [name for name in columns if name in names]
+            require_modest(source.metadata, wanted, _MOST_VALUES)
             for number in range(source.num_row_groups):
                 try:
                     tables.append(source.read_row_group(number, columns=wanted, use_threads=False))
@@ -123,6 +124,23 @@ def _read(path: Path, stamp: tuple[int, int], columns: tuple[str, ...]) -> Parqu
     except Exception as error:  # likewise
         return ParquetRows(frozenset(), (), _sentence(path, error))
     return ParquetRows(frozenset(names), tuple(tables), problem)
+
+
+def require_modest(metadata: Any, columns: Collection[str], most_values: int) -> None:
+    """Raises `ValueError` where the metadata of a file claims more than `most_values` values in `columns`, or huge pages.
+
+    Before anything is read: the values of a column may all be one, said once.
+    """
+    values = 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        chunks = [group.column(i) for i in range(group.num_columns)]
+        chunks = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns]
+        values += sum(max(chunk.num_values, group.num_rows) for chunk in chunks)
+        if sum(chunk.total_uncompressed_size for chunk in chunks) > _MOST_PAGE_BYTES:
+            raise ValueError(f"a row group unpacks to more than {_MOST_PAGE_BYTES:,} bytes")
+    if values > most_values:
+        raise ValueError(f"it claims {values:,} values, more than {most_values:,}")
 
 
 def _sentence(path: Path, error: Exception) -> str:

@@ -1,16 +1,12 @@
 """One source video to encoded clips in a folder of its own, all of them or none.
 
-Sources are staged one by one, in parallel and in any order; whatever is killed, a staged source is whole. Only what
-could be decoded to its last frame gets this far, so that one damaged video never leaves half an episode in a shard.
+Sources are staged one by one, in parallel and in any order; whatever is killed, a staged source is whole. Each video is
+decoded once: its frames go straight into clips, and their number is known at the end.
 """
 
-import io
-import itertools
 import json
 import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,38 +16,14 @@ import numpy as np
 from reverie.data.errors import UserError
 from reverie.data.files.durable import PARTIAL, canonical_json
 from reverie.data.shards.steps import Steps
-from reverie.data.sources.corpus import Corpus, Inspected, Source, inspect, open_source
-from reverie.data.sources.vpt.recordings import draw_cursors
-from reverie.data.video.codec import GOP, Quality, encode_video, read_frames
-from reverie.data.video.decoders import Backend
-from reverie.data.video.resize import ResizeMode, fit
-from reverie.data.video.source import VideoInfo
+from reverie.data.shards.writer import sealed, unsealed
+from reverie.data.sources.clips import ClipWriter, Storage, StoredClip, stem
+from reverie.data.sources.corpus import Corpus, Inspected, Log, Source, frames_of, inspect
+from reverie.data.sources.pictures import Pictures
+from reverie.data.sources.stretches import EpisodePart, Tally, episode_parts
+from reverie.data.video.times import SAME_RATE, as_shown, on_screen, parts
 
-_READ_BYTES = 192_000_000
-"""Decoded frames held at once by one worker."""
 _SUMMARY = "summary.json"
-_SAME_RATE = 0.005
-"""Rates closer than this, relatively, are one rate (29.97 and 30)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Storage:
-    """How clips are stored.
-
-    size         (height, width)
-    mode         how other sizes are fitted
-    fps          frames a second; other rates are converted by timestamps
-    clip_length  frames in a clip, the last of an episode may be shorter
-    quality      see `data.video.codec`
-    decoder      see `data.video.decoders`
-    """
-
-    size: tuple[int, int]
-    mode: ResizeMode
-    fps: float
-    clip_length: int
-    quality: Quality
-    decoder: Backend
 
 
 def key_prefix(source: Source) -> str:
@@ -70,7 +42,8 @@ def stage(
 
     Returns:
         clips (their first frames), frames, cut (a frame or None), and squared_error and values, whose ratio is the
-        mean squared error of storing; digest of the clips; group and edges as in `Inspected`.
+        mean squared error of storing; digest of the clips; group and edges as in `Inspected` and `Log`; notes for the
+        user.
 
     Raises:
         UserError: the video or its log cannot be used; the sentence names the file.
@@ -84,21 +57,22 @@ def stage(
         try:
             summary = _write_source(source, corpus, storage, partial, cut)
             summary["digest"] = _digest(partial)
-            (partial / _SUMMARY).write_bytes(canonical_json(summary))
+            (partial / _SUMMARY).write_bytes(sealed(summary))
         except (UserError, OSError):
             shutil.rmtree(partial, ignore_errors=True)
             raise
         partial.rename(target)
-    return _summary(target)
+    found = unsealed(target / _SUMMARY)
+    assert found is not None, "it was whole a moment ago"
+    return found
 
 
 def staged_clip(folder: Path, start: int) -> tuple[dict[str, bytes], dict[str, Any]]:
     """The members of the clip that begins at frame `start` of a staged source, and its entry for the index."""
-    stem = _stem(start)
     members = {
-        "clip.mp4": (folder / f"{stem}.mp4").read_bytes(),
-        "steps.npz": (folder / f"{stem}.npz").read_bytes(),
-        "meta.json": (folder / f"{stem}.json").read_bytes(),
+        "clip.mp4": (folder / f"{stem(start)}.mp4").read_bytes(),
+        "steps.npz": (folder / f"{stem(start)}.npz").read_bytes(),
+        "meta.json": (folder / f"{stem(start)}.json").read_bytes(),
     }
     meta = json.loads(members["meta.json"])
     return members, {name: value for name, value in meta.items() if name not in ("fps", "size")}
@@ -107,133 +81,117 @@ def staged_clip(folder: Path, start: int) -> tuple[dict[str, bytes], dict[str, A
 def delete_staged_clip(folder: Path, start: int) -> None:
     """Makes room once the clip lies in a finished shard."""
     for suffix in (".mp4", ".npz", ".json"):
-        (folder / f"{_stem(start)}{suffix}").unlink(missing_ok=True)
-
-
-def select_frames(info: VideoInfo, fps: float) -> np.ndarray:
-    """Indices of the frames on screen at times 0, 1/fps, 2/fps, ..."""
-    step, shown = 1 / info.fps, info.timestamps
-    regular = np.abs(shown - np.arange(len(shown)) * step).max() < step / 2
-    if regular and abs(info.fps / fps - 1) < _SAME_RATE:
-        return np.arange(len(shown))
-    times = np.arange(max(1, int((shown[-1] + step) * fps + 1e-6))) / fps
-    # Containers round timestamps (mkv to 1 ms), so a frame due a moment later counts as shown.
-    return np.searchsorted(shown, times + step / 10, side="right") - 1
+        (folder / f"{stem(start)}{suffix}").unlink(missing_ok=True)
 
 
 def _write_source(
     source: Source, corpus: Corpus, storage: Storage, folder: Path, cut: float | None
 ) -> dict[str, Any]:
+    """Clips first, in one pass over the video; their logs after it, when the number of frames is known."""
     found = inspect(source, corpus)
-    if source.log is None:
-        indices = select_frames(found.info, storage.fps)
-        found = replace(found, steps=Steps.unknown(len(indices), corpus.action_space, len(corpus.tasks)))
-    else:
-        _require_rate(source.log, found.info.fps, storage.fps)
-        indices = np.arange(len(found.info))
-    frames = _read(source, found, indices, corpus.frame_size, storage)
-    cut_frame = (
-        None if cut is None or len(indices) < 2 else min(max(round(cut * len(indices)), 1), len(indices) - 1)
-    )
-    bounds = _bounds(len(indices), storage.clip_length, cut_frame)
-    error = np.zeros(2)
-    for start, stop in bounds:
-        clip = list(itertools.islice(frames, stop - start))
-        is_last = stop in (len(indices), cut_frame)
-        meta = _meta(source, found, storage, start, stop, is_last)
-        (folder / f"{_stem(start)}.json").write_bytes(canonical_json(meta))
-        (folder / f"{_stem(start)}.npz").write_bytes(found.steps.cut(start, stop).to_npz())
-        error += _write_video(folder / f"{_stem(start)}.mp4", clip, storage)
+    if source.log is not None:
+        _require_rate(source.log, found.video.rhythm.fps, storage.fps)
+    tally, writer, cut_frame = _write_clips(source, corpus, found, storage, folder, cut)
+    log = found.log(tally.total if source.log is not None else writer.total)
+    parts = episode_parts(source, writer.clips, tally.total, has_log=source.log is not None)
+    for clip in writer.clips:
+        part = parts[clip.part]
+        steps = part.steps(log.steps, corpus.action_space).cut(clip.offset, clip.offset + clip.n)
+        meta = _meta(source, storage, clip, part, steps, log, found.group, cut_frame)
+        (folder / f"{stem(clip.start)}.json").write_bytes(canonical_json(meta))
+        (folder / f"{stem(clip.start)}.npz").write_bytes(steps.to_npz())
     return {
-        "clips": [start for start, _ in bounds],
-        "frames": len(indices),
+        "clips": [clip.start for clip in writer.clips],
+        "frames": writer.total,
         "cut": cut_frame,
-        "squared_error": float(error[0]),
-        "values": int(error[1]),
+        "squared_error": writer.squared_error,
+        "values": writer.values,
         "group": found.group,
-        "edges": None if found.edges is None else found.edges.to_json(),
+        "edges": log.edges.to_json() if log.edges is not None and parts[0].n == len(log.steps) else None,
+        "notes": found.video.notes() + tally.notes(found.video.rhythm, storage.fps, source.log is not None),
     }
+
+
+def _write_clips(
+    source: Source, corpus: Corpus, found: Inspected, storage: Storage, folder: Path, cut: float | None
+) -> tuple[Tally, ClipWriter, int | None]:
+    """Writes the clips; a lone video is cut where the times of its packets say, and once more if that was wrong."""
+    expected = _expected(source, found, storage)
+    while True:
+        for clip in folder.iterdir():
+            clip.unlink()
+        cut_frame = _cut_frame(cut, expected)
+        tally = Tally(source.video)
+        moments = tally.moments(frames_of(source, found), found.video.rhythm, _rate(source, storage))
+        pictures = Pictures(source.video, found, corpus.frame_size, storage)
+        with ClipWriter(folder, storage, cut_frame) as writer:
+            for part, place, frame in pictures.fitted(moments):
+                writer.add(part, place, frame)
+        tally.require_some()
+        if cut_frame is None or cut_frame < writer.total:
+            return tally, writer, cut_frame
+        expected = writer.total
+
+
+def _rate(source: Source, storage: Storage) -> float | None:
+    """The rate to convert to; None where each frame is stored once, for a row of the log belongs to it."""
+    return storage.fps if source.log is None else None
+
+
+def _expected(source: Source, found: Inspected, storage: Storage) -> int:
+    """Frames that will be stored, by the times of the packets."""
+    if found.pts is not None:
+        return len(found.pts)
+    if source.log is not None:
+        return len(found.video.packets)
+    rhythm = found.video.rhythm
+    return sum(1 for _ in on_screen(parts(as_shown(found.video.packets), rhythm), rhythm, storage.fps))
+
+
+def _cut_frame(cut: float | None, n: int) -> int | None:
+    return None if cut is None or n < 2 else min(max(round(cut * n), 1), n - 1)
 
 
 def _require_rate(log: Path, fps: float, wanted: float) -> None:
     """The rows of a log belong to its frames, so none may be left out or repeated."""
-    if abs(fps / wanted - 1) >= _SAME_RATE:
+    if abs(fps / wanted - 1) >= SAME_RATE:
         raise UserError(
             f"{log}: logs frames at {fps:g} Hz, which cannot be converted to {wanted:g} Hz; "
             f"prepare logged videos at their own rate."
         )
 
 
-def _read(
-    source: Source, found: Inspected, indices: np.ndarray, crop: tuple[int, int] | None, storage: Storage
-) -> Iterator[np.ndarray]:
-    """The chosen frames, fitted to the stored size, decoded a bounded number at a time."""
-    count = max(1, _READ_BYTES // (found.info.height * found.info.width * 3))
-    decoder = open_source(source, found, storage.decoder)
-    try:
-        for start in range(0, len(indices), count):
-            chosen = indices[start : start + count]
-            frames = decoder.read(chosen.tolist())
-            if found.cursor is not None:
-                frames = draw_cursors(frames, found.cursor[chosen])
-            if crop is not None:
-                frames = frames[:, : crop[0], : crop[1]]
-            yield from fit(frames, storage.size, storage.mode)
-    finally:
-        decoder.close()
-
-
-def _bounds(n: int, clip_length: int, cut: int | None) -> list[tuple[int, int]]:
-    """(first frame, end) of the clips of `n` frames; one begins at `cut`."""
-    parts = [(0, n)] if cut is None else [(0, cut), (cut, n)]
-    return [(s, min(s + clip_length, stop)) for start, stop in parts for s in range(start, stop, clip_length)]
-
-
 def _meta(
-    source: Source, found: Inspected, storage: Storage, start: int, stop: int, is_last: bool
+    source: Source,
+    storage: Storage,
+    clip: StoredClip,
+    part: EpisodePart,
+    steps: Steps,
+    log: Log,
+    group: str | None,
+    cut: int | None,
 ) -> dict[str, Any]:
-    steps = found.steps.cut(start, stop)
-    events = np.argwhere(steps.events).tolist() if found.has_events else None
+    is_end = clip.offset + clip.n == part.n
     return {
         "source": source.name,
-        "episode": source.episode,
-        "start": start,
-        "n": stop - start,
+        "episode": part.name,
+        "start": clip.offset,
+        "n": clip.n,
         "fps": storage.fps,
         "size": list(storage.size),
-        "is_first": start == 0,
-        "is_last": is_last,
-        "is_terminal": found.is_terminal and stop == len(found.steps),
+        "is_first": clip.offset == 0,
+        "is_last": is_end or clip.start + clip.n == cut,
+        "is_terminal": log.is_terminal and is_end and part.ends_source,
         "labelled": bool(steps.action_mask.any() or steps.action_mask_before),
-        "events": events,
-        "group": found.group,
+        "events": np.argwhere(steps.events).tolist() if log.has_events else None,
+        "group": group,
     }
-
-
-def _write_video(path: Path, frames: list[np.ndarray], storage: Storage) -> np.ndarray:
-    """Writes a clip and reads its first frames back; returns (squared error, number of values) of those."""
-    target = io.BytesIO()
-    encode_video(target, frames, storage.fps, quality=storage.quality)
-    path.write_bytes(target.getvalue())
-    there = np.stack(frames[:GOP]).astype(np.float64)
-    back = read_frames(target.getvalue(), range(len(there)), storage.size, storage.decoder)
-    return np.array([np.square(back - there).sum(), there.size])
-
-
-def _stem(start: int) -> str:
-    return f"{start:08d}"
-
-
-def _summary(target: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((target / _SUMMARY).read_text())
-    return content
 
 
 def _is_staged(target: Path, cut: float | None) -> bool:
     """Whole, and with a clip boundary at the cut if and only if one is asked for."""
-    try:
-        summary = _summary(target)
-    except (OSError, ValueError):
+    summary = unsealed(target / _SUMMARY)
+    if summary is None:
         return False
     return (summary["cut"] is None) == (cut is None) and summary["digest"] == _digest(target)
 

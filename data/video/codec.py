@@ -24,6 +24,11 @@ LOSSLESS_HEIGHT = 128
 GOP = 16
 """Frames from keyframe to keyframe: reading a random window decodes at most this many frames too many."""
 
+_REPRODUCIBLE = "no-mbtree=1"
+"""x264's macroblock tree reads memory that nobody wrote, so the bytes, and decoded pixels by up to 18, would differ from run
+to run. Without it frames of 200x320 take 14 % more bytes at the same PSNR, of 360x640 lose 0.35 dB at the same size; turning
+the lookahead off gives the same pictures, at the same cost."""
+
 # quality -> (codec, pixel format, constant rate factor). RGB at factor 0 is bit-exact through both decoders.
 _CODECS: dict[str, tuple[str, str, str]] = {
     "lossless": ("libx264rgb", "rgb24", "0"),
@@ -106,7 +111,7 @@ class VideoWriter:
         self.close()
 
     def _open_stream(self, frame: np.ndarray) -> Any:
-        options = {"crf": self._factor, "preset": "veryfast"}
+        options = {"crf": self._factor, "preset": "veryfast", "x264-params": _REPRODUCIBLE}
         stream: Any = self._container.add_stream(self._codec, rate=self._rate, options=options)
         stream.height, stream.width = frame.shape[:2]
         stream.pix_fmt = self._pixel_format

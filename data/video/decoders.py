@@ -5,20 +5,19 @@ shape its class: an idle reader goes on decoding the rest of the file into memor
 dropped at once; and some widths whose rows are not a multiple of 64 bytes fail (72, for one). Both give bit-identical
 frames, turned upright.
 
-decord reads older containers (avi, ts, mpg, wmv, gif), which do not say when frames are shown, wrongly and without a
-word: PyAV reads those from the start (`data.video.pyav.SequentialDecoder`).
+decord is for our own clips. It knows neither edit lists nor damage, and reads older containers (avi, ts, mpg, wmv, gif)
+wrongly and without a word: what comes from elsewhere is read by `data.video.shown`.
 """
 
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from reverie.data.errors import UserError
-from reverie.data.video.pyav import PyAVDecoder, SequentialDecoder
+from reverie.data.video.pyav import PyAVDecoder
 from reverie.data.video.source import Decoder, VideoInfo, VideoSource, unreadable
 
 Backend = Literal["pyav", "decord"]
@@ -68,20 +67,4 @@ def open_video(source: VideoSource, backend: Backend = "pyav") -> Decoder:
         raise UserError(f"decoder: {backend!r} is unknown; use pyav or decord.")
     if backend == "decord":
         return DecordDecoder(source)
-    return PyAVDecoder(source) if _knows_times(source) else SequentialDecoder(source)
-
-
-def _knows_times(source: VideoSource) -> bool:
-    """mp4 and mov, matroska and webm, flv: by their first bytes."""
-    head = source[:12] if isinstance(source, bytes) else _head(source)
-    return head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip") or head.startswith(
-        (b"\x1a\x45\xdf\xa3", b"FLV")
-    )
-
-
-def _head(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(12)
-    except OSError as error:
-        raise unreadable(path, error) from None
+    return PyAVDecoder(source)

@@ -9,14 +9,18 @@ import torch.nn.functional as F
 ResizeMode = Literal["pad", "crop", "stretch"]
 
 
-def fit(frames: np.ndarray, size: tuple[int, int], mode: ResizeMode) -> np.ndarray:
+def fit(
+    frames: np.ndarray, size: tuple[int, int], mode: ResizeMode, displayed: tuple[int, int] | None = None
+) -> np.ndarray:
     """Resizes (n, h, w, 3) uint8 to (n, H, W, 3) uint8, bilinear with antialiasing; untouched when it fits.
 
     mode: "pad" keeps all of the picture and adds black bars, "crop" fills the frame and cuts the overhang on both
     sides, "stretch" changes the aspect ratio.
+
+    displayed: the height and width with square pixels, where those of the frames are not square.
     """
-    height, width = frames.shape[1:3]
-    if (height, width) == size:
+    height, width = displayed or frames.shape[1:3]
+    if frames.shape[1:3] == size == (height, width):
         return frames
     if mode == "stretch":
         return _scale(frames, size)

@@ -17,9 +17,13 @@ class VideoError(UserError):
     """A file that cannot be read as video; the sentence names it."""
 
 
+MOST_PIXELS = 8192 * 8192
+"""Of one frame: 200 MB as RGB."""
+
+
 @dataclass(frozen=True)
 class VideoInfo:
-    """Size in pixels, mean rate in Hz, and when each frame is shown, in seconds after the first."""
+    """Size in pixels as displayed, mean rate in Hz, and when each frame is shown, in seconds after the first."""
 
     height: int
     width: int
@@ -55,3 +59,20 @@ def unreadable(source: VideoSource, error: Exception) -> VideoError:
     return VideoError(
         f"{place(source)}: cannot be read as video ({detail}); remove, replace or re-encode it."
     )
+
+
+def require_modest(height: int, width: int, source: VideoSource) -> None:
+    """Raises `VideoError` for frames of more than `MOST_PIXELS`: a file of a few bytes may claim any size."""
+    if height * width > MOST_PIXELS:
+        raise VideoError(
+            f"{place(source)}: claims frames of {height} x {width}, more than {MOST_PIXELS:,} pixels; re-encode it smaller."
+        )
+
+
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Size and time of change. Raises `VideoError` when there is no such file."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    return stat.st_size, stat.st_mtime_ns

@@ -9,6 +9,7 @@ import numpy as np
 
 from reverie.data.errors import UserError
 from reverie.data.files.location import Location
+from reverie.data.files.lock import sole_writer
 from reverie.data.shards.checking import LAGS, Alignment, Problem, all_samples, check_clip, check_shard
 from reverie.data.shards.index import INDEX, Sample, ShardIndex
 from reverie.data.shards.reader import ShardReader
@@ -29,17 +30,14 @@ class CheckConfig:
     """The source's actions.json or recording.json, for repair where index.json and its copy are gone."""
 
 
-_RECORD = ("name", "bytes", "sha256", "frames")
-
-
 def check(config: CheckConfig) -> None:
     """Prints what is wrong, and how actions fit the pictures. Raises `UserError` when something is wrong."""
     if config.repair:
         _repair(config)
         return
-    index = ShardIndex.load(config.path)
-    alignment, samples = Alignment(), _planned(index)
-    problems = _check_shards(index)
+    index = ShardIndex.read(config.path)
+    alignment, samples = Alignment(), all_samples(index)
+    problems = [Problem(INDEX, text) for text in index.problems] + _check_shards(index)
     intact = _intact(index, samples, problems, alignment)
     print(f"{len(intact)} of {len(samples)} clips are intact, in {len(index.content['shards'])} shards")
     print("\n".join(alignment_lines(alignment)))
@@ -62,20 +60,6 @@ def alignment_lines(alignment: Alignment) -> list[str]:
 
 
 _READING = "The difference should be largest at lag +0; largest at +1: the source logs actions one frame late, at -1: one early."
-
-
-def _planned(index: ShardIndex) -> list[Sample]:
-    """The clips of an index that has all its fields."""
-    try:
-        for name in ("action_space", "tasks", "fps", "frame_size"):
-            getattr(index, name)
-        for record in index.content["shards"]:
-            _ = [record[name] for name in _RECORD]
-        return all_samples(index)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"{index.folder / INDEX}: lacks fields or has wrong ones ({error}); --repair makes it anew."
-        ) from None
 
 
 def _check_shards(index: ShardIndex) -> list[Problem]:
@@ -116,11 +100,19 @@ def _place_and_text(sample: Sample, error: UserError) -> tuple[str, str]:
 
 
 def _repair(config: CheckConfig) -> None:
-    folder, problems = config.path, list[Problem]()
+    folder = config.path
     if not isinstance(folder, Path):
         raise UserError(
             f"{folder}: cannot be repaired from here; repair the folder where it lies and copy it again."
         )
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the folder of the shards to repair.")
+    with sole_writer(folder):
+        _rebuild(folder, config)
+
+
+def _rebuild(folder: Path, config: CheckConfig) -> None:
+    problems: list[Problem] = []
     gathered = gather(folder, problems)
     header = old_header(folder) or declared_header(folder, gathered, config.actions)
     samples = [Sample.from_json(entry) for entry in gathered.content["samples"]]

@@ -11,6 +11,7 @@ from time import monotonic
 
 from reverie.data.errors import UserError
 from reverie.data.files.durable import explain_full_disk
+from reverie.data.files.lock import sole_writer
 from reverie.data.files.transfer import Http, TransferError
 from reverie.data.sources.vpt.index_files import (
     ENDINGS,
@@ -114,8 +115,7 @@ def data_download(config: DownloadConfig) -> None:
     if config.dry_run:
         print_estimate(_missing_by_member(chosen, config), config.out, http, config.sample, config.workers)
         return
-    with explain_full_disk(config.out):
-        config.out.mkdir(parents=True, exist_ok=True)
+    with sole_writer(config.out), explain_full_disk(config.out):
         failures = _download_all(chosen, config, http)
         failures += [Failure(entry, "", reason) for entry, reason in index.refused.items()]
         _report(chosen, failures, config)

@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from reverie.data.errors import UserError
-from reverie.data.files.durable import canonical_json, explain_full_disk, new_file, write_atomic
+from reverie.data.files.durable import PARTIAL, canonical_json, explain_full_disk, new_file, write_atomic
 from reverie.data.files.location import Location
+from reverie.data.files.lock import LOCK, sole_writer
 from reverie.data.shards.card import card
 from reverie.data.shards.index import Sample, ShardIndex
 from reverie.data.shards.log_writer import log_table, require_writable, to_csv, to_jsonl
@@ -53,7 +54,7 @@ def export(config: ExportConfig) -> None:
     index = ShardIndex.load(config.path)
     _require_possible(config, index)
     problems: list[tuple[str, str]] = []
-    with explain_full_disk(config.out):
+    with sole_writer(config.out), explain_full_disk(config.out):
         _begin(config, index)
         if config.steps is not None or config.videos is not None:
             problems = _write_episodes(config, index)
@@ -79,7 +80,7 @@ def _begin(config: ExportConfig, index: ShardIndex) -> None:
     path = config.out / RECORD
     config.out.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        if any(not item.name.startswith(".partial-") for item in config.out.iterdir()):
+        if any(item.name != LOCK and not item.name.startswith(PARTIAL) for item in config.out.iterdir()):
             raise UserError(f"{config.out}: holds something else already; choose a new folder.")
         write_atomic(path, canonical_json(record))
     try:

@@ -1,9 +1,10 @@
 """`reverie prepare`: a folder of recorded episodes, a LeRobot dataset, or any videos, to shards with an index."""
 
-import json
+import errno
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from hashlib import sha256
@@ -12,23 +13,27 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reverie.data.errors import UserError
-from reverie.data.files.durable import canonical_json, explain_full_disk, fingerprint, write_atomic
-from reverie.data.shards.index import ShardIndex
-from reverie.data.shards.writer import ShardSet
-from reverie.data.sources.corpus import Corpus, Inspected, Source, find_corpus, inspect
+from reverie.data.files.durable import explain_full_disk, fingerprint, write_atomic
+from reverie.data.files.lock import sole_writer
+from reverie.data.shards.index import INDEX, JOURNAL, ShardIndex
+from reverie.data.shards.writer import ShardSet, sealed, unsealed
+from reverie.data.sources.clips import Storage
+from reverie.data.sources.corpus import Corpus, Source, find_corpus, inspect
 from reverie.data.sources.lerobot.dataset import LeRobotOptions
-from reverie.data.sources.staging import Storage, delete_staged_clip, key_prefix, stage, staged_clip
+from reverie.data.sources.staging import delete_staged_clip, key_prefix, stage, staged_clip
 from reverie.data.sources.vpt.recordings import VPTOptions
 from reverie.data.sources.vpt.segments import Join, joined_clip
 from reverie.data.video.codec import Quality, storage_quality
 from reverie.data.video.decoders import Backend
 from reverie.data.video.resize import ResizeMode
+from reverie.data.video.survey import Survey
+from reverie.data.video.times import MOST_FPS, SAME_RATE, lossless_rate
 from reverie.pipelines.datasets.engines import Result, Work, map_on_ray, map_on_threads
 from reverie.pipelines.datasets.joining import find_joins
 from reverie.pipelines.runs.progress import Meter, meter, progress
 
 STAGING = ".staging"
-_SAME_RATE = 0.005
+_PLAN = "plan.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +41,7 @@ class PrepareConfig:
     """Turns recorded episodes, VPT recordings, LeRobot datasets, or videos with or without logs, into shards."""
 
     source: Path
-    """Folder of recorded episodes (`reverie record`), LeRobot dataset, or folder of videos, searched at any depth."""
+    """Folder of recorded episodes (`reverie record`), LeRobot dataset, folder of videos, searched at any depth, or a video."""
     out: Path
     """Folder for the shards. The same command again continues an interrupted run."""
     size: tuple[int, int] | None = None
@@ -56,7 +61,11 @@ class PrepareConfig:
     shard_mb: float = 256.0
     """Size limit of one shard file in MB."""
     decoder: Backend = "pyav"
-    """Library that reads the videos: pyav or decord (LeRobot: always PyAV)."""
+    """Library that reads the stored clips back, to measure what storing cost: pyav or decord. Videos are read by PyAV."""
+    interlaced: Literal["keep", "refuse"] = "keep"
+    """Videos whose frames hold two moments, line by line: store them so and say it, or skip them."""
+    hdr: Literal["keep", "refuse"] = "keep"
+    """Videos of high dynamic range: store their colours without tone mapping and say it, or skip them."""
     workers: int = 0
     """Videos converted at a time, each holding one clip in memory; 0: one per CPU core."""
     ray: str | None = None
@@ -79,6 +88,10 @@ class PrepareConfig:
             raise UserError(f"shard_mb: must be above 0, got {self.shard_mb}.")
 
 
+class NothingUsable(UserError):
+    """No source of a corpus can be used."""
+
+
 def prepare(config: PrepareConfig) -> None:
     """Writes the shards and says what they hold and what was skipped.
 
@@ -89,15 +102,63 @@ def prepare(config: PrepareConfig) -> None:
     if corpus.inferred:
         print(f"# inferred from the logs; save as actions.yaml in {corpus.folder} to declare it")
         print(corpus.inferred)
-    with ShardSet(config.out, _identity(config, corpus), max_bytes=round(config.shard_mb * 1e6)) as shards:
+    for note in corpus.notes:
+        print(f"note: {note}")
+    identity, skipped = _identity(config, corpus), dict[str, str]()
+    ShardSet.require_same(config.out, identity)
+    # Whatever is refused is refused before anything is written, which would bind the folder to these settings.
+    begun = unsealed(config.out / STAGING / _PLAN) is not None or (config.out / INDEX).is_file()
+    found = {} if begun else _usable(config, corpus, skipped)
+    max_bytes = round(config.shard_mb * 1e6)
+    with (
+        _removed_when_refused(config.out),
+        sole_writer(config.out),
+        _emptied_when_refused(config.out),
+        ShardSet(config.out, identity, max_bytes=max_bytes) as shards,
+    ):
         if shards.index is None:
             with explain_full_disk(config.out):
-                plan = _load_plan(config.out) or _make_plan(config, corpus)
+                plan = unsealed(config.out / STAGING / _PLAN) or _make_plan(config, corpus, found, skipped)
                 _fill(shards, plan, config.out / STAGING)
                 shards.finish(plan["header"])
         shutil.rmtree(config.out / STAGING, ignore_errors=True)
         assert shards.index is not None
         _report(shards.index)
+
+
+def _usable(config: PrepareConfig, corpus: Corpus, skipped: dict[str, str]) -> dict[Source, Survey]:
+    """What the sources hold; why others cannot be used goes to `skipped`. Raises `UserError` where a choice is missing."""
+    found = _drop_refused(config, corpus, dict(_inspect_all(config, corpus, skipped)), skipped)
+    skipped |= corpus.passed_over
+    _require_some(corpus, found, skipped)
+    _storage(config, corpus, found)
+    return found
+
+
+@contextmanager
+def _removed_when_refused(out: Path) -> Iterator[None]:
+    """A folder that this call made goes again, if it is empty, when the call ends in a `UserError`."""
+    was_there = out.exists()
+    try:
+        yield
+    except UserError:
+        if not was_there:
+            with suppress(OSError):
+                out.rmdir()
+        raise
+
+
+@contextmanager
+def _emptied_when_refused(out: Path) -> Iterator[None]:
+    """What a first call has begun goes again when it turns out that nothing can be used."""
+    is_first = not (out / JOURNAL).exists() and not (out / INDEX).exists()
+    try:
+        yield
+    except NothingUsable:
+        if is_first and not any(out.glob("*.tar")):
+            for folder in (out / JOURNAL, out / STAGING):
+                shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _identity(config: PrepareConfig, corpus: Corpus) -> dict[str, Any]:
@@ -108,24 +169,19 @@ def _identity(config: PrepareConfig, corpus: Corpus) -> dict[str, Any]:
         "size": None if config.size is None else list(config.size),
         "sources": fingerprint([[source.name, source.file_bytes] for source in corpus.sources]),
         "labels": fingerprint([corpus.action_space.to_json(), list(corpus.tasks)]),
+        **{name: "refuse" for name in ("interlaced", "hdr") if getattr(config, name) == "refuse"},
         **({} if corpus.vpt is None else {"vpt": asdict(corpus.vpt)}),
         **({} if corpus.lerobot is None else {"lerobot": corpus.lerobot.identity}),
     }
 
 
-def _load_plan(out: Path) -> dict[str, Any] | None:
-    path = out / STAGING / "plan.json"
-    return json.loads(path.read_text()) if path.is_file() else None
-
-
-def _make_plan(config: PrepareConfig, corpus: Corpus) -> dict[str, Any]:
+def _make_plan(
+    config: PrepareConfig, corpus: Corpus, inspected: dict[Source, Survey], skipped: dict[str, str]
+) -> dict[str, Any]:
     """Stages all usable sources and decides the splits.
 
     The plan holds `pieces` ({folder, clips, split, join} in the order of the shards) and `header` for the index.
     """
-    skipped: dict[str, str] = {}
-    inspected = dict(_inspect_all(config, corpus, skipped))
-    _require_some(corpus, inspected, skipped)
     storage = _storage(config, corpus, inspected)
     staging = config.out / STAGING
     staging.mkdir(parents=True, exist_ok=True)
@@ -142,16 +198,17 @@ def _make_plan(config: PrepareConfig, corpus: Corpus) -> dict[str, Any]:
             "storage_mse": _mean_squared_error(staged),
             "sources": sorted(source.name for source in staged),
             "skipped": [{"source": name, "reason": skipped[name]} for name in sorted(skipped)],
+            **_notes(staged),
         },
     }
     os.sync()  # from now on the staged clips are taken for good
-    write_atomic(staging / "plan.json", canonical_json(plan))
+    write_atomic(staging / _PLAN, sealed(plan))
     return plan
 
 
 def _inspect_all(
     config: PrepareConfig, corpus: Corpus, skipped: dict[str, str]
-) -> Iterator[tuple[Source, Inspected]]:
+) -> Iterator[tuple[Source, Survey]]:
     work = partial(_inspect, corpus=replace(corpus, sources=()))
     with meter("inspect", len(corpus.sources)) as shown:
         for source, result in zip(corpus.sources, _work(config, work, corpus.sources), strict=True):
@@ -162,11 +219,11 @@ def _inspect_all(
             shown.update()
 
 
-def _inspect(source: Source, corpus: Corpus) -> Inspected | UserError | OSError:
+def _inspect(source: Source, corpus: Corpus) -> Survey | UserError | OSError:
     try:
-        return inspect(source, corpus)
-    except (UserError, OSError) as error:
-        return error
+        return inspect(source, corpus).video
+    except Exception as error:
+        return _told(source, error)
 
 
 def _stage(
@@ -174,8 +231,24 @@ def _stage(
 ) -> dict[str, Any] | UserError | OSError:
     try:
         return stage(source, corpus, storage, folder, cut)
-    except (UserError, OSError) as error:
+    except Exception as error:
+        return _told(source, error)
+
+
+def _told(source: Source, error: Exception) -> UserError | OSError:
+    """What one source costs: itself, unless the disk is full or gone. Its damage may raise anything."""
+    if isinstance(error, UserError):
         return error
+    if isinstance(error, OSError) and error.errno not in _OF_A_SOURCE:
+        return error
+    if isinstance(error, MemoryError):
+        return UserError(
+            f"{source.video}: needs more memory than there is; use fewer --workers or re-encode it."
+        )
+    reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200] or type(error).__name__
+    return UserError(
+        f"{source.video}: cannot be read ({reason.rstrip('.')}); remove, replace or re-encode it."
+    )
 
 
 def _work(
@@ -188,9 +261,10 @@ def _work(
 
 def _require_some(corpus: Corpus, usable: object, skipped: dict[str, str]) -> None:
     if not usable:
-        raise UserError(
-            f"{corpus.folder}: none of its {len(skipped)} videos can be used, the first because: "
-            f"{skipped[min(skipped)]}"
+        videos = {name: reason for name, reason in skipped.items() if name not in corpus.passed_over}
+        raise NothingUsable(
+            f"{corpus.folder}: none of its {len(videos)} videos can be used, the first because: "
+            f"{videos[min(videos)]}"
         )
 
 
@@ -199,35 +273,90 @@ def _reason(error: UserError, corpus: Corpus) -> str:
     return str(error).replace(f"{corpus.folder}{os.sep}", "")
 
 
-def _storage(config: PrepareConfig, corpus: Corpus, inspected: dict[Source, Inspected]) -> Storage:
-    size = config.size or corpus.frame_size or _common_size(inspected)
+_OF_A_SOURCE = (
+    None,
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+    errno.EINVAL,
+    errno.ESTALE,
+    errno.ELOOP,
+)
+"""What the system says of a file that vanished, or cannot be read; other errors are of the disk."""
+
+
+def _storage(config: PrepareConfig, corpus: Corpus, inspected: dict[Source, Survey]) -> Storage:
+    missing: list[str] = []
+    size = config.size or corpus.frame_size or _common_size(inspected, missing)
+    fps = config.fps or corpus.fps or _common_rate(inspected, missing)
+    if missing:
+        raise UserError(f"{' and '.join(missing)}.")
     return Storage(
         size=(size[0], size[1]),
         mode=config.mode,
-        fps=config.fps or corpus.fps or _common_rate(inspected),
+        fps=fps,
         clip_length=config.clip_length,
         quality=storage_quality(size[0]) if config.quality == "auto" else config.quality,
         decoder=config.decoder,
     )
 
 
-def _common_size(inspected: dict[Source, Inspected]) -> tuple[int, int]:
-    sizes = {(found.info.height, found.info.width): source.name for source, found in inspected.items()}
+def _common_size(inspected: dict[Source, Survey], missing: list[str]) -> tuple[int, int]:
+    """The size of all videos; where they differ, what to choose goes to `missing`."""
+    sizes = {(video.height, video.width): source.name for source, video in inspected.items()}
     if len(sizes) > 1:
         (a, file_a), (b, file_b) = list(sizes.items())[:2]
-        raise UserError(
+        missing.append(
             f"size: the videos differ ({a[0]}x{a[1]} in {file_a}, {b[0]}x{b[1]} in {file_b}); "
-            f"choose one with --size [HEIGHT,WIDTH]."
+            f"choose one with --size [HEIGHT,WIDTH]"
         )
     return next(iter(sizes))
 
 
-def _common_rate(inspected: dict[Source, Inspected]) -> float:
-    rates = {source.name: found.info.fps for source, found in inspected.items()}
-    slow, fast = min(rates, key=lambda name: rates[name]), max(rates, key=lambda name: rates[name])
-    if rates[fast] / rates[slow] - 1 > _SAME_RATE:
+def _drop_refused(
+    config: PrepareConfig, corpus: Corpus, inspected: dict[Source, Survey], skipped: dict[str, str]
+) -> dict[Source, Survey]:
+    """Those that are of an accepted kind and, where no rate is chosen, have one; why others are not goes to `skipped`."""
+    accepted: dict[Source, Survey] = {}
+    for source, video in inspected.items():
+        try:
+            _require_kind(config, source, video)
+            if config.fps is None and corpus.fps is None:
+                _own_rate(source, video)
+            accepted[source] = video
+        except UserError as error:
+            skipped[source.name] = _reason(error, corpus)
+    return accepted
+
+
+def _require_kind(config: PrepareConfig, source: Source, video: Survey) -> None:
+    if video.is_interlaced and config.interlaced == "refuse":
+        raise UserError(f"{source.video}: is interlaced; deinterlace it, or set --interlaced keep.")
+    if video.hdr and config.hdr == "refuse":
+        raise UserError(f"{source.video}: is HDR ({video.hdr}); tone-map it, or set --hdr keep.")
+
+
+def _own_rate(source: Source, video: Survey) -> float:
+    """The rate at which no frame is lost; of logged videos their own. Raises `UserError` where there is none."""
+    if source.log is not None or video.rhythm.is_steady:
+        return video.rhythm.fps
+    rate = lossless_rate(video.packets, video.rhythm)
+    if rate is None:
         raise UserError(
-            f"fps: the videos differ ({rates[slow]:g} in {slow}, {rates[fast]:g} in {fast}); choose one with --fps."
+            f"{source.video}: has a variable rate ({video.rhythm.fps:.4g} Hz on average) that only more than "
+            f"{MOST_FPS:g} Hz would keep all frames of; choose a rate with --fps."
+        )
+    return rate
+
+
+def _common_rate(inspected: dict[Source, Survey], missing: list[str]) -> float:
+    """The rate of all videos; where they differ, what to choose goes to `missing`."""
+    rates = {source.name: _own_rate(source, video) for source, video in inspected.items()}
+    slow, fast = min(rates, key=lambda name: rates[name]), max(rates, key=lambda name: rates[name])
+    if rates[fast] / rates[slow] - 1 > SAME_RATE:
+        missing.append(
+            f"fps: the videos differ ({rates[slow]:g} in {slow}, {rates[fast]:g} in {fast}); choose one with --fps"
         )
     return rates[min(rates)]
 
@@ -305,11 +434,22 @@ def _fill(shards: ShardSet, plan: dict[str, Any], staging: Path) -> None:
         pending.append((split, source, start))
         if shards.has(split, _key(source, start)):
             continue
-        members, entry = staged_clip(staging / source, start)
+        members, entry = _staged_clip(staging / source, start)
         if source in joins:
             members, entry = joined_clip(members, entry, joins[source])
         if shards.add(split, _key(source, start), members, entry):
             pending = _delete_finished(shards, pending, staging)
+
+
+def _staged_clip(folder: Path, start: int) -> tuple[dict[str, bytes], dict[str, Any]]:
+    try:
+        return staged_clip(folder, start)
+    except (FileNotFoundError, ValueError) as error:
+        out = folder.parent.parent
+        raise UserError(
+            f"{folder}: lacks what an earlier call had put there ({type(error).__name__}); delete {out} and run the "
+            f"same command again."
+        ) from None
 
 
 def _delete_finished(
@@ -324,6 +464,16 @@ def _delete_finished(
 
 def _key(source: str, start: int) -> str:
     return f"{source}_{start:08d}"
+
+
+def _notes(staged: dict[Source, dict[str, Any]]) -> dict[str, Any]:
+    """What was left out of the videos that were stored, and how their times were read; {} if there is nothing to say."""
+    notes = [
+        {"source": source.name, "note": "; ".join(summary["notes"])}
+        for source, summary in staged.items()
+        if summary["notes"]
+    ]
+    return {"notes": sorted(notes, key=lambda entry: entry["source"])} if notes else {}
 
 
 def _mean_squared_error(staged: dict[Source, dict[str, Any]]) -> float:
@@ -344,6 +494,8 @@ def _report(index: ShardIndex) -> None:
         print("storage loses detail (below 40 dB); --quality lossless keeps every pixel, in larger files")
     if "validation" not in index.splits:
         print("no validation split: there is nothing to hold out")
+    for entry in index.content.get("notes", []):
+        print(f"note {entry['source']}: {entry['note']}")
     for entry in index.content["skipped"]:
         print(f"skipped {entry['source']}: {entry['reason']}")
     if index.content["skipped"]:

@@ -1,7 +1,8 @@
 """Plays a game with scripted and random players, or lets a person play, and records every episode as video and log.
 
 What an episode holds is a pure function of the settings, the seed and the episode's number, unless a person played it. A killed
-recording is continued by the same command, with the same result, by any number of workers.
+recording is continued by the same command, with the same result, by any number of workers. An episode in which the game fails is
+given up: FOLDER/failed says why, and the others go on.
 """
 
 import math
@@ -9,8 +10,10 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import closing
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -20,17 +23,17 @@ from typing import Any
 import numpy as np
 
 from reverie.data.errors import UserError
-from reverie.data.files.durable import sole_writer
+from reverie.data.files.lock import sole_writer
 from reverie.data.sources.episodes import EpisodeSteps, EpisodeWriter, read_steps
-from reverie.environments.game import GameCrashed, GameEnv
+from reverie.data.sources.given_up import GivenUp
+from reverie.environments.game import GameEnv
 from reverie.environments.human import Desk, PlayerLeft, instructions
+from reverie.environments.lasting import LastingGame, Streak, none_got_through
 from reverie.environments.make import make_env, with_limit
 from reverie.environments.play import Playing, play_episode
 from reverie.environments.players import KINDS, require_player
 from reverie.pipelines.runs.progress import Meter, meter
 
-ATTEMPTS = 3
-"""How often an episode is begun when its game crashes."""
 CHUNK = 16
 """Most episodes that a worker records with one game before it reports."""
 
@@ -45,7 +48,7 @@ class RecordConfig:
     """Game: minigrid-doorkey[-SIZE], minigrid-empty[-SIZE], minigrid-empty-random[-SIZE], crafter, luanti,
     minecraft-minerl, minecraft-minestudio, or gym:<Gymnasium id>."""
     episodes: int = 1000
-    """Number of episodes the folder holds at the end."""
+    """Number of episodes the folder holds at the end, less those that were given up since the game failed."""
     players: dict[str, float] = field(default_factory=lambda: {"expert": 0.9, "random": 0.1})
     """Who plays how often: weights of "expert" (scripted), "random" and "human" (you, in a window), one drawn per episode."""
     skill: tuple[float, float] = (0.3, 1.0)
@@ -83,17 +86,25 @@ def record(config: RecordConfig) -> None:
 
     Raises `UserError` when the folder belongs to another recording, or another process records into it.
     """
-    with closing(_make_game(config)) as game:
-        for kind, weight in config.players.items():
-            if weight > 0:
-                require_player(kind, game)
-        if config.players.get("human", 0) > 0:
-            print(instructions(game), flush=True)
-        writer = _make_writer(config, game)
+    with ExitStack() as alone:
+        with closing(_make_game(config)) as game:
+            for kind, weight in config.players.items():
+                if weight > 0:
+                    require_player(kind, game)
+            alone.enter_context(sole_writer(config.out))
+            if config.players.get("human", 0) > 0:
+                print(instructions(game), flush=True)
+            writer = _make_writer(config, game)
+            for note in game.notes():
+                print(f"note: {note}", flush=True)
+        _record_all(config, writer)
+
+
+def _record_all(config: RecordConfig, writer: EpisodeWriter) -> None:
+    """Records what is missing, and says what there is then."""
     try:
-        with sole_writer(config.out):
-            writer.remove_leftovers()
-            _record_missing(config, writer)
+        writer.remove_leftovers()
+        _record_missing(config, writer)
     except PlayerLeft:
         present = sum(writer.has(episode_name(number)) for number in range(config.episodes))
         print(f"{writer.folder}: {present} of {config.episodes} episodes; the same command goes on.")
@@ -105,13 +116,31 @@ def record(config: RecordConfig) -> None:
 
 
 def _record_missing(config: RecordConfig, writer: EpisodeWriter) -> None:
-    missing = [number for number in range(config.episodes) if not writer.has(episode_name(number))]
+    missing = _missing(config, writer)
+    given_up = GivenUp(writer.folder)
+    streak = Streak(given_up.hint)
     with meter("record", config.episodes, start=config.episodes - len(missing)) as shown:
         if config.workers == 1:
-            for _ in _record_episodes(config, missing):
-                shown.update()
+            for reasons in _record_episodes(config, missing):
+                _count(reasons, shown, streak)
         else:
-            _record_in_parallel(config, missing, shown)
+            _record_by_workers(config, writer, shown, streak)
+    names = [episode_name(number) for number in range(config.episodes)]
+    if all(map(given_up.has, names)):
+        raise none_got_through(given_up.reasons(names[-1]), given_up.hint)
+
+
+def _missing(config: RecordConfig, writer: EpisodeWriter) -> list[int]:
+    """Numbers of the episodes that are neither there nor given up."""
+    given_up, names = GivenUp(writer.folder), map(episode_name, range(config.episodes))
+    return [n for n, name in enumerate(names) if not (writer.has(name) or given_up.has(name))]
+
+
+def _count(reasons: list[str], shown: Meter, streak: Streak) -> None:
+    if reasons:
+        shown.line(f"an episode was given up: {reasons[-1]}")
+    shown.update()
+    streak.see(reasons)
 
 
 def episode_name(number: int) -> str:
@@ -131,8 +160,9 @@ def draw_player(config: RecordConfig, seed: np.random.SeedSequence) -> tuple[str
 def summary(writer: EpisodeWriter, episodes: int) -> Iterator[str]:
     """Lines that say how the first `episodes` episodes went, for all and for each kind of player."""
     groups: dict[str, list[EpisodeSteps]] = defaultdict(list)
-    for number in range(episodes):
-        steps = read_steps(writer.folder, episode_name(number), writer.recording)
+    names = [episode_name(number) for number in range(episodes)]
+    for name in filter(writer.has, names):
+        steps = read_steps(writer.folder, name, writer.recording)
         groups[steps.player.split()[0]].append(steps)
     everyone = [steps for group in groups.values() for steps in group]
     frames = sum(steps.num_frames for steps in everyone)
@@ -140,6 +170,10 @@ def summary(writer: EpisodeWriter, episodes: int) -> Iterator[str]:
     yield f"{writer.folder}: {len(everyone)} episodes of {writer.recording.env}, {steps_played} steps"
     for kind in sorted(groups):
         yield _describe(kind, groups[kind], writer.recording.tasks)
+    given_up = GivenUp(writer.folder)
+    if failed := [name for name in names if given_up.has(name)]:
+        reason = given_up.reasons(failed[-1])[-1]
+        yield f"  {len(failed)} of {episodes} were given up (see {given_up.folder}), lastly: {reason}"
 
 
 def _describe(kind: str, group: list[EpisodeSteps], tasks: tuple[str, ...]) -> str:
@@ -175,24 +209,22 @@ def _make_writer(config: RecordConfig, game: GameEnv) -> EpisodeWriter:
     )
 
 
-def _record_episodes(config: RecordConfig, numbers: Iterable[int]) -> Iterator[None]:
-    """Records one after the other. A game that crashes is replaced, and its episode begins again as it began."""
-    game = _make_game(config)
-    writer = _make_writer(config, game)
+def _record_episodes(config: RecordConfig, numbers: Iterable[int]) -> Iterator[list[str]]:
+    """Records one after the other; yields nothing for each, or why it was given up."""
+    lasting = LastingGame(partial(_make_game, config))
     try:
         for number in numbers:
-            for attempt in range(ATTEMPTS):
-                try:
-                    writer.record(episode_name(number), _while_wanted(_play_episode(config, game, number)))
-                    break
-                except GameCrashed:
-                    if attempt == ATTEMPTS - 1:
-                        raise
-                    game.close()
-                    game = _make_game(config)
-            yield
+            reasons = lasting.attempt(partial(_record_episode, config, number))
+            if reasons:
+                GivenUp(config.out).add(episode_name(number), reasons)
+            yield reasons
     finally:
-        game.close()
+        lasting.close()
+
+
+def _record_episode(config: RecordConfig, number: int, game: GameEnv) -> None:
+    playing = _while_wanted(_play_episode(config, game, number))
+    _make_writer(config, game).record(episode_name(number), playing)
 
 
 def _play_episode(config: RecordConfig, game: GameEnv, number: int) -> Playing:
@@ -201,8 +233,8 @@ def _play_episode(config: RecordConfig, game: GameEnv, number: int) -> Playing:
     return play_episode(game, kind, seed=play_seed, skill=skill)
 
 
-def _record_chunk(config: RecordConfig, numbers: list[int]) -> int:
-    return sum(1 for _ in _record_episodes(config, numbers))
+def _record_chunk(config: RecordConfig, numbers: list[int]) -> list[list[str]]:
+    return list(_record_episodes(config, numbers))
 
 
 class _Unwanted(Exception):
@@ -239,7 +271,21 @@ def _while_wanted(playing: Playing) -> Playing:
         yield frame
 
 
-def _record_in_parallel(config: RecordConfig, missing: list[int], shown: Meter) -> None:
+def _record_by_workers(config: RecordConfig, writer: EpisodeWriter, shown: Meter, streak: Streak) -> None:
+    """Goes on with new workers where one was killed, as long as that leads anywhere."""
+    missing = _missing(config, writer)
+    while missing:
+        try:
+            return _record_in_parallel(config, missing, shown, streak)
+        except BrokenProcessPool:
+            before, missing = len(missing), _missing(config, writer)
+            if len(missing) == before:
+                raise UserError(
+                    f"--workers {config.workers}: a worker was killed before it had recorded an episode; is there enough memory?"
+                ) from None
+
+
+def _record_in_parallel(config: RecordConfig, missing: list[int], shown: Meter, streak: Streak) -> None:
     # Spawned, not forked: the parent has loaded torch, whose threads do not survive a fork.
     context = get_context("spawn")
     over = context.Event()
@@ -252,7 +298,8 @@ def _record_in_parallel(config: RecordConfig, missing: list[int], shown: Meter) 
         jobs = [pool.submit(_record_chunk, config, chunk) for chunk in chunks]
         try:
             for job in as_completed(jobs):
-                shown.update(job.result())
+                for reasons in job.result():
+                    _count(reasons, shown, streak)
         except BaseException:
             over.set()
             pool.shutdown(wait=False, cancel_futures=True)

@@ -8,6 +8,7 @@ import numpy as np
 from reverie.data.errors import UserError
 from reverie.data.files.durable import explain_full_disk, write_atomic
 from reverie.data.files.location import Location
+from reverie.data.files.lock import sole_writer
 from reverie.data.shards.index import Sample, ShardIndex
 from reverie.data.shards.reader import ShardReader
 from reverie.evaluation.clips import ShownClip, clip_film, clips_page, contact_sheet
@@ -43,6 +44,14 @@ def show(config: ShowConfig) -> None:
         raise UserError(
             f"{config.path}: holds latents, not pictures; give the video shards they were made from."
         )
+    folder = config.path if isinstance(config.path, Path) else Path()
+    page = config.out or folder / "show.html"
+    with sole_writer(page.parent), explain_full_disk(page.parent):
+        write_atomic(page, _page(config, index))
+    print(page)
+
+
+def _page(config: ShowConfig, index: ShardIndex) -> bytes:
     chosen = {split: choose(index.samples(split), config.clips, config.seed) for split in index.splits}
     sections: dict[str, tuple[Media, list[Media]]] = {}
     reader = ShardReader(index)
@@ -56,12 +65,7 @@ def show(config: ShowConfig) -> None:
                 shown.update(note=sample.key)
             sections[split] = (_sheet(split, clips), films)
     reader.close()
-    folder = config.path if isinstance(config.path, Path) else Path()
-    page = config.out or folder / "show.html"
-    with explain_full_disk(page.parent):
-        page.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(page, clips_page(_title(config.path), sections).encode())
-    print(page)
+    return clips_page(_title(config.path), sections).encode()
 
 
 def _title(place: Location) -> str:

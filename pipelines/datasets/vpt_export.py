@@ -8,8 +8,9 @@ import shutil
 from pathlib import Path
 
 from reverie.data.errors import UserError
-from reverie.data.files.durable import canonical_json, explain_full_disk, new_file, write_atomic
+from reverie.data.files.durable import PARTIAL, canonical_json, explain_full_disk, new_file, write_atomic
 from reverie.data.files.location import Location
+from reverie.data.files.lock import LOCK, sole_writer
 from reverie.data.sources.episodes import Recording, complete_episodes, read_steps, video_path
 from reverie.data.sources.vpt.minecraft import SPACE
 from reverie.data.sources.vpt.recordings import FPS
@@ -33,7 +34,7 @@ def export_vpt(folder: Location, out: Path) -> None:
     _require_alike(recording, folder)
     names = complete_episodes(folder)
     problems: list[str] = []
-    with explain_full_disk(out), meter("export episodes", len(names)) as shown:
+    with sole_writer(out), explain_full_disk(out), meter("export episodes", len(names)) as shown:
         _begin(out, recording)
         for name in names:
             try:
@@ -76,7 +77,7 @@ def _begin(out: Path, recording: Recording) -> None:
     path = out / RECORD
     out.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        if any(not item.name.startswith(".partial-") for item in out.iterdir()):
+        if any(item.name != LOCK and not item.name.startswith(PARTIAL) for item in out.iterdir()):
             raise UserError(f"{out}: holds something else already; choose a new folder.")
         write_atomic(path, record)
     if path.read_bytes() != record:

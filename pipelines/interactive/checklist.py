@@ -10,12 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.table import Table
 
 from reverie.data.errors import UserError
+from reverie.data.files.documents import MOST_YAML_BYTES, parse_yaml, read_bounded
 from reverie.data.files.durable import write_atomic
 from reverie.evaluation.statistics import Estimate, success_rate
+from reverie.pipelines.runs.reading import read_json
 
 SHIPPED = {"minecraft": Path(__file__).with_name("minecraft.yaml")}
 """Lists that come with the package, by name."""
@@ -51,14 +52,27 @@ class Mark:
     time: str
 
 
+@dataclass(frozen=True)
+class _Row:
+    name: str
+    mark: Mark | None
+
+
+@dataclass(frozen=True)
+class _Marks:
+    """What is read of checklist.json."""
+
+    tasks: list[_Row]
+
+
 def load_tasks(source: Path) -> tuple[ChecklistTask, ...]:
     """The tasks of a YAML file, or of a shipped list by its name. Raises `UserError` naming file, task and field."""
     path = SHIPPED.get(str(source), source)
     try:
-        content = yaml.safe_load(path.read_text())
+        content = parse_yaml(read_bounded(path, MOST_YAML_BYTES))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give a checklist, or one of {', '.join(SHIPPED)}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise UserError(f"{path}: is no valid YAML ({' '.join(str(error).split())}).") from None
     entries = content.get("tasks") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
@@ -143,13 +157,10 @@ class Checklist:
         return None if mark is None else asdict(mark)
 
     def _load(self) -> dict[str, Mark]:
-        if not self._path.is_file():
+        if not self._path.exists():
             return {}
-        try:
-            content = json.loads(self._path.read_text())
-            return {row["name"]: Mark(**row["mark"]) for row in content["tasks"] if row["mark"] is not None}
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{self._path}: cannot be read ({error}); repair or delete it.") from None
+        content = read_json(self._path, _Marks, "repair or delete it")
+        return {row.name: row.mark for row in content.tasks if row.mark is not None}
 
 
 def _task(entry: Any, place: str) -> ChecklistTask:

@@ -10,6 +10,7 @@ from rich.console import Console
 from reverie.agent.dream import Dream
 from reverie.data.errors import UserError
 from reverie.data.files.location import Location
+from reverie.data.files.lock import sole_writer
 from reverie.data.shards.index import ShardIndex
 from reverie.data.sources.episodes import EpisodeWriter
 from reverie.dynamics.model import Dynamics
@@ -21,7 +22,7 @@ from reverie.pipelines.interactive.server import PlayServer
 from reverie.pipelines.interactive.session import MakeDream, PlaySession, Start
 from reverie.pipelines.runs.run import open_run
 from reverie.pipelines.runs.stops import StopRequest
-from reverie.pipelines.scoring.models import require_actions, require_frames, require_tokenizer
+from reverie.pipelines.scoring.models import require_actions, require_frames, require_kind, require_tokenizer
 from reverie.pipelines.stages.encode import pick_device
 from reverie.pipelines.training.checkpoints import load_dynamics, load_tokenizer, weights_sha256
 from reverie.tokenizer.model import Tokenizer
@@ -76,6 +77,13 @@ class PlayConfig:
 
 def play(config: PlayConfig) -> None:
     """Serves until it is stopped, then says what was recorded. Raises `UserError` when models and data do not fit."""
+    _require_models(config, ShardIndex.load(config.data))
+    with sole_writer(config.out):
+        _play(config)
+    print(f"recorded: {config.out}")
+
+
+def _play(config: PlayConfig) -> None:
     session = open_session(config)
     server = PlayServer(session, config.host, config.port)
     print(f"open {server.address}", flush=True)
@@ -90,7 +98,6 @@ def play(config: PlayConfig) -> None:
         session.close()
     if session.checklist is not None:
         Console(highlight=False, soft_wrap=True).print(session.checklist.table())
-    print(f"recorded: {config.out}")
 
 
 def serve(server: PlayServer) -> None:
@@ -153,13 +160,20 @@ def _dreams(config: PlayConfig, tokenizer: Tokenizer, dynamics: Dynamics) -> Mak
     return make
 
 
-def _load_models(config: PlayConfig, index: ShardIndex) -> tuple[Tokenizer, Dynamics]:
+def _require_models(config: PlayConfig, index: ShardIndex) -> None:
+    """Raises `UserError` where models and data do not fit each other."""
     if index.latent_shape is not None:
         raise UserError(f"{config.data}: holds latents; give the folder of video shards that `prepare` made.")
-    device = pick_device(config.device)
+    require_kind("tokenizer", config.tokenizer)
+    require_kind("dynamics", config.dynamics)
     require_frames(config.tokenizer, index)
     require_tokenizer(config.tokenizer, config.dynamics)
     require_actions(config.dynamics, index)
+
+
+def _load_models(config: PlayConfig, index: ShardIndex) -> tuple[Tokenizer, Dynamics]:
+    _require_models(config, index)
+    device = pick_device(config.device)
     return load_tokenizer(config.tokenizer, device).eval(), load_dynamics(config.dynamics, device).eval()
 
 

@@ -14,6 +14,7 @@ import hmac
 import io
 import json
 import secrets
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,15 @@ class PlayServer(ThreadingHTTPServer):
     """Serves one session. `address` is what a browser opens; port 0 takes a free one. Raises `UserError` for a taken port."""
 
     daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that leaves in the middle of an answer is no news; anything else is one line."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, ConnectionError | TimeoutError):
+            print(
+                f"play: a request failed ({type(error).__name__}: {' '.join(str(error).split())}).",
+                file=sys.stderr,
+            )
 
     def __init__(self, session: PlaySession, host: str, port: int) -> None:
         self.session, self.token = session, secrets.token_urlsafe(16)
@@ -60,7 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 600
 
     def do_GET(self) -> None:
-        path = urlsplit(self.path).path
+        path = self._path()
         if path == "/":
             self._send(200, "text/html; charset=utf-8", PAGE.read_bytes())
         elif not self._is_allowed():
@@ -77,8 +87,8 @@ class _Handler(BaseHTTPRequestHandler):
         if body is None or not self._is_allowed():
             return
         try:
-            self._act(urlsplit(self.path).path, json.loads(body))
-        except (UserError, ValueError) as error:
+            self._act(self._path(), json.loads(body))
+        except (UserError, ValueError, RecursionError) as error:
             self._refuse(400, str(error))
 
     def _act(self, path: str, asked: Any) -> None:
@@ -94,14 +104,21 @@ class _Handler(BaseHTTPRequestHandler):
             session.restart(other_context=bool(asked.get("other_context")))
             self._send_json(200, session.to_json())
         elif path == "/mark":
-            session.mark(success=bool(asked.get("success")), note=str(asked.get("note", "")))
+            session.mark(success=bool(asked.get("success")), note=_text(asked.get("note", "")))
             self._send_json(200, session.to_json())
         else:
             self._refuse(404, f"{path}: there is nothing here.")
 
+    def _path(self) -> str:
+        """Of the address that is asked for; empty where it is none."""
+        try:
+            return urlsplit(self.path).path
+        except ValueError:
+            return ""
+
     def _body(self) -> bytes | None:
         length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > _MOST_BYTES:
+        if not (length.isascii() and length.isdigit()) or len(length) > 9 or int(length) > _MOST_BYTES:
             self.close_connection = True
             self._refuse(413, f"a request has a length of at most {_MOST_BYTES} bytes.")
             return None
@@ -140,3 +157,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Says nothing: there is a request per frame."""
+
+
+def _text(value: Any) -> str:
+    """As text that can be written to a file."""
+    return str(value).encode(errors="replace").decode()

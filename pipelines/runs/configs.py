@@ -1,14 +1,10 @@
-"""Dataclass configurations as plain JSON and YAML values, and back."""
+"""Dataclass configurations as plain JSON and YAML values; back from them: `reading.from_plain`."""
 
-import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 from reverie.data.files.location import Location
-
-T = TypeVar("T")
 
 
 def to_plain(value: Any) -> Any:
@@ -20,12 +16,6 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [to_plain(item) for item in value]
     return str(value) if isinstance(value, Location) else value
-
-
-def from_plain(cls: type[T], data: Mapping[str, Any]) -> T:
-    """The dataclass `cls` from what `to_plain` made of it. Raises `TypeError` on an unknown field."""
-    hints = get_type_hints(cls)
-    return cls(**{name: _convert(hints.get(name), item) for name, item in data.items()})
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -49,15 +39,3 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _differ(a: Mapping[str, Any], b: Mapping[str, Any], key: str) -> bool:
     return (key in a) != (key in b) or a.get(key) != b.get(key)
-
-
-def _convert(hint: Any, item: Any) -> Any:
-    if item is None:
-        return None
-    if isinstance(hint, types.UnionType) or get_origin(hint) is Union:
-        hint = next(option for option in get_args(hint) if option is not type(None))
-    if is_dataclass(hint) and isinstance(item, Mapping):
-        return from_plain(hint, item)  # type: ignore[arg-type]
-    if get_origin(hint) is tuple:
-        return tuple(item)
-    return Path(item) if hint is Path else item

@@ -4,8 +4,6 @@ A run is identified by its kind, its model and the hashes of its inputs. The sam
 whose data, parents or model differ is refused. Everything else (steps, learning rate, intervals) may change.
 """
 
-import hashlib
-import json
 import platform
 import shlex
 import subprocess
@@ -20,9 +18,11 @@ from typing import Any
 import yaml
 
 from reverie.data.errors import UserError
-from reverie.data.files.durable import PARTIAL
+from reverie.data.files.durable import PARTIAL, explain_full_disk
+from reverie.data.files.lock import LOCK
 from reverie.pipelines.runs.atomic import write_json, write_text
 from reverie.pipelines.runs.configs import differences, to_plain
+from reverie.pipelines.runs.reading import read_json
 
 _PACKAGES = ("reverie", "torch", "lightning", "accelerate", "numpy", "webdataset", "decord", "av", "lpips")
 
@@ -61,51 +61,73 @@ def open_run(
     config: Any,
     model: Mapping[str, Any],
     inputs: Mapping[str, str],
-    main: bool = True,
 ) -> RunFolder:
-    """Makes the run folder `path`, or continues it if it is the same run.
+    """Makes the run folder `path`, or continues it if it is the same run; call it as the folder's sole writer.
 
     Args:
       kind: the stage.
       config: its resolved configuration dataclass, written to config.yaml.
       model: the model's configuration as plain values.
       inputs: what the run learns from, name -> hash (data index, parent weights).
-      main: whether this process writes; the others compare with what it has written, if it has.
 
     Raises:
       UserError: the folder belongs to a run of another kind, model or input, or is no run folder.
     """
     run = RunFolder(path)
     identity = to_plain({"kind": kind, "inputs": inputs, "model": model})
-    if run.provenance.is_file():
-        known = json.loads(run.provenance.read_text())
+    if run.provenance.exists():
+        known = read_provenance(run.provenance)
         _refuse_other(path, known["identity"], identity)
-    elif main and _is_taken(path):
+    elif _is_taken(path):
         raise UserError(f"{path}: exists and is not a run folder; give --out a new or empty folder.")
     else:
         known = {"identity": identity, "seed": _seed(config), "launches": []}
-    if main:
+    with explain_full_disk(path):
         path.mkdir(parents=True, exist_ok=True)
-        # First what makes it a run folder, so that dying in between does not lead to a refusal.
-        write_json(run.provenance, known | {"launches": [*known["launches"], _launch()]})
-        write_text(path / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
+        _write(run, known, config)
     return run
 
 
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _write(run: RunFolder, known: dict[str, Any], config: Any) -> None:
+    # First what makes it a run folder, so that dying in between does not lead to a refusal.
+    write_json(run.provenance, known | {"launches": [*known["launches"], _launch()]})
+    write_text(run.path / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
+
+
+@dataclass(frozen=True)
+class _Identity:
+    kind: str
+    inputs: dict[str, str]
+    model: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Provenance:
+    """provenance.json."""
+
+    identity: _Identity
+    seed: int | None
+    launches: list[dict[str, Any]]
+
+
+def read_provenance(file: Path) -> dict[str, Any]:
+    """The content of a provenance.json. Raises `UserError` for a damaged one."""
+    remedy = "put back an undamaged copy, or give another --out"
+    return dict(to_plain(read_json(file, _Provenance, remedy)))
 
 
 def _is_taken(path: Path) -> bool:
-    """Whether `path` is a file, or a folder with anything but leftovers of an interrupted write."""
+    """Whether `path` is a file, or a folder with anything but its lock and leftovers of an interrupted write."""
     if not path.is_dir():
         return path.exists()
-    return any(not item.name.startswith(PARTIAL) for item in path.iterdir())
+    return any(item.name != LOCK and not item.name.startswith(PARTIAL) for item in path.iterdir())
 
 
 def _refuse_other(path: Path, known: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    if known["kind"] != asked["kind"]:
+        raise UserError(
+            f"{path}: holds a run of `{known['kind']}`, expected one of `{asked['kind']}`; give another --out."
+        )
     different = differences(_shortened(known), _shortened(asked))
     if different:
         more = f" and {len(different) - 3} more" if len(different) > 3 else ""

@@ -6,7 +6,6 @@ its own and continued when interrupted (`scoring.questing`). Dreamer 4 and the b
 the same windows and in the same worlds. Everything ends in report.html, report.json and tables.
 """
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from typing import Any
 from rich.console import Console
 
 from reverie.data.errors import UserError
-from reverie.data.files.durable import sole_writer
+from reverie.data.files.lock import sole_writer
 from reverie.data.shards.index import ShardIndex
 from reverie.environments.make import QUEST_GAMES
+from reverie.environments.vector import VectorGame
 from reverie.evaluation.figures import reconstruction_json, reconstruction_line
 from reverie.evaluation.gallery import reconstruction_media
 from reverie.evaluation.reconstruction import Reconstruction, choose_clips, reconstruct
@@ -24,11 +24,11 @@ from reverie.evaluation.report import write_report
 from reverie.evaluation.windows import Selection, select
 from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.runs.progress import meter
-from reverie.pipelines.runs.run import open_run
+from reverie.pipelines.runs.run import RunFolder, open_run, read_provenance
 from reverie.pipelines.scoring.models import EvaluateConfig, Scoring, load_models
 from reverie.pipelines.scoring.playing import open_game, play_all
 from reverie.pipelines.scoring.predicting import predict_all
-from reverie.pipelines.scoring.questing import identity, open_quest, play_quests
+from reverie.pipelines.scoring.questing import Setting, identity, open_quest, play_quests
 from reverie.pipelines.training.checkpoints import weights_sha256
 from reverie.tokenizer.model import Tokenizer
 from reverie.tokenizer.perceptual import PerceptualDistance, load_lpips
@@ -56,7 +56,19 @@ def evaluate(config: EvaluateConfig) -> Path:
     if quest is not None:  # its finished episodes are kept, and must not be mixed with those of other players
         inputs |= _model_hashes(config)
     played = {} if quest is None else identity(config)
-    run = open_run(config.out, kind="evaluate", config=config, model=played, inputs=inputs)
+    with sole_writer(config.out):
+        run = open_run(config.out, kind="evaluate", config=config, model=played, inputs=inputs)
+        return _score(scoring, run, selection, game, quest)
+
+
+def _score(
+    scoring: Scoring,
+    run: RunFolder,
+    selection: Selection | None,
+    game: VectorGame | None,
+    quest: Setting | None,
+) -> Path:
+    config = scoring.config
     console = Console(highlight=False, soft_wrap=True)
 
     figures: dict[str, Any] = {"format": 1, "title": config.env or str(config.data), "notes": scoring.notes}
@@ -72,8 +84,7 @@ def evaluate(config: EvaluateConfig) -> Path:
         console.print(scores.table())
         console.print("\n".join(scores.lines()))
     if quest is not None:
-        with sole_writer(config.out):  # its episodes are files
-            figures["quest"] = play_quests(scoring, quest, console)
+        figures["quest"] = play_quests(scoring, quest, console)
     figures |= {"settings": to_plain(config), "provenance": _provenance(scoring, run.provenance)}
     page = write_report(config.out, figures, scoring.gallery)
     console.print(f"report: {page}")
@@ -107,7 +118,7 @@ def _reconstruct(scoring: Scoring, tokenizer: Tokenizer) -> Reconstruction:
 def _provenance(scoring: Scoring, path: Path) -> dict[str, Any]:
     """When and by what this was made, with the hashes of everything that went in."""
     config = scoring.config
-    launch = json.loads(path.read_text())["launches"][-1]
+    launch = read_provenance(path)["launches"][-1]
     return {
         **launch,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),

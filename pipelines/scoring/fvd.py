@@ -1,6 +1,6 @@
 """`reverie fvd`: the Frechet video distance between a world model's own videos and held-out ones."""
 
-import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +14,21 @@ from reverie.agent.dream import Dream
 from reverie.agent.model import Agent
 from reverie.agent.player import Player
 from reverie.data.errors import UserError
-from reverie.data.files.durable import PARTIAL, explain_full_disk
+from reverie.data.files.durable import explain_full_disk, new_file
 from reverie.data.files.location import Location
+from reverie.data.files.lock import sole_writer
 from reverie.data.shards.index import ShardIndex
 from reverie.data.shards.reader import ShardReader
 from reverie.dynamics.generation import Step
 from reverie.dynamics.model import Dynamics
 from reverie.evaluation.fvd import FVD, MIN_CHUNKS, Actor, act_as_recorded, act_by, dream_chunks, score
-from reverie.evaluation.i3d import MIN_FRAMES, SHA256, VideoFeatures, find_i3d, load_i3d
+from reverie.evaluation.i3d import FEATURES, MIN_FRAMES, SHA256, VideoFeatures, find_i3d, load_i3d
 from reverie.evaluation.windows import Actions, Stretch, load_windows, read_stretch, select
 from reverie.nn.precision import in_bfloat16
+from reverie.pipelines.runs.atomic import write_json
 from reverie.pipelines.runs.progress import meter
 from reverie.pipelines.runs.run import open_run
-from reverie.pipelines.scoring.models import require_actions, require_frames, require_tokenizer
+from reverie.pipelines.scoring.models import require_actions, require_frames, require_kind, require_tokenizer
 from reverie.pipelines.stages.encode import pick_device
 from reverie.pipelines.training.checkpoints import load_agent, load_dynamics, load_tokenizer, weights_sha256
 from reverie.tokenizer.model import Tokenizer
@@ -128,15 +130,27 @@ def fvd(config: FvdConfig) -> FVD:
             f"features needs {MIN_CHUNKS}; prepare more data, or raise --real_chunks."
         )
     recorded = None if config.policy is not None else _recorded_actions(config, chosen)
-    open_run(config.out, kind="fvd", config=config, model=_identity(config), inputs=_inputs(config, index))
+    with sole_writer(config.out):
+        return _measure(config, models, chosen, places, recorded, _inputs(config, index))
+
+
+def _measure(
+    config: FvdConfig,
+    models: _Models,
+    index: ShardIndex,
+    places: list[tuple[Stretch, int]],
+    recorded: Actions | None,
+    inputs: dict[str, str],
+) -> FVD:
     folder = config.out / "features"
-    folder.mkdir(exist_ok=True)
+    open_run(config.out, kind="fvd", config=config, model=_identity(config), inputs=inputs)
     with explain_full_disk(folder):
+        folder.mkdir(exist_ok=True)
         generated = _generated_features(config, models, index, recorded, folder)
-        real = _real_features(config, models.features, chosen, places, folder)
+        real = _real_features(config, models.features, index, places, folder)
     found = score(generated, real, config.seed)
-    report = {"format": 1, **found.to_json(), **_identity(config), "inputs": _inputs(config, index)}
-    (config.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    report = {"format": 1, **found.to_json(), **_identity(config), "inputs": inputs}
+    write_json(config.out / "report.json", report)
     print(describe(found, config))
     return found
 
@@ -156,6 +170,9 @@ def describe(found: FVD, config: FvdConfig) -> str:
 def _load_models(config: FvdConfig, index: ShardIndex, network: Path) -> _Models:
     if index.latent_shape is not None:
         raise UserError(f"{config.data}: holds latents; give the folder of video shards that `prepare` made.")
+    require_kind("tokenizer", config.tokenizer)
+    require_kind("dynamics", config.dynamics)
+    require_kind("agent", config.policy)
     device = pick_device(config.device)
     require_frames(config.tokenizer, index)
     for path in (config.dynamics, config.policy):
@@ -198,10 +215,12 @@ def _generated_features(
         for start in range(0, config.videos, config.batch_size):
             rows = torch.arange(start, min(start + config.batch_size, config.videos))
             path = folder / f"generated-{start:06d}-{len(rows)}.npy"
-            if not path.is_file():
+            features = read_features(path, (len(rows), config.chunks_per_video, FEATURES))
+            if features is None:
                 actor = _actor(config, models, index, recorded, rows)
-                _save(path, np.stack(list(_batch(config, models, index, actor, rows)), axis=1))
-            found.append(np.load(path, allow_pickle=False))
+                features = np.stack(list(_batch(config, models, index, actor, rows)), axis=1)
+                _save(path, features)
+            found.append(features)
             shown.update(len(rows))
     return np.concatenate(found)
 
@@ -250,10 +269,12 @@ def _real_features(
         for start in range(0, len(places), _REAL):
             group = places[start : start + _REAL]
             path = folder / f"real-{start:06d}-{len(group)}.npy"
-            if not path.is_file():
+            known = read_features(path, (len(group), FEATURES))
+            if known is None:
                 parts = [group[i : i + config.batch_size] for i in range(0, len(group), config.batch_size)]
-                _save(path, np.concatenate([_read_chunks(config, features, reader, part) for part in parts]))
-            found.append(np.load(path, allow_pickle=False))
+                known = np.concatenate([_read_chunks(config, features, reader, part) for part in parts])
+                _save(path, known)
+            found.append(known)
             shown.update(len(group))
     reader.close()
     return np.concatenate(found)
@@ -266,7 +287,25 @@ def _read_chunks(
     return features(torch.from_numpy(np.stack(frames))).numpy()
 
 
+def read_features(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The features of an earlier launch; None where there are none, or, with a note, where they are damaged."""
+    if not path.exists():
+        return None
+    try:
+        found = np.load(path, allow_pickle=False)
+        if (
+            isinstance(found, np.ndarray)
+            and found.shape == shape
+            and found.dtype == np.float32
+            and np.isfinite(found).all()
+        ):
+            return found
+    except Exception:  # a damaged header raises anything: SyntaxError, TokenError, MemoryError, ...
+        pass
+    print(f"{path}: is damaged; its features are computed again.", file=sys.stderr)
+    return None
+
+
 def _save(path: Path, features: np.ndarray) -> None:
-    partial = path.with_name(PARTIAL + path.name)
-    np.save(partial, features, allow_pickle=False)
-    partial.rename(path)
+    with new_file(path) as partial, partial.open("wb") as file:
+        np.save(file, features, allow_pickle=False)

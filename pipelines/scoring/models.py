@@ -15,6 +15,7 @@ from reverie.evaluation.report import Gallery
 from reverie.nn.cache import FRAMES_PER_PASS
 from reverie.pipelines.stages.encode import pick_device
 from reverie.pipelines.training.checkpoints import (
+    Kind,
     load_agent,
     load_baseline,
     load_dynamics,
@@ -192,6 +193,10 @@ def load_models(config: EvaluateConfig, index: ShardIndex) -> Models:
     """Loads every model named in `config`. Raises `UserError` where one fits neither tokenizer nor data."""
     if index.latent_shape is not None:
         raise UserError(f"{config.data}: holds latents; give the folder of video shards that `prepare` made.")
+    require_kind("tokenizer", config.tokenizer)
+    require_kind("dynamics", config.dynamics)
+    require_kind("agent", config.cloned, config.agent)
+    require_kind("baseline", *config.baseline)
     device = pick_device(config.device)
     if config.tokenizer is not None:
         require_frames(config.tokenizer, index)
@@ -209,6 +214,13 @@ def load_models(config: EvaluateConfig, index: ShardIndex) -> Models:
         agent=None if config.agent is None else load_agent(config.agent, device),
         baselines={name: load_baseline(path, device) for name, path in config.baselines.items()},
     )
+
+
+def require_kind(kind: Kind, *paths: Path | None) -> None:
+    """Raises `UserError` where a given run holds a model of another kind; other checks would name symptoms."""
+    for path in paths:
+        if path is not None:
+            read_card(path, kind)
 
 
 def require_frames(path: Path, index: ShardIndex) -> None:

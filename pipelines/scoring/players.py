@@ -1,7 +1,10 @@
 """The models under evaluation as players of a game, and whether they can play it."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from pathlib import Path
+
+import yaml
 
 from reverie.agent.model import Agent
 from reverie.agent.player import Player
@@ -46,6 +49,53 @@ def learned_players(scoring: Scoring, task: str | None) -> Mapping[str, MakePlay
     if models.agent is not None:
         found[STAGES[1]] = partial(agent, models.agent)
     return found
+
+
+def asked_task(scoring: Scoring, tasks: Sequence[str]) -> str | None:
+    """What the agents of Dreamer 4 are asked for in a game with `tasks`; None without agents.
+
+    --task, or else the game's last task; in a game without tasks the one that they have learned. Raises `UserError` for one
+    that an agent has not learned, or where it must be chosen.
+    """
+    config, models = scoring.config, scoring.models
+    agents = [
+        (path, agent)
+        for path, agent in ((config.cloned, models.cloned), (config.agent, models.agent))
+        if path is not None and agent is not None
+    ]
+    if not agents:
+        return None
+    learned = [_learned(path, agent) for path, agent in agents]
+    task = config.task or (tasks[-1] if tasks else None)
+    if task is None:
+        common = [name for name in learned[0] if all(name in others for others in learned)]
+        if len(common) != 1:
+            raise UserError(
+                f"--task: the game has no tasks, the agents have learned {', '.join(learned[0])}; choose one of them."
+            )
+        return common[0]
+    for (path, agent), known in zip(agents, learned, strict=True):
+        agent.task_index(task)
+        if task not in known:
+            raise UserError(f"--task {task}: {path} has learned {known[0]} alone; give that task.")
+    return task
+
+
+def learned_task(scoring: Scoring, player: str, asked: str | None) -> str | None:
+    """What a learned player plays for: agents for what they are `asked`, a baseline for the task of its run."""
+    if player not in scoring.config.baselines:
+        return asked
+    return next(iter(read_card(scoring.config.baselines[player]).tasks or []), None)
+
+
+def _learned(path: Path, agent: Agent) -> tuple[str, ...]:
+    """The tasks that the run at `path` was trained for: all of its data, or the one it was told."""
+    try:
+        settings = yaml.safe_load((path / "config.yaml").read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return agent.tasks
+    task = settings.get("task") if isinstance(settings, dict) else None
+    return (task,) if task in agent.tasks else agent.tasks
 
 
 def require_players(config: EvaluateConfig, available: Collection[str]) -> None:

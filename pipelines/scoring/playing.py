@@ -9,7 +9,7 @@ from reverie.environments.players import require_player
 from reverie.environments.vector import VectorGame
 from reverie.evaluation.charts import success_chart
 from reverie.evaluation.figures import GameScores
-from reverie.evaluation.gallery import agent_films
+from reverie.evaluation.filming import EpisodeFilms
 from reverie.evaluation.games import (
     AgentPolicy,
     Gain,
@@ -24,7 +24,14 @@ from reverie.evaluation.games import (
 from reverie.evaluation.recorded import recorded_results
 from reverie.pipelines.runs.progress import meter
 from reverie.pipelines.scoring.models import EvaluateConfig, Scoring
-from reverie.pipelines.scoring.players import STAGES, learned_players, require_actions, require_players
+from reverie.pipelines.scoring.players import (
+    STAGES,
+    asked_task,
+    learned_players,
+    learned_task,
+    require_actions,
+    require_players,
+)
 from reverie.pipelines.training.checkpoints import read_card
 
 
@@ -35,7 +42,7 @@ def open_game(scoring: Scoring) -> VectorGame:
     options = with_limit(config.options, config.max_steps)
     seeds = held_out_seeds(config.episodes, config.seed)
     num_envs = min(config.num_envs, config.episodes)
-    game = VectorGame(config.env, num_envs, seeds, keep_frames=config.films, **options)
+    game = VectorGame(config.env, num_envs, seeds, **options)
     size = scoring.index.frame_size
     if tuple(game.frame_size) != tuple(size):
         raise UserError(
@@ -45,23 +52,35 @@ def open_game(scoring: Scoring) -> VectorGame:
     require_actions(scoring, game.action_space_spec)
     _require_task(scoring, game)
     require_players(config, {*_scripted(config, game), *learned_players(scoring, None)})
+    _note(scoring, game)
     return game
 
 
+def _note(scoring: Scoring, game: VectorGame) -> None:
+    """What is to be known of the game, and of what is asked of its players."""
+    notes = game.envs[0].notes()
+    asked = asked_task(scoring, game.tasks)
+    if asked is not None and asked not in game.tasks:
+        notes.append(
+            f"The game has no tasks; agents are asked for {asked}, which they have learned, and scored by the return."
+        )
+    for note in notes:
+        print(f"note: {note}", flush=True)
+    scoring.notes.extend(notes)
+
+
 def _require_task(scoring: Scoring, game: VectorGame) -> None:
-    task = _task(scoring.config, game)
+    task = asked_task(scoring, game.tasks) or scoring.config.task or _task(scoring.config, game)
     if task is None:
         return
-    if task not in game.tasks:
+    known_by_agents = not game.tasks and asked_task(scoring, game.tasks) is not None
+    if task not in game.tasks and not known_by_agents:
         raise UserError(
             f"--task {task}: the game has the tasks {', '.join(game.tasks) or 'none'}; choose one of them."
         )
-    for agent in (scoring.models.cloned, scoring.models.agent):
-        if agent is not None:
-            agent.task_index(task)
     for path in scoring.config.baseline:
         known = read_card(path).tasks
-        if known and task not in known:
+        if game.tasks and known and task not in known:
             raise UserError(
                 f"--task {task}: {path} has learned {known[0]}; give that task, or a run that learned this one."
             )
@@ -75,16 +94,17 @@ def _task(config: EvaluateConfig, game: VectorGame) -> str | None:
 def play_all(scoring: Scoring, game: VectorGame) -> GameScores:
     """Every player in the same worlds, from the random one to the one trained in imagination."""
     config, task = scoring.config, _task(scoring.config, game)
+    asked = asked_task(scoring, game.tasks)
     players: list[GameScore] = []
     for name, make in _scripted(config, game).items():
         if config.plays(name):
-            players.append(_play(scoring, game, name, make(), learned=False))
-    if scoring.index.tasks == game.tasks and (recorded := recorded_results(scoring.index)):
+            players.append(_play(scoring, game, name, make()))
+    if set(game.tasks) <= set(scoring.index.tasks) and (recorded := recorded_results(scoring.index)):
         players.insert(1, score("data", recorded, game.tasks))
-    for name, make_player in learned_players(scoring, task).items():
+    for name, make_player in learned_players(scoring, asked).items():
         if config.plays(name):
             policy = AgentPolicy(make_player(game.num_envs))
-            players.append(_play(scoring, game, name, policy, learned=True))
+            players.append(_play_and_film(scoring, game, name, policy, learned_task(scoring, name, asked)))
     scores = GameScores(
         env=str(config.env),
         task=task,
@@ -95,6 +115,7 @@ def play_all(scoring: Scoring, game: VectorGame) -> GameScores:
     )
     if game.tasks:
         scoring.gallery.success_chart = success_chart({p.player: p.success for p in players}, game.tasks)
+    scoring.notes.extend(scores.failures())
     game.close()
     return scores
 
@@ -109,13 +130,21 @@ def _gains(players: Mapping[str, GameScore], baselines: Iterable[str], task: str
     return steps + [gain(ladder[-1], players[name], task) for name in baselines]
 
 
-def _play(scoring: Scoring, game: VectorGame, name: str, policy: Policy, *, learned: bool) -> GameScore:
+def _play(scoring: Scoring, game: VectorGame, name: str, policy: Policy) -> GameScore:
     with meter(f"play: {name}", len(game.seeds)) as shown:
-        episodes = play(game, policy, shown.update)
-    if learned:
-        films = agent_films(name, episodes, game.action_space_spec, game.fps)
-        scoring.gallery.agent_films[name] = films
-    return score(name, [episode.result for episode in episodes], game.tasks, learned=learned)
+        return score(name, play(game, policy, shown.update), game.tasks)
+
+
+def _play_and_film(
+    scoring: Scoring, game: VectorGame, name: str, policy: Policy, task: str | None
+) -> GameScore:
+    """A learned player; its first episodes are shown in the report."""
+    config = scoring.config
+    films = EpisodeFilms(config.out / "media", name, config.films, game.action_space_spec, game.fps)
+    with meter(f"play: {name}", len(game.seeds)) as shown:
+        results = play(game, policy, shown.update, films)
+    scoring.gallery.agent_films[name] = films.media()
+    return score(name, results, game.tasks, learned=True, task=task)
 
 
 def _scripted(config: EvaluateConfig, game: VectorGame) -> Mapping[str, Callable[[], Policy]]:

@@ -20,7 +20,7 @@ from reverie.data.loading.corpora import Corpora
 from reverie.pipelines.runs.configs import differences, to_plain
 from reverie.pipelines.stages.baseline_config import BaselineStage
 from reverie.pipelines.stages.online import train_online
-from reverie.pipelines.stages.phases import Phases, updates
+from reverie.pipelines.stages.phases import Phases, advice, identity, updates
 from reverie.pipelines.training.batches import Mixture, heldout_batches, heldout_episodes
 from reverie.pipelines.training.checkpoints import Card, load_baseline, read_card
 from reverie.pipelines.training.loop import heldout_metrics
@@ -79,7 +79,8 @@ def _train_offline(config: BaselineStage) -> None:
     plan = Plan(
         build=lambda: _build(config, corpora),
         card=card,
-        identity=to_plain(card) | fixed,
+        identity=identity(card) | fixed,
+        advice=advice(config),
         inputs={"data": corpora.hash(), **given},
         updates=updates(config.model, phases),
         open_batches=lambda _, processes: shard_batches(
@@ -115,7 +116,7 @@ def _require_world_model(config: BaselineStage, corpora: Corpora) -> None:
         return
     if config.joint:
         raise UserError("--joint: trains the world model, which --world_model gives; leave one of them out.")
-    card = read_card(config.world_model)
+    card = read_card(config.world_model, "baseline")
     given = load_baseline(config.world_model).config.world_model
     require_same_actions(corpora, card, config.world_model)
     if card.frame_size != list(corpora.frame_size):

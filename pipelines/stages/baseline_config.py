@@ -17,7 +17,7 @@ class PolicyConfig:
     """The second phase: a policy on the frozen world model."""
 
     method: Literal["imagination", "cloning"] = "imagination"
-    """imagination: actor and critic as published, with `model.behaviour`; cloning: the actor alone learns the recorded
+    """imagination: actor and critic, with `model.behaviour`; cloning: the actor alone learns the recorded
     actions, a comparator on the same world model."""
     steps: int = 1000
     """Updates; a finished run continues when this is raised. 0 stops after the world model."""
@@ -35,17 +35,23 @@ class OnlineConfig:
     """Steps of the game played at random before learning."""
     train_ratio: float = 32.0
     """Frames learned from for each step played; an update learns from batch_size x length of them."""
+    pretrain: int = 0
+    """Updates after the prefill that no playing is waited for."""
     memory: int = 100_000
     """Newest frames that are learned from; older episodes stay on disk."""
     noise: float = 0.0
     """Exploration: deviation added to ranges, and share of classes and keys drawn at random; 0.3 in V1."""
     episodes: int = 10
-    """Episodes of an evaluation, with the most likely actions, in worlds that are never learned from."""
+    """Episodes of an evaluation, in worlds that are never learned from."""
+    greedy: bool | None = None
+    """Evaluations take the most likely actions; null as released: v1 and v2 do, v3 samples."""
 
     def __post_init__(self) -> None:
         for name in ("prefill", "memory", "episodes"):
             if getattr(self, name) < 1:
                 raise UserError(f"collect.{name}: must be at least 1, got {getattr(self, name)}.")
+        if self.pretrain < 0:
+            raise UserError(f"collect.pretrain: must be 0 or more, got {self.pretrain}.")
         if self.train_ratio <= 0:
             raise UserError(f"collect.train_ratio: must be above 0, got {self.train_ratio}.")
         if not 0 <= self.noise <= 1:

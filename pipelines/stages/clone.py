@@ -44,7 +44,7 @@ def train_clone(config: CloneStage) -> None:
     """Runs the stage. Raises `UserError` when data and dynamics model do not belong together."""
     corpora = Corpora.load(config.data)
     require_latents(corpora)
-    parent = read_card(config.dynamics)
+    parent = read_card(config.dynamics, "dynamics")
     require_same_tokenizer(corpora, parent, config.dynamics)
     require_same_actions(corpora, parent, config.dynamics)
     require_known_actions(corpora)

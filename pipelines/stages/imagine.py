@@ -8,17 +8,20 @@ devices.
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
 
 from reverie.agent.imagination import ImaginationConfig, ImaginationObjective, imagine
+from reverie.data.errors import UserError
 from reverie.data.files.location import Location
 from reverie.data.loading.corpora import Corpora
 from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.runs.run import RunFolder, open_run
 from reverie.pipelines.training.batches import BatchesConfig, Mixture, heldout_batches, training_batches
 from reverie.pipelines.training.checkpoints import load_agent, read_card, weights_sha256
+from reverie.pipelines.training.finite import GRADIENT_NORM
 from reverie.pipelines.training.loop import heldout_metrics
 from reverie.pipelines.training.optimization import (
     OptimizerConfig,
@@ -26,8 +29,10 @@ from reverie.pipelines.training.optimization import (
     make_optimizer,
     set_learning_rate,
 )
-from reverie.pipelines.training.session import Processes, Session, TrainingConfig, derive_seed
+from reverie.pipelines.training.processes import Processes, sole_run
+from reverie.pipelines.training.session import Session, TrainingConfig, derive_seed
 from reverie.pipelines.training.stage import (
+    calmer,
     require_latents,
     require_same_actions,
     require_same_tasks,
@@ -64,7 +69,7 @@ class ImagineStage:
     """Imagine for this task alone; null for all tasks of the data."""
     cpu: bool = False
     """Stay on the CPU where a GPU is present."""
-    precision: str = "no"
+    precision: Literal["no", "bf16", "fp16"] = "no"
     """Accelerate's mixed precision: no, bf16 or fp16."""
 
 
@@ -72,24 +77,37 @@ def train_imagine(config: ImagineStage) -> None:
     """Runs the stage. Raises `UserError` when data and agent do not belong together."""
     corpora = Corpora.load(config.data)
     require_latents(corpora)
-    card = read_card(config.agent)
+    card = read_card(config.agent, "agent")
     require_same_tokenizer(corpora, card, config.agent)
     require_same_actions(corpora, card, config.agent)
     require_same_tasks(corpora, card, config.agent)
-    accelerator = Accelerator(cpu=config.cpu, mixed_precision=config.precision)
+    accelerator = _accelerator(config)
     processes = accelerate_processes(accelerator)
     inputs = {
         "data": corpora.hash(),
         "tokenizer": str(corpora.tokenizer_sha256),
         "agent": weights_sha256(config.agent),
     }
-    run = open_run(
-        config.out, kind="imagine", config=config, model=to_plain(card), inputs=inputs, main=processes.main
+    open_this = partial(
+        open_run, config.out, kind="imagine", config=config, model=to_plain(card), inputs=inputs
     )
-    torch.manual_seed(derive_seed(config.training.seed, -2))
-    agent = load_agent(config.agent)
-    agent.freeze_prior()
-    _fit(accelerator, processes, ImaginationObjective(agent, config.imagination), corpora, run, config)
+    with sole_run(config.out, processes):
+        processes.by_main(open_this)
+        torch.manual_seed(derive_seed(config.training.seed, -2))
+        agent = load_agent(config.agent)
+        agent.freeze_prior()
+        objective = ImaginationObjective(agent, config.imagination)
+        _fit(accelerator, processes, objective, corpora, RunFolder(config.out), config)
+
+
+def _accelerator(config: ImagineStage) -> Accelerator:
+    try:
+        return Accelerator(cpu=config.cpu, mixed_precision=config.precision)
+    except (ValueError, RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(
+            f"--precision {config.precision}: cannot be had here ({reason}); use --precision no."
+        ) from None
 
 
 def accelerate_processes(accelerator: Accelerator) -> Processes:
@@ -129,10 +147,18 @@ def _fit(
             for _ in range(config.imagination.updates_per_rollout):
                 loss, metrics = model(context, rollout)
                 accelerator.backward(loss)
-                accelerator.clip_grad_norm_(trained, config.optimizer.clip_norm)
+                norm = accelerator.clip_grad_norm_(trained, config.optimizer.clip_norm)
                 optimizer.step()
                 optimizer.zero_grad()
+            if (
+                accelerator.scaler is None
+            ):  # a scaler skips the steps at which it finds the gradients too large
+                metrics = {**metrics, GRADIENT_NORM: norm}
             session.end_step(metrics)
+
+
+def _full_precision(config: ImagineStage) -> str | None:
+    return None if config.precision == "no" else "--precision no"
 
 
 def _session(
@@ -166,6 +192,7 @@ def _session(
             mixture=mixture,
         ),
         config=config.training,
+        advice=calmer({"--optimizer.lr": config.optimizer.lr}, _full_precision(config)),
         processes=processes,
         evaluate=partial(heldout_metrics, lambda x: model(x.to(accelerator.device)), held_out)
         if held_out

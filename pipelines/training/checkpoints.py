@@ -3,6 +3,7 @@
 RUN/checkpoints/latest                                text: the name of the newest complete folder
 RUN/checkpoints/000050000/config.json                 `Card`: what the model is
                           model.safetensors           its weights
+                          checksums.json              of all other files, see `integrity`
                           training_state/             what only an exact resume needs:
                               optimizer.safetensors   moments
                               objective.safetensors   loss normalisers and the like
@@ -10,10 +11,11 @@ RUN/checkpoints/000050000/config.json                 `Card`: what the model is
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -25,16 +27,42 @@ from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
 from reverie.data.files.durable import explain_full_disk
 from reverie.dynamics.model import Dynamics, DynamicsConfig
-from reverie.pipelines.runs.atomic import new_folder, remove_folder, write_json, write_text
-from reverie.pipelines.runs.configs import from_plain, to_plain
-from reverie.pipelines.runs.run import file_sha256
+from reverie.pipelines.runs.atomic import new_folder, write_json, write_text
+from reverie.pipelines.runs.configs import to_plain
+from reverie.pipelines.runs.reading import from_plain, parse_json, read_json
+from reverie.pipelines.training.integrity import (
+    ALL_FILES,
+    CARD,
+    LATEST,
+    MODEL_FILES,
+    OBJECTIVE,
+    OPTIMIZER,
+    STATE,
+    WEIGHTS,
+    newest_whole,
+    prune,
+    require_whole,
+    sha256,
+    write_checksums,
+)
+from reverie.pipelines.training.tensors import require_alike, require_finite
 from reverie.rssm.config import DreamerConfig
 from reverie.rssm.model import Dreamer
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
 
 FORMAT = 1
-LATEST = "latest"
-WEIGHTS = "model.safetensors"
+Kind = Literal["tokenizer", "dynamics", "agent", "baseline"]
+_REMEDY = "use an undamaged checkpoint"
+_UNBUILDABLE = (
+    ValueError,
+    TypeError,
+    RuntimeError,
+    AssertionError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+)
+"""What building a model from impossible sizes raises."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +74,7 @@ class Card:
     task, or for the recorded rewards if its `tasks` are empty.
     """
 
-    kind: str
+    kind: Kind
     model: dict[str, Any]
     fps: float | None = None
     frame_size: list[int] | None = None
@@ -54,6 +82,16 @@ class Card:
     action_space: dict[str, Any] | None = None
     tasks: list[str] | None = None
     tokenizer_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.fps is not None and not 0 < self.fps < inf:
+            raise ValueError(f"fps must be a positive number, got {self.fps}")
+        if self.frame_size is not None and (len(self.frame_size) != 2 or min(self.frame_size) < 1):
+            raise ValueError(f"frame_size must be height and width, got {self.frame_size}")
+        needed = {"agent": ("dynamics", "action_space", "tasks"), "baseline": ("frame_size", "action_space")}
+        for name in needed.get(self.kind, ()):
+            if getattr(self, name) is None:
+                raise ValueError(f"{name} is missing, which a model of kind {self.kind} needs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,129 +110,192 @@ def save_checkpoint(checkpoints: Path, snapshot: Snapshot, keep: int) -> Path:
     """Writes `snapshot` completely, then names it in `latest`, then deletes all but the newest `keep` folders."""
     path = checkpoints / f"{snapshot.step:09d}"
     with explain_full_disk(checkpoints), new_folder(path) as partial:
-        write_json(partial / "config.json", {"format": FORMAT, **to_plain(snapshot.card)})
+        write_json(partial / CARD, {"format": FORMAT, **to_plain(snapshot.card)})
         _save_tensors(partial / WEIGHTS, snapshot.weights)
-        (partial / "training_state").mkdir()
-        _save_tensors(partial / "training_state" / "optimizer.safetensors", snapshot.optimizer)
-        _save_tensors(partial / "training_state" / "objective.safetensors", snapshot.objective)
-        write_json(partial / "training_state" / "state.json", {"step": snapshot.step, **snapshot.state})
+        (partial / STATE).parent.mkdir()
+        _save_tensors(partial / OPTIMIZER, snapshot.optimizer)
+        _save_tensors(partial / OBJECTIVE, snapshot.objective)
+        write_json(partial / STATE, {"step": snapshot.step, **snapshot.state})
+        write_checksums(partial)
     write_text(checkpoints / LATEST, path.name + "\n")
-    for old in sorted(checkpoints.glob("[0-9]*"))[: -max(keep, 1)]:
-        if old != path:
-            remove_folder(old)
+    prune(checkpoints, snapshot.step, keep)
     return path
 
 
 def latest_checkpoint(checkpoints: Path) -> Path | None:
-    """The folder that `latest` names, or None before the first one."""
-    pointer = checkpoints / LATEST
-    return checkpoints / pointer.read_text().strip() if pointer.is_file() else None
+    """The newest whole folder, or None before the first one; see `newest_whole`."""
+    return newest_whole(checkpoints)
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint folder meant by `path`: itself, or the latest one of a run folder.
+    """The checkpoint folder meant by `path`: itself, or the newest whole one of a run folder.
 
     Raises `UserError` when there is none.
     """
     if not path.exists():
         raise UserError(f"{path}: no such run folder; train that stage first or correct the path.")
-    found = path if (path / WEIGHTS).is_file() else latest_checkpoint(path / "checkpoints")
-    if found is None or not (found / WEIGHTS).is_file():
+    if (path / WEIGHTS).is_file() or (path / CARD).is_file():
+        require_whole(path, MODEL_FILES)
+        return path
+    found = newest_whole(path / "checkpoints")
+    if found is None:
         raise UserError(f"{path}: holds no complete checkpoint; let its training reach the first save.")
     return found
 
 
-def read_card(path: Path) -> Card:
-    """The card of a run or checkpoint folder. Raises `UserError` when it cannot be read."""
-    file = find_checkpoint(path) / "config.json"
-    try:
-        data = json.loads(file.read_text())
-        found = data.pop("format")
-        if found != FORMAT:
-            raise UserError(f"{file}: has format {found}, this version reads {FORMAT}; train again with it.")
-        return Card(**data)
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: is not a model card ({error}); use an undamaged checkpoint.") from None
+def read_card(path: Path, kind: Kind | None = None) -> Card:
+    """The card of a run or checkpoint folder. Raises `UserError` when it cannot be read, or is of another kind than `kind`."""
+    file = find_checkpoint(path) / CARD
+    content = read_json(file, dict[str, Any], _REMEDY)
+    found = content.pop("format", None)
+    if found != FORMAT:
+        raise UserError(f"{file}: has format {found}, this version reads {FORMAT}; train again with it.")
+    card = parse_json(json.dumps(content).encode(), Card, file, _REMEDY)
+    if kind is not None and card.kind != kind:
+        raise UserError(
+            f"{path}: holds {_WORDS[card.kind]}, expected {_WORDS[kind]}; give a run of that stage."
+        )
+    return card
+
+
+_WORDS = {
+    "tokenizer": "a tokenizer",
+    "dynamics": "a dynamics model",
+    "agent": "an agent",
+    "baseline": "a baseline (Dreamer V1 to V3)",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _State:
+    """training_state/state.json; folders of older versions do not name the optimiser."""
+
+    step: int
+    batches: dict[str, dict[str, int] | int]
+    seed: int | None = None
+    optimizer: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.step < 0:
+            raise ValueError(f"step must be at least 0, got {self.step}")
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """Everything in a checkpoint folder, on the CPU."""
+    """Everything in a checkpoint folder, on the CPU. Raises `UserError` naming the file that is damaged."""
     folder = find_checkpoint(path)
-    state = json.loads((folder / "training_state" / "state.json").read_text())
+    require_whole(folder, ALL_FILES)
+    state = to_plain(read_json(folder / STATE, _State, _REMEDY))
+    tensors = {file: _load_tensors(folder / file) for file in (WEIGHTS, OPTIMIZER, OBJECTIVE)}
+    for file, found in tensors.items():
+        require_finite(found, folder / file)
     return Snapshot(
         step=state.pop("step"),
         card=read_card(folder),
-        weights=_load_tensors(folder / WEIGHTS),
-        optimizer=_load_tensors(folder / "training_state" / "optimizer.safetensors"),
-        objective=_load_tensors(folder / "training_state" / "objective.safetensors"),
-        state=state,
+        weights=tensors[WEIGHTS],
+        optimizer=tensors[OPTIMIZER],
+        objective=tensors[OBJECTIVE],
+        state={name: value for name, value in state.items() if value is not None},
     )
 
 
 def weights_sha256(path: Path) -> str:
     """Identity of a model: the hash of its weights file. `path` is a run or checkpoint folder."""
-    return file_sha256(find_checkpoint(path) / WEIGHTS)
+    return sha256(find_checkpoint(path) / WEIGHTS)
 
 
 def load_tokenizer(path: Path, device: torch.device | str = "cpu") -> Tokenizer:
     """The frozen tokenizer of a run or checkpoint folder, in evaluation mode."""
-    card = _card_of_kind(path, "tokenizer")
-    return _filled(Tokenizer(from_plain(TokenizerConfig, card.model)), path, device)
+    return _loaded(path, "tokenizer", device)
 
 
 def load_dynamics(path: Path, device: torch.device | str = "cpu") -> Dynamics:
     """The frozen dynamics model of a run or checkpoint folder, in evaluation mode."""
-    card = _card_of_kind(path, "dynamics")
-    return _filled(build_dynamics(card.model, card), path, device)
+    return _loaded(path, "dynamics", device)
 
 
 def load_agent(path: Path, device: torch.device | str = "cpu") -> Agent:
     """The frozen agent (with its dynamics model) of a clone or imagine run, in evaluation mode."""
-    card = _card_of_kind(path, "agent")
-    assert card.dynamics is not None and card.tasks is not None
-    agent = Agent(build_dynamics(card.dynamics, card), from_plain(AgentConfig, card.model), card.tasks)
-    return _filled(agent, path, device)
+    return _loaded(path, "agent", device)
 
 
 def load_baseline(path: Path, device: torch.device | str = "cpu") -> Dreamer:
     """The frozen Dreamer V1, V2 or V3 of a baseline run, in evaluation mode."""
-    return _filled(build_baseline(_card_of_kind(path, "baseline")), path, device)
+    return _loaded(path, "baseline", device)
 
 
-def build_baseline(card: Card) -> Dreamer:
-    """An untrained Dreamer as `card` describes it."""
+def build_model(card: Card, file: Path) -> nn.Module:
+    """The untrained model that `card`, read from `file`, describes. Raises `UserError` where it describes none."""
+    try:
+        return _BUILD[card.kind](card, file)
+    except UserError:
+        raise
+    except _UNBUILDABLE as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{file}: describes no model that can be built ({reason}); {_REMEDY}.") from None
+
+
+def _build_tokenizer(card: Card, file: Path) -> Tokenizer:
+    return Tokenizer(from_plain(TokenizerConfig, card.model, file, _REMEDY))
+
+
+def _build_dynamics(card: Card, file: Path) -> Dynamics:
+    model = card.model if card.kind == "dynamics" else card.dynamics
+    return Dynamics(from_plain(DynamicsConfig, model, file, _REMEDY), _action_space(card, file))
+
+
+def _build_agent(card: Card, file: Path) -> Agent:
+    heads = from_plain(AgentConfig, card.model, file, _REMEDY)
+    return Agent(_build_dynamics(card, file), heads, card.tasks or [])
+
+
+def _build_baseline(card: Card, file: Path) -> Dreamer:
     assert card.frame_size is not None
     height, width = card.frame_size
-    space = ActionSpace.from_json(card.action_space or {}, "config.json")
-    return Dreamer(from_plain(DreamerConfig, card.model), (height, width, 3), space)
+    config = from_plain(DreamerConfig, card.model, file, _REMEDY)
+    return Dreamer(config, (height, width, 3), _action_space(card, file))
 
 
-def build_dynamics(model: Mapping[str, Any], card: Card) -> Dynamics:
-    """An untrained dynamics model from plain configuration values and the action space of `card`."""
-    return Dynamics(
-        from_plain(DynamicsConfig, model), ActionSpace.from_json(card.action_space or {}, "config.json")
-    )
+_BUILD: dict[Kind, Callable[[Card, Path], nn.Module]] = {
+    "tokenizer": _build_tokenizer,
+    "dynamics": _build_dynamics,
+    "agent": _build_agent,
+    "baseline": _build_baseline,
+}
 
 
-def _card_of_kind(path: Path, kind: str) -> Card:
-    card = read_card(path)
-    if card.kind != kind:
-        raise UserError(
-            f"{path}: holds a model of kind {card.kind}, expected {kind}; give a run of that stage."
-        )
-    return card
+def _action_space(card: Card, file: Path) -> ActionSpace:
+    return ActionSpace.from_json(card.action_space or {}, str(file))
 
 
-def _filled(model: Any, path: Path, device: torch.device | str) -> Any:
-    file = find_checkpoint(path) / WEIGHTS
-    try:
-        model.load_state_dict(_load_tensors(file))
-    except RuntimeError:
-        raise UserError(
-            f"{file}: does not fit its config.json; use an undamaged checkpoint of this version of the code."
-        ) from None
-    frozen: nn.Module = model.to(device).eval().requires_grad_(False)
-    return frozen
+def _loaded(path: Path, kind: Kind, device: torch.device | str) -> Any:
+    card, folder = read_card(path, kind), find_checkpoint(path)
+    weights = _load_tensors(folder / WEIGHTS)
+    _require_plausible(card, weights, folder / CARD)
+    with torch.device("meta"):  # sizes that do not fit must not be asked memory for
+        expected = build_model(card, folder / CARD).state_dict()
+    require_alike(weights, expected, folder / WEIGHTS)
+    model = build_model(card, folder / CARD)
+    model.load_state_dict(weights)
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _require_plausible(card: Card, weights: Mapping[str, Tensor], file: Path) -> None:
+    """No size of a model is larger than the number of its weights; building a larger one could take for ever."""
+    most = max(sum(x.numel() for x in weights.values()), 1 << 16)
+    for name, value in _numbers(to_plain(card)):
+        if abs(value) > most:
+            raise UserError(
+                f"{file}: {name} is {value:.6g}, which no model of {most:,} weights has; {_REMEDY}."
+            )
+
+
+def _numbers(value: Any, place: str = "") -> list[tuple[str, float]]:
+    """Every number in plain values, with its dotted name."""
+    if isinstance(value, Mapping):
+        return [found for name, item in value.items() for found in _numbers(item, f"{place}{name}.")]
+    if isinstance(value, list):
+        return [found for item in value for found in _numbers(item, place)]
+    return [(place[:-1], value)] if isinstance(value, int | float) else []
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -212,5 +313,5 @@ def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def _load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); use an undamaged checkpoint.") from None
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError, RuntimeError) as error:
+        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())}); {_REMEDY}.") from None

@@ -12,11 +12,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from reverie.data.batch import Batch
+from reverie.data.errors import UserError
 from reverie.nn.precision import bfloat16, in_bfloat16, tf32
+from reverie.pipelines.training.finite import GRADIENT_NORM
 from reverie.pipelines.training.metrics import Averages
 from reverie.pipelines.training.optimization import (
     OptimizerConfig,
@@ -24,8 +26,9 @@ from reverie.pipelines.training.optimization import (
     make_optimizer,
     set_learning_rate,
 )
-from reverie.pipelines.training.session import Processes, Session
-from reverie.pipelines.training.sharding import shard_layers
+from reverie.pipelines.training.processes import Processes
+from reverie.pipelines.training.session import Session
+from reverie.pipelines.training.sharding import full_tensor, shard_layers
 
 if TYPE_CHECKING:  # lightning takes seconds to import, which `--help` should not
     from lightning.fabric import Fabric
@@ -50,18 +53,32 @@ class FabricConfig:
 
 
 def make_fabric(config: FabricConfig) -> "Fabric":
-    """A launched Fabric. With several devices and no outer launcher it starts the other processes."""
+    """A launched Fabric. With several devices and no outer launcher it starts the other processes.
+
+    Raises `UserError` where there are no such devices.
+    """
     from lightning.fabric import Fabric
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     config = _as_launched(config)
-    fabric = Fabric(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        num_nodes=config.num_nodes,
-        strategy=_strategy(config),
-    )
+    try:
+        fabric = Fabric(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.num_nodes,
+            strategy=_strategy(config),
+        )
+    except (RuntimeError, ValueError, TypeError, MisconfigurationException) as error:
+        raise UserError(
+            f"--fabric.accelerator {config.accelerator} with --fabric.devices {config.devices}: cannot be had here "
+            f"({_first_sentence(error)}); give devices that there are, or --fabric.accelerator cpu."
+        ) from None
     fabric.launch()
     return fabric
+
+
+def _first_sentence(error: Exception) -> str:
+    return " ".join(str(error).split()).partition(". ")[0].rstrip(".")
 
 
 def fabric_processes(fabric: "Fabric") -> Processes:
@@ -124,11 +141,20 @@ def fit(
             updates.prepare(raw_optimizer, step)
             loss, metrics = forward(model, batch, fabric.device, precision)
             fabric.backward(loss)
-            if updates.clip_norm is not None:
-                fabric.clip_gradients(model, optimizer, max_norm=updates.clip_norm, error_if_nonfinite=False)
+            norm = _clipped_norm(fabric, model, optimizer, updates.clip_norm)
             optimizer.step()
             optimizer.zero_grad()
-            session.end_step(metrics)
+            session.end_step({**metrics, GRADIENT_NORM: norm})
+
+
+def _clipped_norm(fabric: "Fabric", model: Any, optimizer: Any, clip_norm: float | None) -> Tensor:
+    """Clips the gradients to `clip_norm`, where that is given; returns the norm that they had."""
+    if clip_norm is None:
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        return full_tensor(nn.utils.get_total_norm(gradients))
+    norm = fabric.clip_gradients(model, optimizer, max_norm=clip_norm, error_if_nonfinite=False)
+    assert norm is not None
+    return full_tensor(norm)
 
 
 def forward(model: nn.Module, batch: Batch, device: torch.device, precision: str) -> Any:

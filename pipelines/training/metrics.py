@@ -1,13 +1,14 @@
 """Metrics of a run: metrics.jsonl (exact, cut back on resume), TensorBoard, and one line for people."""
 
 import json
-import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from reverie.data.errors import UserError
 from reverie.pipelines.runs.atomic import write_text
 from reverie.pipelines.runs.run import RunFolder
 
@@ -63,24 +64,43 @@ def describe(values: Mapping[str, float]) -> str:
     return "  ".join(f"{name.split('/', 1)[-1]} {value:.4g}" for name, value in values.items())
 
 
-def all_finite(values: Mapping[str, float]) -> bool:
-    """Whether no value is nan or infinite."""
-    return all(math.isfinite(value) for value in values.values())
-
-
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The rows of a metrics.jsonl; a half-written last line is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+    """The rows of a metrics.jsonl; damaged lines, such as a half-written last one, are left out."""
+    return [row for line in _lines(path) if (row := _row(line)) is not None]
+
+
+def _lines(path: Path) -> list[bytes]:
+    try:
+        return path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); move it away, and a new one is begun."
+        ) from None
+
+
+def _row(line: bytes) -> dict[str, float] | None:
+    """The row that a line holds, None if it holds none: a step of at least 0 and numbers by name."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or not all(_is_number(value) for value in row.values()):
+        return None
+    step = row.get("step")
+    return row if isinstance(step, int) and step >= 0 else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _truncate(path: Path, step: int) -> None:
-    rows = read_metrics(path)
+    """Keeps the whole rows up to `step`."""
+    lines, rows = _lines(path), read_metrics(path)
+    if lost := len(lines) - len(rows):
+        print(f"{path}: {lost} damaged lines are left out.", file=sys.stderr)
     kept = [row for row in rows if row["step"] <= step]
-    if rows or path.is_file():
+    if lines:
         write_text(path, "".join(json.dumps(row) + "\n" for row in kept))

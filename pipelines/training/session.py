@@ -1,13 +1,13 @@
 """The bookkeeping around a training loop: resume, seed, log, evaluate, save, stop.
 
-Two loops use it, `training.fit` (Fabric) and `imagine` (Accelerate). Everything random in step s is drawn from a seed
+Two loops use it, `training.loop.fit` (Fabric) and `stages.imagine` (Accelerate). Everything random in step s is drawn from a seed
 that is a pure function of (run seed, s, rank), so a resumed run needs no saved generator and repeats bit for bit.
 """
 
 import hashlib
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -17,7 +17,6 @@ from torch.optim import Optimizer
 
 from reverie.data.batch import Batch
 from reverie.data.errors import UserError
-from reverie.data.files.durable import sole_writer
 from reverie.pipelines.runs.progress import Meter
 from reverie.pipelines.runs.run import RunFolder
 from reverie.pipelines.runs.stops import Stopped, StopRequest
@@ -25,12 +24,15 @@ from reverie.pipelines.training.batches import BatchSource
 from reverie.pipelines.training.checkpoints import (
     Card,
     Snapshot,
-    latest_checkpoint,
     read_snapshot,
     save_checkpoint,
 )
-from reverie.pipelines.training.metrics import Averages, MetricsLog, all_finite, describe
+from reverie.pipelines.training.finite import FiniteSteps, rows_text
+from reverie.pipelines.training.integrity import ALL_FILES, OPTIMIZER, STATE, clear_checkpoints, newest_whole
+from reverie.pipelines.training.metrics import Averages, MetricsLog, describe
+from reverie.pipelines.training.processes import Processes
 from reverie.pipelines.training.sharding import full_tensor, like_parameter
+from reverie.pipelines.training.tensors import first_nonfinite, require_alike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,22 +60,6 @@ class TrainingConfig:
             raise ValueError(f"training.evaluate_every must be 0 or more, got {self.evaluate_every}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Processes:
-    """The processes of a run: who this one is, and how they agree."""
-
-    rank: int = 0
-    world_size: int = 1
-    barrier: Callable[[], Any] = lambda: None
-    any: Callable[[bool], bool] = bool
-    """Whether any process says True."""
-
-    @property
-    def main(self) -> bool:
-        """Whether this process writes."""
-        return self.rank == 0
-
-
 class Session:
     """One training run in progress.
 
@@ -82,6 +68,7 @@ class Session:
       objective: module with attribute `model`, the model to save; not wrapped for several processes.
       evaluate: held-out metrics, called with the objective in evaluation mode without gradients; every process calls it.
       counts: further figures of every logged row.
+      advice: what to change when training leaves the finite numbers.
     """
 
     def __init__(
@@ -97,18 +84,17 @@ class Session:
         processes: Processes,
         evaluate: Callable[[], Mapping[str, float]] | None = None,
         counts: Callable[[], Mapping[str, float]] = dict,
+        advice: str = "lower the learning rate",
     ) -> None:
         self.name, self.run, self.card, self.config, self.processes = name, run, card, config, processes
         self.objective, self.optimizer, self.batches, self.evaluate = objective, optimizer, batches, evaluate
-        self.counts = counts
+        self.counts, self.advice = counts, advice
         self.step, self._saved_step = 0, -1
         self._averages, self._skips_told = Averages(), 0
+        self._finite, self._keys = FiniteSteps(), [""]
         self._resume()
 
     def __enter__(self) -> "Session":
-        self._alone = ExitStack()
-        if self.processes.main:
-            self._alone.enter_context(sole_writer(self.run.path))
         self.objective.train()
         self._stop = StopRequest()
         self._log = MetricsLog(self.run, self.step) if self.processes.main else None
@@ -121,7 +107,10 @@ class Session:
             self._log.close()
         if self._meter is not None:
             self._meter.close()
-        self._alone.close()
+        # Torch raises it from a signal handler, wherever the loop then is.
+        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+            how = str(error).partition(")")[2].strip().removeprefix("is ").partition(". ")[0].rstrip(". ")
+            raise _lost_worker(self.run.path, how) from None
 
     @property
     def running(self) -> bool:
@@ -130,7 +119,14 @@ class Session:
 
     def begin_step(self) -> tuple[int, Batch]:
         """Number (from 0) and batch of the coming step; everything random in it is seeded."""
-        batch = self.batches.next(self.step)
+        try:
+            batch = self.batches.next(self.step)
+        except (
+            ConnectionError,
+            EOFError,
+        ) as error:  # what the pipe from a dead process says, if it speaks first
+            raise _lost_worker(self.run.path, str(error)) from None
+        self._keys = batch.key
         # After the batch: a loader that has just started takes a number from the generator.
         torch.manual_seed(derive_seed(self.config.seed, self.step, self.processes.rank))
         return self.step, batch
@@ -139,6 +135,7 @@ class Session:
         """Takes the metrics in; logs, evaluates and saves when due. Raises `Stopped` after a request to stop."""
         self.step += 1
         self._averages.add(metrics)
+        self._finite.add(self.step, metrics, self._keys)
         last = not self.running
         if last or self.step % self.config.log_every == 0:
             self._write_averages()
@@ -156,10 +153,10 @@ class Session:
         """Writes a checkpoint of this moment, once."""
         if self._saved_step == self.step:
             return
+        self._require_finite(self._finite.problem())
         snapshot = self._snapshot()
-        if self.processes.main:
-            save_checkpoint(self.run.checkpoints, snapshot, self.config.keep)
-        self.processes.barrier()
+        self._require_finite(self._nonfinite(snapshot))
+        self.processes.by_main(lambda: save_checkpoint(self.run.checkpoints, snapshot, self.config.keep))
         self._saved_step = self.step
 
     def _snapshot(self) -> Snapshot:
@@ -175,40 +172,86 @@ class Session:
             weights={name: full_tensor(x) for name, x in weights.items()},
             objective={name: full_tensor(x) for name, x in rest.items()},
             optimizer=moments,
-            state={"seed": self.config.seed, "batches": self.batches.state_dict()},
+            state={
+                "seed": self.config.seed,
+                "optimizer": type(self.optimizer).__name__,
+                "batches": self.batches.state_dict(),
+            },
         )
 
+    def _nonfinite(self, snapshot: Snapshot) -> str | None:
+        """What of the coming checkpoint is not finite although all losses were, as after the step just taken."""
+        for what, tensors in (
+            ("weights", snapshot.weights),
+            ("optimiser state", snapshot.optimizer),
+            ("loss scales", snapshot.objective),
+        ):
+            name = first_nonfinite(tensors)
+            if name is not None:
+                return f"{name} of the {what} is not finite after step {self.step} ({rows_text(self._keys)})"
+        return None
+
+    def _require_finite(self, problem: str | None) -> None:
+        """Ends all processes where one has a `problem`, and says what to do; the last checkpoint stays as it is."""
+        if problem is not None:
+            kept = "no checkpoint was saved" if self._saved_step < 0 else f"step {self._saved_step} is kept"
+            problem = f"{self.run.path}: {problem}; {kept}, {self.advice}, and run this again."
+        self.processes.end_together(problem)
+
     def _resume(self) -> None:
-        path = latest_checkpoint(self.run.checkpoints)
+        self.processes.by_main(lambda: clear_checkpoints(self.run.checkpoints))
+        path = newest_whole(self.run.checkpoints, ALL_FILES)
         if path is None:
             return
         snapshot = read_snapshot(path)
-        if snapshot.state["seed"] != self.config.seed:
-            raise UserError(
-                f"{self.run.path}: was begun with training.seed {snapshot.state['seed']}, not {self.config.seed}; "
-                f"give that seed or another --out."
-            )
-        self._load(snapshot)
+        self._require_same_run(snapshot.state)
+        self._load(snapshot, path)
         self.step = self._saved_step = snapshot.step
 
-    def _load(self, snapshot: Snapshot) -> None:
+    def _require_same_run(self, state: Mapping[str, Any]) -> None:
+        """Raises `UserError` where what was saved cannot be gone on with as asked."""
+        if state.get("seed") != self.config.seed:
+            raise UserError(
+                f"{self.run.path}: was begun with training.seed {state.get('seed')}, not {self.config.seed}; "
+                f"give that seed or another --out."
+            )
+        optimizer = type(self.optimizer).__name__
+        if state.get("optimizer", optimizer) != optimizer:
+            raise UserError(
+                f"{self.run.path}: was begun with the optimiser {state['optimizer']}, not {optimizer}; "
+                f"give that optimiser or another --out."
+            )
+
+    def _load(self, snapshot: Snapshot, path: Path) -> None:
         saved = {f"model.{name}": x for name, x in snapshot.weights.items()} | dict(snapshot.objective)
         present = self.objective.state_dict()
+        require_alike(saved, present, path)
         self.objective.load_state_dict({name: like_parameter(x, present[name]) for name, x in saved.items()})
+        moments = dict(snapshot.optimizer)
         for name, parameter in self.objective.named_parameters():
             prefix = f"{name}."
-            state = {key[len(prefix) :]: x for key, x in snapshot.optimizer.items() if key.startswith(prefix)}
+            state = {key: moments.pop(key) for key in list(moments) if key.startswith(prefix)}
+            _require_moments(state, parameter, path)
             if state:
-                self.optimizer.state[parameter] = {k: like_parameter(x, parameter) for k, x in state.items()}
-        self.batches.load_state_dict(snapshot.state["batches"])
+                self.optimizer.state[parameter] = {
+                    key[len(prefix) :]: like_parameter(x, parameter) for key, x in state.items()
+                }
+        if moments:
+            raise UserError(
+                f"{path / OPTIMIZER}: has the unknown {min(moments)}; use an undamaged checkpoint."
+            )
+        try:
+            self.batches.load_state_dict(snapshot.state["batches"])
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(
+                f"{path / STATE}: batches lacks a usable field ({error}); use an undamaged checkpoint."
+            ) from None
 
     def _write_averages(self) -> None:
+        self._require_finite(self._finite.problem())
         values = self._averages.take("train/")
-        if not all_finite(values):
-            raise UserError(
-                f"{self.run.path}: the loss is not finite at step {self.step}; "
-                f"lower the learning rate and start again from the last checkpoint."
-            )
         if self._log is not None and self._meter is not None:
             values |= self.counts()
             self._log.write(self.step, values | {"train/steps_per_second": self._meter.rate})
@@ -230,10 +273,28 @@ class Session:
             self._meter.line(f"{self.name} step {self.step}: held-out {describe(values)}")
 
 
+def _lost_worker(run: Path, how: str) -> UserError:
+    """One sentence for torch's reports of a loading process that died."""
+    return UserError(
+        f"{run}: a process that loads batches has died ({how or 'it left'}), mostly because memory ran out; lower "
+        f"--batches.num_workers or --batches.batch_size and run this again, it goes on from the last checkpoint."
+    )
+
+
 def derive_seed(seed: int, step: int, rank: int = 0) -> int:
     """A well mixed 63-bit seed for one step of one process."""
     digest = hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
+
+
+def _require_moments(state: Mapping[str, Tensor], parameter: Tensor, path: Path) -> None:
+    """Raises `UserError` unless each is a scalar or has the shape of `parameter`."""
+    for key, value in state.items():
+        if value.dim() and value.shape != parameter.shape:
+            raise UserError(
+                f"{path / OPTIMIZER}: {key} is {list(value.shape)}, not {list(parameter.shape)}; "
+                f"use an undamaged checkpoint."
+            )
 
 
 def _split(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from reverie.data.errors import UserError
 from reverie.data.files.location import Location
 from reverie.data.loading.corpora import Corpora
 from reverie.pipelines.runs.configs import to_plain
-from reverie.pipelines.runs.run import open_run
+from reverie.pipelines.runs.run import RunFolder, open_run
 from reverie.pipelines.training.batches import (
     Batches,
     BatchesConfig,
@@ -36,7 +36,11 @@ from reverie.pipelines.training.loop import (
     scheduled_updates,
 )
 from reverie.pipelines.training.optimization import OptimizerConfig
-from reverie.pipelines.training.session import Processes, Session, TrainingConfig, derive_seed
+from reverie.pipelines.training.processes import Processes, sole_run
+from reverie.pipelines.training.session import Session, TrainingConfig, derive_seed
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
 
 HELDOUT_BATCHES = 8
 """Batches in an evaluation while training; `reverie evaluate` measures more and better."""
@@ -93,6 +97,7 @@ class Plan:
     open_batches    called with the objective and the processes
     open_evaluation called with the objective and its wrapped form; None where nothing is held out
     counts          further figures of every logged row
+    advice          what to change when training leaves the finite numbers: flags, in words
     """
 
     build: Callable[[], nn.Module]
@@ -103,6 +108,7 @@ class Plan:
     open_batches: Callable[[nn.Module, Processes], BatchSource]
     open_evaluation: Callable[[nn.Module, Run], Evaluate | None]
     counts: Callable[[], Mapping[str, float]] = dict
+    advice: str = "lower the learning rate"
 
 
 def train_stage(
@@ -138,8 +144,20 @@ def train_stage(
             corpora, config.batches, config.training.seed, processes, rows
         ),
         open_evaluation=open_evaluation,
+        advice=calmer({"--optimizer.lr": config.optimizer.lr}, full_precision(config.fabric)),
     )
     train(name, config, plan)
+
+
+def calmer(rates: Mapping[str, float], full_precision: str | None) -> str:
+    """Flags that calm a training which has left the finite numbers: a third of each learning rate, and 32 bits."""
+    lower = " ".join(f"{flag} {rate / 3:.2g}" for flag, rate in rates.items())
+    return f"lower the learning rate ({lower})" + (f" or add {full_precision}" if full_precision else "")
+
+
+def full_precision(fabric: FabricConfig) -> str | None:
+    """The flag that makes all arithmetic 32 bits; None where it is."""
+    return None if fabric.precision == "32-true" else "--fabric.precision 32-true"
 
 
 def shard_batches(
@@ -155,14 +173,17 @@ def train(name: str, config: RunConfig, plan: Plan, steps: int | None = None) ->
     """Trains by `plan` in the run folder `config.out` for `steps`, by default `config.training.steps`."""
     fabric = make_fabric(config.fabric)
     processes = fabric_processes(fabric)
-    run = open_run(
-        config.out,
-        kind=name,
-        config=config,
-        model=plan.identity,
-        inputs=plan.inputs,
-        main=processes.main,
-    )
+    with sole_run(config.out, processes):
+        open_plan = partial(
+            open_run, config.out, kind=name, config=config, model=plan.identity, inputs=plan.inputs
+        )
+        processes.by_main(open_plan)
+        _train(name, config, plan, fabric, processes, steps)
+
+
+def _train(
+    name: str, config: RunConfig, plan: Plan, fabric: "Fabric", processes: Processes, steps: int | None
+) -> None:
     torch.manual_seed(derive_seed(config.training.seed, -2))
     objective = _build(plan.build)
     training = config.training if steps is None else replace(config.training, steps=steps)
@@ -171,7 +192,7 @@ def train(name: str, config: RunConfig, plan: Plan, steps: int | None = None) ->
         run_model = partial(forward, model, device=fabric.device, precision=config.fabric.precision)
         return Session(
             name=name,
-            run=run,
+            run=RunFolder(config.out),
             card=plan.card,
             objective=objective,
             optimizer=optimizer,
@@ -180,6 +201,7 @@ def train(name: str, config: RunConfig, plan: Plan, steps: int | None = None) ->
             processes=processes,
             evaluate=plan.open_evaluation(objective, run_model),
             counts=plan.counts,
+            advice=plan.advice,
         )
 
     fit(fabric, objective, plan.updates, make_session, config.fabric.precision)

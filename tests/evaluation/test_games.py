@@ -30,7 +30,7 @@ TASKS = ["pick_up_key", "open_door", "reach_goal"]
 
 def played(kind: str, episodes: int, num_envs: int = 8, seed: int = 0) -> list[EpisodeResult]:
     game = VectorGame(GAME, num_envs, held_out_seeds(episodes, seed))
-    return [episode.result for episode in play(game, ScriptedPolicy(kind, game, seed))]
+    return play(game, ScriptedPolicy(kind, game, seed))
 
 
 def test_random_success_agrees_with_a_loop_written_on_plain_gymnasium() -> None:
@@ -63,21 +63,36 @@ def test_results_do_not_depend_on_how_many_games_stand_side_by_side() -> None:
     assert [result.seed for result in alone] == list(held_out_seeds(12, 0))
 
 
-def test_logged_actions_replay_to_the_same_episode() -> None:
-    game = VectorGame(GAME, 4, held_out_seeds(10, 0), keep_frames=3)
-    episodes = play(game, ScriptedPolicy("random", game, 5))
-    for number, episode in enumerate(episodes):
-        env, total, frames = make_env(GAME), 0.0, []
-        frames.append(env.reset(seed=episode.result.seed)[0])
-        for step in range(episode.result.steps):
-            frame, reward, *_ = env.step({"action": episode.actions["action"][step]})
+class Witness:
+    """Keeps all that a watcher is told."""
+
+    def __init__(self) -> None:
+        self.frames: dict[int, list[np.ndarray]] = {}
+        self.actions: dict[int, list[dict[str, np.ndarray]]] = {}
+
+    def acted(self, result: EpisodeResult, frame: np.ndarray, action: dict[str, np.ndarray]) -> None:
+        self.frames.setdefault(result.number, []).append(frame.copy())
+        self.actions.setdefault(result.number, []).append(action)
+
+    def ended(self, result: EpisodeResult, frame: np.ndarray) -> None:
+        self.frames[result.number].append(frame.copy())
+
+    def crashed(self, result: EpisodeResult) -> None:
+        self.frames.pop(result.number, None)
+        self.actions.pop(result.number, None)
+
+
+def test_what_a_watcher_sees_replays_to_the_same_episode() -> None:
+    game, seen = VectorGame(GAME, 4, held_out_seeds(10, 0)), Witness()
+    for result in play(game, ScriptedPolicy("random", game, 5), watcher=seen):
+        env, total = make_env(GAME), 0.0
+        frames = [env.reset(seed=result.seed)[0]]
+        for action in seen.actions[result.number]:
+            frame, reward, *_ = env.step(action)
             frames.append(frame)
             total += reward
-        assert total == episode.result.episode_return
-        assert len(episode.actions["action"]) == episode.result.steps
-        assert bool(episode.result.film) == (number < 3)
-        if number < 3:
-            np.testing.assert_array_equal(np.stack(frames), np.stack(episode.result.film))
+        assert total == result.episode_return and len(frames) == result.steps + 1
+        np.testing.assert_array_equal(np.stack(frames), np.stack(seen.frames[result.number]))
 
 
 def test_finished_episodes_are_counted_as_they_end() -> None:

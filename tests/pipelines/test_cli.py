@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+import yaml
 
 from reverie.data.errors import UserError
 from reverie.pipelines.cli import COMMANDS, main, parse
 from reverie.pipelines.info import build_preset, count
 from reverie.pipelines.presets import BASELINES, PRESETS
+from reverie.pipelines.runs.configs import to_plain
+from reverie.pipelines.stages.tokenizer import train_tokenizer
+from reverie.pipelines.training.loop import FabricConfig
+from tests.pipelines.small_stages import Corpus
 
 ROOT = Path(__file__).parents[2]
 PATHS = ["--data", "d", "--out", "o"]
@@ -138,6 +143,25 @@ def test_later_sources_win(tmp_path: Path) -> None:
         (["dynamics", *PATHS, "--model.max_sampling_steps", "3"], "power of two"),
         (["dynamics", "--out", "o"], "data"),
         (["dynamics", *PATHS, "--config", "missing.yaml"], "missing.yaml"),
+        (["dynamics", *PATHS, "--training.step", "5"], "did you mean --training.steps"),
+        (["dynamics", *PATHS, "--trainin.steps", "5"], "did you mean --training.steps"),
+        (["record", "--out", "o", "--wrkers=2"], "did you mean --workers"),
+        (["dynamics", *PATHS, "--training.steps", "1.5"], "--training.steps: must be a whole number"),
+        (["dynamics", *PATHS, "--training.steps", "inf"], "--training.steps: must be a whole number"),
+        (["dynamics", *PATHS, "--optimizer.lr", "3e"], "--optimizer.lr: must be a number"),
+        (
+            ["dynamics", *PATHS, "--fabric.strategy", "dpp"],
+            "--fabric.strategy: must be one of auto, ddp, fsdp",
+        ),
+        (
+            ["prepare", *NEEDED["prepare"], "--size", "72"],
+            "--size: must be two numbers such as 72x128, got 72",
+        ),
+        (["prepare", *NEEDED["prepare"], "--size", "72xwide"], "--size: must be two numbers such as 72x128"),
+        (["record", "--out", "o", "--players", "human"], "--players: must be names with values"),
+        (["dynamics", *PATHS, "--config", "."], "is not valid YAML"),
+        (["dynamcs"], "did you mean dynamics?"),
+        (["data", "exprot"], "did you mean export?"),
         (["dynamcs"], "unknown command 'dynamcs'"),
         (["data"], "data: needs one of info, show, check, download, export"),
         (["data", "inof"], "data: unknown 'inof'; use one of info, show, check, download, export"),
@@ -159,6 +183,103 @@ def test_missing_folders_are_one_line(
     assert main([stage, *NEEDED[stage]]) == 1
     assert "d: no such folder" in _only_line(capsys)
     assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+@pytest.mark.parametrize(
+    ("flags", "field", "value"),
+    [
+        (["--size", "72x128"], "size", (72, 128)),
+        (["--size=72x128"], "size", (72, 128)),
+        (["--size", "72", "128"], "size", (72, 128)),
+        (["--size", "72,128"], "size", (72, 128)),
+        (["--size", "[72, 128]"], "size", (72, 128)),
+        (["--size", "null"], "size", None),
+        (["--clip_length", "1e3"], "clip_length", 1000),
+        (["--clip_length", "64.0"], "clip_length", 64),
+        (["--seed", "1_000"], "seed", 1000),
+        (["--shard_mb", "1e3"], "shard_mb", 1000.0),
+    ],
+)
+def test_values_are_taken_as_people_write_them(flags: list[str], field: str, value: object) -> None:
+    assert getattr(parse("prepare", [*NEEDED["prepare"], *flags]), field) == value
+
+
+def test_lists_of_any_length_are_no_pairs() -> None:
+    config = parse("data download", [*NEEDED["data download"], "--members", "[mp4]"])
+    assert config.members == ("mp4",)
+    with pytest.raises(UserError, match=r'--members: must be a list such as "\[a, b\]", got video'):
+        parse("data download", [*NEEDED["data download"], "--members", "video"])
+
+
+def test_a_wrong_number_in_a_file_is_named_too(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text("training:\n  steps: many\n")
+    with pytest.raises(UserError, match="--training.steps: must be a whole number such as 1000, got many"):
+        parse("dynamics", [*PATHS, "--config", str(file)])
+
+
+def test_a_device_that_is_not_there_is_one_sentence(corpus: Corpus, tmp_path: Path) -> None:
+    for flags in ({"accelerator": "cuda"}, {"accelerator": "abacus"}, {"accelerator": "cuda", "devices": 4}):
+        config = corpus.config("tokenizer", tmp_path / "run")
+        config = replace(config, fabric=FabricConfig(**flags))
+        with pytest.raises(UserError, match="--fabric.accelerator .*: cannot be had here") as raised:
+            train_tokenizer(config)
+        assert "\n" not in str(raised.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_stage_says_where_it_is_and_what_comes_next(
+    corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = tmp_path / "settings.yaml"
+    run = corpus.finished("tokenizer")
+    settings.write_text(yaml.safe_dump(to_plain(corpus.config("tokenizer", run))))
+    assert main(["tokenizer", "--config", str(settings)]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[-2:] == [
+        f"tokenizer: {run} holds step 12",
+        f"next: reverie encode --data {corpus.shards} --tokenizer {run} --out ...",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found", "wanted"),
+    [
+        (["clone", "--dynamics", "{tokenizer}"], "a tokenizer", "a dynamics model"),
+        (["encode", "--tokenizer", "{dynamics}"], "a dynamics model", "a tokenizer"),
+        (["imagine", "--agent", "{dynamics}"], "a dynamics model", "an agent"),
+        (
+            ["evaluate", "--tokenizer", "{tokenizer}", "--dynamics", "{tokenizer}"],
+            "a tokenizer",
+            "a dynamics model",
+        ),
+        (["evaluate", "--tokenizer", "{tokenizer}", "--agent", "{dynamics}"], "a dynamics model", "an agent"),
+        (
+            ["evaluate", "--tokenizer", "{tokenizer}", "--baseline", "{dynamics}"],
+            "a dynamics model",
+            "a baseline",
+        ),
+        (
+            ["play", "--tokenizer", "{dynamics}", "--dynamics", "{dynamics}"],
+            "a dynamics model",
+            "a tokenizer",
+        ),
+    ],
+)
+def test_a_run_of_another_kind_is_named(
+    arguments: list[str],
+    found: str,
+    wanted: str,
+    corpus: Corpus,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runs = {name: corpus.finished(name) for name in ("tokenizer", "dynamics")}
+    data = corpus.finished("encode") if arguments[0] in ("clone", "imagine") else corpus.shards
+    given = [part.format(**runs) for part in arguments]
+    assert main([*given, "--data", str(data), "--out", str(tmp_path / "out")]) == 1
+    assert f"holds {found}, expected {wanted}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_unknown_keys_in_files_are_refused(tmp_path: Path) -> None:

@@ -15,16 +15,25 @@ GENERATIONS = ("v1", "v2", "v3")
 _PRESETS = {"v1": "v1-atari", "v2": "v2-atari", "v3": "v3-1m"}
 
 
-def small_config(generation: str, burn_in: int = 0, horizon: int = 4, **behaviour: object) -> DreamerConfig:
+def small_config(
+    generation: str,
+    burn_in: int = 0,
+    horizon: int = 4,
+    prior_members: int = 1,
+    layer_norm: bool = False,
+    **behaviour: object,
+) -> DreamerConfig:
     """The generation's losses at sizes that take milliseconds."""
     base = preset(_PRESETS[generation])
-    sizes = dict(deter=32, hidden=16, stoch=4, depth=2, units=16, burn_in=burn_in)
+    sizes = dict(
+        deter=32, hidden=16, stoch=4, depth=2, units=16, burn_in=burn_in, prior_members=prior_members
+    )
     if generation != "v1":
         sizes["classes"] = 3
     return replace(
         base,
-        world_model=replace(base.world_model, **sizes),
-        behaviour=replace(base.behaviour, units=16, horizon=horizon, **behaviour),
+        world_model=replace(base.world_model, layer_norm=layer_norm, **sizes),
+        behaviour=replace(base.behaviour, units=16, horizon=horizon, layer_norm=layer_norm, **behaviour),
     )
 
 

@@ -12,6 +12,7 @@ from reverie.rssm.imagination import imagine
 from reverie.rssm.model import Dreamer, DreamerObjective
 from reverie.rssm.overestimation import overestimation
 from reverie.rssm.recorded import recorded_returns
+from reverie.rssm.targets import TARGETS, Imagined
 from tests.rssm.models import GENERATIONS, known_batch, small_model, with_gradient
 
 LAMBDA = 0.95
@@ -198,7 +199,7 @@ def test_the_replay_value_loss_is_the_mean_over_known_steps():
 @pytest.mark.parametrize("gradient", ["reinforce", "dynamics", "both"])
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_imagination_trains_actor_and_critic_alone(generation, gradient):
-    model = opinionated(generation, actor_gradient=gradient, replay_value_scale=0.0)
+    model = opinionated(generation, actor_gradient=gradient, replay_value_scale=0.0, cloning_scale=1.0)
     batch = known_batch()
     states, valid = model.world_model.infer(batch)
     model.behaviour.loss(model.world_model, states, valid, batch).loss.backward()
@@ -206,6 +207,29 @@ def test_imagination_trains_actor_and_critic_alone(generation, gradient):
     assert {name.split(".")[0] for name in reached} == {"behaviour"}
     assert {name.split(".")[1] for name in reached} == {"actor", "critic"}
     assert all(p.requires_grad for p in model.world_model.parameters())
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_weights_of_steps_bring_no_gradient(generation):
+    """Returns do, through rewards, values and the continue head."""
+    predicted = [torch.rand(5, 3, requires_grad=True) for _ in range(3)]
+    targets = TARGETS[generation](Imagined(*predicted), LAMBDA)
+    assert not targets.critic_weight.requires_grad and not targets.actor_weight.requires_grad
+    gradients = torch.autograd.grad(targets.returns.sum(), predicted)
+    assert all(bool(g.abs().max() > 0) for g in gradients)
+
+
+def test_imagined_returns_are_given_to_the_replay_value_loss():
+    """Even where they have a gradient to the actor."""
+    gradients = []
+    for scale in (0.0, 5.0):
+        model = opinionated("v3", actor_gradient="dynamics", replay_value_scale=scale)
+        torch.manual_seed(0)
+        states, valid = model.world_model.infer(known_batch())
+        torch.manual_seed(1)
+        model.behaviour.loss(model.world_model, states, valid, known_batch()).loss.backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.behaviour.actor.parameters()]))
+    torch.testing.assert_close(gradients[0], gradients[1])
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
@@ -344,6 +368,23 @@ def test_the_return_range_learns_while_training_only():
     assert model.behaviour.range.high == 0
     objective.train()(batch)
     assert model.behaviour.range.high != 0
+
+
+def test_the_return_range_sees_the_starts_that_count():
+    model, batch = opinionated("v3"), known_batch()
+    p = predictions(model, batch, 5)
+    torch.manual_seed(0)
+    states, valid = model.world_model.infer(batch)
+    valid[:, :6] = False
+    torch.manual_seed(5)
+    model.behaviour.loss(model.world_model, states, valid, batch)
+    following, returns = p["v"][:, 4], []
+    for t in range(4, 0, -1):
+        following = p["r"][:, t] + p["c"][:, t] * ((1 - LAMBDA) * p["v"][:, t] + LAMBDA * following)
+        returns.append(following[valid.flatten().numpy()])
+    low, high = np.percentile(returns, [5, 95])
+    assert model.behaviour.range.low.item() == pytest.approx(0.01 * low, rel=1e-3, abs=1e-6)
+    assert model.behaviour.range.high.item() == pytest.approx(0.01 * high, rel=1e-3, abs=1e-6)
 
 
 def test_cloning_uses_known_actions_and_lowers_their_surprise():

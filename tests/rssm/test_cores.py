@@ -10,9 +10,9 @@ from reverie.rssm.state import State
 from tests.rssm.models import GENERATIONS, small_model
 
 
-def with_all_weights_drawn(generation: str) -> Core:
+def with_all_weights_drawn(generation: str, norm: bool) -> Core:
     """Biases and gains too, which are 0 and 1 at first and would hide a mistake."""
-    core = small_model(generation).world_model.core
+    core = small_model(generation, layer_norm=norm).world_model.core
     with torch.no_grad():
         for parameter in core.parameters():
             parameter.normal_(0, 0.3)
@@ -25,13 +25,21 @@ def gru(gates: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
     return u * torch.tanh(torch.sigmoid(reset) * candidate) + (1 - u) * h
 
 
+def normed(x: torch.Tensor, norm: torch.nn.Module) -> torch.Tensor:
+    """Keras' LayerNormalization, whose epsilon is 1e-3, where the core has one."""
+    if isinstance(norm, torch.nn.Identity):
+        return x
+    x = (x - x.mean(-1, keepdim=True)) / (x.var(-1, correction=0, keepdim=True) + 1e-3).sqrt()
+    return x * norm.weight + norm.bias
+
+
 def plain_recurrence(core: Core, h: torch.Tensor, z: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
     match core:
         case GaussianCore():
             return core.cell(F.elu(core.inputs(torch.cat([z, a], -1))), h)
         case LayerNormCore():
-            x = F.elu(core.inputs(torch.cat([z, a], -1)))
-            return gru(core.gates_norm(core.gates(torch.cat([x, h], -1))), h)
+            x = F.elu(normed(core.inputs(torch.cat([z, a], -1)), core.inputs_norm))
+            return gru(normed(core.gates(torch.cat([x, h], -1)), core.gates_norm), h)
         case BlockCore():
             a = a / a.abs().clamp_min(1)
             parts = [
@@ -55,13 +63,15 @@ def plain_recurrence(core: Core, h: torch.Tensor, z: torch.Tensor, a: torch.Tens
 def plain_posterior(core: Core, h: torch.Tensor, embed: torch.Tensor) -> torch.Tensor:
     assert isinstance(core, GaussianCore | LayerNormCore | BlockCore)
     x = core.posterior_in(torch.cat([h, embed], -1))
-    return core.posterior_out(core.posterior_norm(x) if isinstance(core, BlockCore) else F.elu(x))
+    if isinstance(core, BlockCore):
+        return core.posterior_out(core.posterior_norm(x))
+    return core.posterior_out(F.elu(normed(x, core.posterior_norm)))
 
 
-@pytest.mark.parametrize("generation", GENERATIONS)
-def test_a_step_equals_the_formulas(generation: str) -> None:
+@pytest.mark.parametrize(("generation", "norm"), [*((g, False) for g in GENERATIONS), ("v2", True)])
+def test_a_step_equals_the_formulas(generation: str, norm: bool) -> None:
     torch.manual_seed(0)
-    core = with_all_weights_drawn(generation)
+    core = with_all_weights_drawn(generation, norm)
     embed_size = core.posterior_in.in_features - core.deter
     width = core.action_in if isinstance(core, BlockCore) else core.inputs
     action_size = width.in_features - (0 if isinstance(core, BlockCore) else core.latent.size)

@@ -5,7 +5,15 @@ import torch
 import torch.nn.functional as F
 
 from reverie.rssm.frames import Padded, Resized
-from reverie.rssm.images import PoolingEncoder, UpsamplingConv, UpsamplingDecoder, interleave
+from reverie.rssm.images import (
+    PoolingEncoder,
+    StridedDecoder,
+    StridedEncoder,
+    UpsamplingConv,
+    UpsamplingDecoder,
+    interleave,
+)
+from reverie.rssm.layers import elu_mlp
 from reverie.rssm.norm import EPSILON, NormSiLU
 from reverie.rssm.scan import StepLinear, merge_blocks, split_blocks
 from reverie.rssm.state import State
@@ -95,6 +103,45 @@ def test_the_pooling_encoder_pools_before_it_normalises():
         x = F.silu(F.rms_norm(x, x.shape[-1:], norm.gain, EPSILON)).permute(0, 3, 1, 2)
     torch.testing.assert_close(encoder(images), x.permute(0, 2, 3, 1).flatten(1))
     assert encoder(images).shape == (2, encoder.size)
+
+
+def keras_norm(x, layer):
+    """Over the last axis, with Keras' epsilon."""
+    mean, variance = x.mean(-1, keepdim=True), x.var(-1, correction=0, keepdim=True)
+    return (x - mean) / (variance + 1e-3).sqrt() * layer.weight + layer.bias
+
+
+def drawn(module):
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return module
+
+
+def test_v2_norms_every_hidden_layer_before_its_activation():
+    """Convolutions over channels, the outputs of heads and decoder not at all."""
+    torch.manual_seed(0)
+    convs = drawn(StridedEncoder(3, 2, torch.nn.ELU, norm=True))
+    x = images = torch.rand(2, 3, 64, 64)
+    x = x - 0.5
+    for conv, norm, _ in zip(*[iter(convs.layers)] * 3, strict=True):
+        x = F.conv2d(x, conv.weight, conv.bias, stride=2)
+        x = F.elu(keras_norm(x.permute(0, 2, 3, 1), norm)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(convs(images), x.flatten(1), atol=1e-5, rtol=1e-4)
+
+    decoder, feature = drawn(StridedDecoder(5, 3, 2, torch.nn.ELU, norm=True)), torch.randn(2, 5)
+    x = decoder.inputs(feature)[..., None, None]
+    *hidden, last = decoder.layers
+    for conv, norm, _ in zip(*[iter(hidden)] * 3, strict=True):
+        x = F.conv_transpose2d(x, conv.weight, conv.bias, stride=2)
+        x = F.elu(keras_norm(x.permute(0, 2, 3, 1), norm)).permute(0, 3, 1, 2)
+    expected = F.conv_transpose2d(x, last.weight, last.bias, stride=2) + 0.5
+    torch.testing.assert_close(decoder(feature, None), expected, atol=1e-5, rtol=1e-4)
+
+    head = drawn(elu_mlp(5, 8, 2, 3, norm=True))
+    x = feature
+    for linear, norm, _ in zip(*[iter(head[:-1])] * 3, strict=True):
+        x = F.elu(keras_norm(linear(x), norm))
+    torch.testing.assert_close(head(feature), head[-1](x))
 
 
 def test_padding_keeps_every_pixel():

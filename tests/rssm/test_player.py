@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from reverie.data.errors import UserError
+from reverie.rssm.actions import decode_actions
 from reverie.rssm.imagination import disagreement
 from reverie.rssm.player import Player
 from reverie.rssm.presets import preset
@@ -80,12 +81,33 @@ def test_the_player_sees_what_the_world_model_sees_in_training(generation):
     torch.testing.assert_close(states.deter, torch.stack(deter, dim=1))
 
 
-def test_greedy_and_noisy_players():
-    model = small_model("v1")
-    greedy = play(Player(model, 2, greedy=True), 2)
-    noisy = play(Player(model, 2, noise=1.0), 2)
-    for actions in (*greedy, *noisy):
-        SPACE.check(actions, 2, "player")
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_greedy_players_take_the_mode_and_others_sample(generation):
+    model = small_model(generation)
+    for greedy in (True, False):
+        player, same = Player(model, 2, greedy=greedy), []
+        for frames in FRAMES:
+            actions = player.act(frames)
+            SPACE.check(actions, 2, "player")
+            with torch.no_grad():
+                mode = model.behaviour.act(model.world_model.feature(player.state), greedy=True)
+            likeliest = decode_actions(SPACE, mode)
+            names = (
+                ("keys", "mouse") if generation == "v1" else ("keys", "mouse", "arm")
+            )  # V1 searches by chance
+            same += [np.allclose(actions[name], likeliest[name]) for name in names]
+        assert all(same) == greedy
+
+
+def test_noise_moves_what_the_policy_chose():
+    """Of first actions alone: later states differ. An untrained V1 puts the arm to its ends, where half the noise is cut."""
+    model, moved = small_model("v1"), []
+    for seed in range(8):
+        quiet, noisy = (Player(model, 2, greedy=True, noise=noise, seed=seed) for noise in (0.0, 1.0))
+        first, other = quiet.act(FRAMES[0]), noisy.act(FRAMES[0])
+        SPACE.check(other, 2, "player")
+        moved.append(~np.isclose(first["arm"], other["arm"]))
+    assert 0.25 < np.mean(moved) < 0.75
 
 
 def ensemble(members: int) -> WorldModel:
@@ -103,11 +125,13 @@ def test_disagreement_by_hand():
     p = p.double().numpy().reshape(3, 5, 12)
     mean = p.mean(0)
     meandis = np.sqrt(((p - mean) ** 2).sum(-1)).mean(0)
-    np.testing.assert_allclose(disagreement(core, states, "meandis"), meandis, rtol=1e-4)
+    np.testing.assert_allclose(disagreement(core, states, "meandis").detach(), meandis, rtol=1e-4)
     log_prob = np.log(p * states.stoch.numpy() + (1 - states.stoch.numpy())).sum(-1)
-    np.testing.assert_allclose(disagreement(core, states, "log_prob_ens"), log_prob.std(0), rtol=1e-3)
+    np.testing.assert_allclose(
+        disagreement(core, states, "log_prob_ens").detach(), log_prob.std(0), rtol=1e-3
+    )
     mixture = np.sqrt(mean - mean**2).mean(-1)
-    np.testing.assert_allclose(disagreement(core, states, "mixstd"), mixture, rtol=1e-4)
+    np.testing.assert_allclose(disagreement(core, states, "mixstd").detach(), mixture, rtol=1e-4)
 
 
 def test_equal_members_agree():

@@ -129,3 +129,10 @@ def test_exploration_changes_its_share():
     inside = (arm + code[:, 8:]).abs() < 1
     assert 0.1 < arm[inside].std().item() < 0.31
     assert math.isclose(moved.abs().max().item(), 1.0)
+
+
+@pytest.mark.parametrize("family", [TruncatedNormal, BoundedNormal])
+def test_the_mode_of_ranges_is_likelier_than_its_neighbours(family):
+    one = family(torch.tensor([[0.4, -0.5]], dtype=torch.float64))
+    nearby = [one.log_prob(one.mode() + shift) for shift in (-0.05, 0.05)]
+    assert all(one.log_prob(one.mode()) > x for x in nearby)

@@ -17,8 +17,7 @@ from reverie.data.sources.lerobot.dataset import LeRobotDataset
 from reverie.data.sources.lerobot.meta import AGAIN, LeRobotEpisode
 from reverie.data.sources.logs import log_steps
 from reverie.data.sources.parquet import column_numbers, read_parquet
-from reverie.data.video.pyav import frame_times
-from reverie.data.video.source import VideoInfo
+from reverie.data.video.survey import Survey, survey
 
 _NOISE = 1e-6
 """Values outside the range by this share of it are rounding of whoever wrote the range."""
@@ -75,12 +74,13 @@ def columns(dataset: LeRobotDataset) -> list[str]:
     return [*own, *dataset.actions, *(name for name in roles if name)]
 
 
-def find_frames(dataset: LeRobotDataset, episode: LeRobotEpisode, rows: Any) -> tuple[VideoInfo, np.ndarray]:
-    """Size and times of the frames of `rows`, and their timestamps (n,) in units of the video; decodes nothing.
+def find_frames(dataset: LeRobotDataset, episode: LeRobotEpisode, rows: Any) -> tuple[Survey, np.ndarray]:
+    """The video, and the timestamps (n,), in units of the video, of the frames of `rows`; decodes one frame.
 
     Raises `UserError` when a frame is missing, or lies further than half a frame from where its row says.
     """
-    file, fps = frame_times(episode.video), dataset.fps
+    video, fps = survey(episode.video), dataset.fps
+    file = video.packets
     wanted = episode.start + _column(rows, "timestamp", episode)[0].astype(np.float64)
     if not (np.isfinite(wanted).all() and wanted.min() >= 0 and wanted.max() < episode.end - 0.5 / fps):
         raise UserError(f"{episode.rows}: the times of {episode.name} leave its part of the video; {AGAIN}.")
@@ -99,8 +99,7 @@ def find_frames(dataset: LeRobotDataset, episode: LeRobotEpisode, rows: Any) -> 
             f"{episode.video}: shows frame {frames[row]} at {shown[row]:.4f} s, row {row} of {episode.name} wants "
             f"{wanted[row]:.4f} s; video and rows do not belong together."
         )
-    info = VideoInfo(file.height, file.width, fps, shown - shown[0])
-    return info, file.pts[frames]
+    return video, file.pts[frames]
 
 
 def read_log(

@@ -201,7 +201,10 @@ def test_the_hash_covers_data_weights_and_settings(
 def changed(index: ShardIndex, folder: Path, **fields: object) -> Path:
     """Another folder whose index says something else."""
     folder.mkdir()
-    (folder / "index.json").write_text(json.dumps({**index.content, **fields}))
+    text = json.dumps({**index.content, **fields})
+    (folder / "index.json").write_text(
+        text.replace("clip.mp4", "latents.npy") if "latent_shape" in fields else text
+    )
     return folder
 
 

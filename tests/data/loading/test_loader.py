@@ -1,6 +1,9 @@
 """Alignment, packing, order and resume of the loader, on frames that show what they are."""
 
 import itertools
+import multiprocessing
+import os
+import signal
 from collections import Counter
 from dataclasses import replace
 
@@ -13,6 +16,7 @@ from reverie.data.errors import UserError
 from reverie.data.loading.loader import Loader, LoaderConfig
 from reverie.data.shards.index import ShardIndex
 from tests.data.corpus import EVENTS, LENGTHS, NO_ACTION, read_cells
+from tests.data.reading import digests
 
 CONFIG = LoaderConfig(batch_size=6, length=16)
 
@@ -223,3 +227,31 @@ def test_mistakes_are_one_sentence(shards: ShardIndex) -> None:
         LoaderConfig(batch_size=1, length=1, relevant_fraction=1.5)
     with pytest.raises(UserError, match="seed: the saved run used 5"):
         Loader(shards, CONFIG).load_state_dict({"seed": 5, "epoch": 0, "samples_consumed": 0})
+
+
+def _kill_a_worker() -> None:
+    children = [child for child in multiprocessing.active_children() if child.pid is not None]
+    assert children and children[0].pid
+    os.kill(children[0].pid, signal.SIGKILL)
+
+
+def test_a_killed_worker_costs_no_batch(shards: ShardIndex, caplog: pytest.LogCaptureFixture) -> None:
+    config = LoaderConfig(batch_size=2, length=8, num_workers=1)
+    undisturbed = [digests(b) for b in itertools.islice(Loader(shards, replace(config, num_workers=0)), 8)]
+    loader = Loader(shards, config)
+    batches, found = iter(loader), []
+    for number in range(8):
+        if number in (2, 5):
+            _kill_a_worker()
+        found.append(digests(next(batches)))
+    assert found == undisturbed and loader.state_dict()["samples_consumed"] == 16
+    assert "a worker process of the loader died" in caplog.text
+
+
+def test_workers_that_always_die_are_one_sentence(
+    shards: ShardIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = Loader(shards, LoaderConfig(batch_size=2, length=8, num_workers=1))
+    monkeypatch.setattr(type(loader._batches), "__getitem__", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(UserError, match="die again and again.*use fewer batches.num_workers"):
+        next(iter(loader))

@@ -1,6 +1,6 @@
 """kill -9 of the whole process group at random moments, again and again: nothing changes but the time it takes.
 
-The slow tests kill 50 times and print figures, which `pytest -m slow -s tests/data/test_kills.py` shows.
+The slow tests kill 50 times and print figures, which `pytest -m slow -s tests/data/sources/test_kills.py` shows.
 """
 
 import json

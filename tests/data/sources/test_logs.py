@@ -260,9 +260,9 @@ def test_missing_pyarrow_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_small_archive_of_endless_zeros_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reverie.data.sources.logs._MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("reverie.data.shards.npz.MOST_BYTES", 1 << 20)
     np.savez_compressed(tmp_path / "a.npz", reward=np.zeros(1 << 20))
-    with pytest.raises(UserError, match=r"a\.npz: unpacks to more than 1,048,576 bytes"):
+    with pytest.raises(UserError, match=r"a\.npz: .*unpacks to more than 1,048,576 bytes"):
         read_log(tmp_path / "a.npz")
 
 

@@ -100,7 +100,7 @@ def test_folder_of_any_videos(tmp_path: Path) -> None:
     write_video(folder / "a b.mp4", 30)
     write_video(folder / "deep" / "er" / "日本 ü.mp4", 40, episode=1)
     write_video(folder / "deep" / "a b.mp4", 20, episode=2)
-    (folder / "notes.txt").write_text("not a video, not listed")
+    (folder / "notes.txt").write_text("not a video")
     with av.open(str(folder / "other.MKV"), "w", format="matroska") as container:
         stream = container.add_stream("mpeg4", rate=10)
         stream.height, stream.width, stream.pix_fmt = 24, 40, "yuv420p"
@@ -110,7 +110,9 @@ def test_folder_of_any_videos(tmp_path: Path) -> None:
     index = run(folder, tmp_path / "out", size=(24, 40))
     frames = {e.name: e.n for split in index.splits for e in index.episodes(split)}
     assert frames == {"a b": 30, "deep/er/日本 ü": 40, "deep/a b": 20, "other": 25}
-    assert index.splits == ["train", "validation"] and not index.content["skipped"]
+    assert index.splits == ["train", "validation"]
+    (left,) = index.content["skipped"]
+    assert left == {"source": "*.txt", "reason": "1 file is no video by the suffix, the first is notes.txt."}
     clip = read_clip(index, index.samples("train")[0])
     assert not clip.steps.action_mask.any() and not clip.steps.reward_mask.any() and clip.steps.actions == {}
 
@@ -214,13 +216,13 @@ def _truncated(folder: Path) -> None:
     (folder / "bad.mp4").write_bytes(content[: len(content) // 2])
 
 
-def _damaged_late(folder: Path) -> None:
-    """Opens well, cannot be decoded to its end."""
+def _damaged_from_the_start(folder: Path) -> None:
+    """Opens well, but none of it can be decoded."""
     frames = np.random.default_rng(0).integers(0, 256, (60, 24, 40, 3), dtype=np.uint8)
     encode_video(folder / "bad.mp4", frames, 10, quality="lossless")
-    content = bytearray((folder / "bad.mp4").read_bytes())
-    content[len(content) // 2 : len(content) * 3 // 4] = bytes(len(content) * 3 // 4 - len(content) // 2)
-    (folder / "bad.mp4").write_bytes(content)
+    content = (folder / "bad.mp4").read_bytes()
+    start, end = content.index(b"mdat") + 4, content.index(b"moov") - 4
+    (folder / "bad.mp4").write_bytes(content[:start] + bytes(end - start) + content[end:])
 
 
 def _short_log(folder: Path) -> None:
@@ -253,13 +255,13 @@ def _no_frames(folder: Path) -> None:
 BAD = {
     _text: r"bad\.mp4: cannot be read as video",
     _truncated: r"bad\.mp4: cannot be read as video",
-    _damaged_late: r"bad\.mp4: ",
+    _damaged_from_the_start: r"bad\.mp4: holds no frames",
     _short_log: r"bad\.npz: action 'move' has shape \(29,\), expected \(30,\)",
     _wrong_name: r"bad\.npz: unknown action 'jump'",
     _nan: r"bad\.npz: action 'stick' holds values that are not finite",
     _nan_reward: r"bad\.npz: reward holds values that are not finite",
     _broken_log: r"bad\.npz: is no readable log",
-    _no_frames: r"bad\.mp4: cannot be read as video",
+    _no_frames: r"bad\.mp4: is empty",
 }
 
 

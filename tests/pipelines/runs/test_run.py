@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from reverie.data.errors import UserError
-from reverie.pipelines.runs.configs import differences, from_plain, to_plain
+from reverie.pipelines.runs.configs import differences, to_plain
+from reverie.pipelines.runs.reading import from_plain
 from reverie.pipelines.runs.run import open_run
 from reverie.pipelines.training.session import TrainingConfig
 from reverie.tokenizer.model import TokenizerConfig
@@ -35,7 +36,7 @@ def test_a_run_folder_says_where_it_comes_from(tmp_path: Path) -> None:
     launch = provenance["launches"][0]
     assert "torch" in launch["versions"] and launch["command"] and launch["time"]
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    assert from_plain(Stage, config) == Stage(
+    assert from_plain(Stage, config, tmp_path, "-") == Stage(
         out=tmp_path / "run", model=TokenizerConfig(), training=TrainingConfig(steps=10, seed=3)
     )
 

@@ -5,15 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from reverie.data.errors import UserError
 from reverie.data.shards.index import ShardIndex
 from reverie.data.sources.episodes import Recording, complete_episodes, read_steps
+from reverie.environments.make import make_env
 from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from reverie.pipelines.stages.baseline import baseline
+from reverie.pipelines.stages.online import _open_evaluation
 from reverie.pipelines.training.checkpoints import read_card, read_snapshot
 from reverie.pipelines.training.metrics import read_metrics
+from reverie.rssm.model import Dreamer, DreamerObjective
 from tests.pipelines.small_stages import Corpus, shorter
+from tests.rssm.models import small_config
 
 
 def test_as_much_is_played_as_the_train_ratio_asks(corpus: Corpus) -> None:
@@ -66,3 +71,33 @@ def test_another_way_of_playing_or_a_lost_episode_is_refused(corpus: Corpus, tmp
     (run / "played" / "episodes" / "000001.npz").unlink()
     with pytest.raises(UserError, match="episode 000001 is missing"):
         baseline(shorter(config, steps=14))
+
+
+def test_pretraining_waits_for_the_prefill_alone(corpus: Corpus, tmp_path: Path) -> None:
+    config = corpus.config("online", tmp_path / "run")
+    pretrained = replace(config, collect=replace(config.collect, pretrain=2, episodes=1))
+    baseline(shorter(pretrained, steps=4))
+    played = [r["play/steps"] for r in read_metrics(config.out / "metrics.jsonl") if "play/steps" in r]
+    assert len(played) == 4 and max(played[:3]) < 40 + 12, "one episode beyond the prefill at most"
+    needed = 40 + 1 * 4 * 8 / 2.0  # the fourth update is the first that is played for
+    assert needed <= played[3] < needed + 12
+
+
+@pytest.mark.parametrize(
+    ("version", "greedy", "wins"), [("v2", None, False), ("v3", None, True), ("v3", True, False)]
+)
+def test_evaluation_samples_or_not(
+    version: str, greedy: bool | None, wins: bool, corpus: Corpus, tmp_path: Path
+) -> None:
+    """A policy that is all but uniform, whose likeliest action turns on the spot."""
+    config = corpus.config("online", tmp_path / "run")
+    collect = replace(config.collect, episodes=4, greedy=greedy)
+    config = replace(config, version=version, model=small_config(version), collect=collect, max_steps=60)
+    game = make_env(config.env, seed=0)
+    model = Dreamer(config.model, (*game.frame_size, 3), game.action_space_spec)
+    last = model.behaviour.actor[-1]
+    torch.nn.init.zeros_(last.weight)
+    last.bias.data.copy_(torch.eye(len(last.bias))[0] * 1e-3)
+    evaluate = _open_evaluation(config, DreamerObjective(model), None)
+    game.close()
+    assert (evaluate()["return"] > 0) == wins

@@ -17,6 +17,7 @@ from reverie.pipelines.training.checkpoints import (
     read_snapshot,
     save_checkpoint,
 )
+from reverie.pipelines.training.integrity import write_checksums
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
 
 CONFIG = TokenizerConfig(width=16, num_heads=2, num_kv_heads=2, bottleneck_tokens=2, bottleneck_channels=4)
@@ -96,11 +97,14 @@ def test_no_pickles(tmp_path: Path) -> None:
     [
         (
             lambda folder: folder.joinpath("model.safetensors").write_bytes(b"short"),
-            "model.safetensors: cannot be read",
+            "model.safetensors: is damaged",
         ),
-        (lambda folder: folder.joinpath("config.json").write_text("{"), "config.json: is not a model card"),
+        (lambda folder: folder.joinpath("config.json").write_text("{"), "config.json: is damaged"),
         (lambda folder: _edit(folder, format=99), "has format 99"),
-        (lambda folder: _edit(folder, kind="dynamics"), "kind dynamics, expected tokenizer"),
+        (
+            lambda folder: _edit(folder, kind="dynamics"),
+            "holds a dynamics model, expected a tokenizer",
+        ),
         (
             lambda folder: _edit(folder, model=to_plain(CONFIG) | {"width": 24}),
             "does not fit its config.json",
@@ -127,3 +131,4 @@ def test_missing_checkpoints_are_one_sentence(path: str, sentence: str, tmp_path
 def _edit(folder: Path, **changes: object) -> None:
     file = folder / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    write_checksums(folder)  # as if it had been saved so

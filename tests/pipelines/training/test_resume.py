@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from reverie.data.files.durable import sole_writer
+from reverie.data.files.lock import sole_writer
 from reverie.pipelines.training.checkpoints import latest_checkpoint
 from tests.pipelines.small_stages import TIMEOUT, Corpus, run_stage, wait_for
 

@@ -128,15 +128,21 @@ def test_a_missing_segment_splits_the_episode(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("damage", ["video", "log"])
-def test_a_damaged_segment_splits_the_episode(tmp_path: Path, damage: str) -> None:
+def damage(path: Path, start: float) -> None:
+    """A video whose bytes from that share of its length on are destroyed."""
+    noise = np.random.default_rng(0).integers(0, 256, (20, 32, 64, 3), dtype=np.uint8)
+    encode_video(path, noise, 20, quality="lossless")
+    content = bytearray(path.read_bytes())
+    begin, end = max(int(len(content) * start), content.index(b"mdat") + 4), content.index(b"moov") - 4
+    content[begin:end] = bytes(end - begin)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damaged", ["video", "log"])
+def test_a_damaged_segment_splits_the_episode(tmp_path: Path, damaged: str) -> None:
     paths = [write_segment(tmp_path / "raw", "p-s", start, start + 20) for start in range(0, 100, 20)]
-    if damage == "video":  # opens well, cannot be decoded to its end
-        noise = np.random.default_rng(0).integers(0, 256, (20, 32, 64, 3), dtype=np.uint8)
-        encode_video(paths[2], noise, 20, quality="lossless")
-        content = bytearray(paths[2].read_bytes())
-        content[len(content) // 2 : len(content) * 3 // 4] = bytes(len(content) * 3 // 4 - len(content) // 2)
-        paths[2].write_bytes(content)
+    if damaged == "video":
+        damage(paths[2], 0.0)
     else:
         log = paths[2].with_suffix(".jsonl")
         log.write_bytes(log.read_bytes()[: log.stat().st_size // 2])
@@ -144,6 +150,14 @@ def test_a_damaged_segment_splits_the_episode(tmp_path: Path, damage: str) -> No
     assert [entry["source"] for entry in index.content["skipped"]] == ["p-s-20210806-000040.mp4"]
     found = episodes(index)
     assert [shown.tolist() for shown, _ in found.values()] == [list(range(40)), list(range(60, 100))]
+
+
+def test_what_is_sound_of_a_damaged_segment_is_an_episode_of_its_own(tmp_path: Path) -> None:
+    paths = [write_segment(tmp_path / "raw", "p-s", start, start + 20) for start in range(0, 60, 20)]
+    damage(paths[1], 0.5)
+    index = run(tmp_path / "raw", tmp_path / "out")
+    assert [e.n for e in index.episodes("train")] == [20, 10, 20] and not index.content["skipped"]
+    assert "10 of 20 frames are damaged" in index.content["notes"][0]["note"]
 
 
 def test_a_log_without_its_last_line(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from reverie.data.errors import UserError
+from reverie.environments.gym.game import GymGame
 from reverie.environments.make import make_env
 from reverie.environments.play import play_episode
 from tests.environments.episodes import whole
@@ -52,7 +53,7 @@ def test_an_action_is_repeated_and_its_rewards_are_added_up():
 
 def test_further_arguments_reach_the_environment():
     def acceleration(**options):
-        game = make_env("gym:Pendulum-v1", frame_size=(32, 32), **options)
+        game = GymGame("Pendulum-v1", frame_size=(32, 32), **options)
         game.reset(seed=0)
         return game.inner.unwrapped.g
 
@@ -87,7 +88,7 @@ class Blind(gymnasium.Env):
 def test_games_without_pixels_or_unknown_ones_are_refused_in_a_sentence():
     gymnasium.register("Blind-v0", Blind)
     with pytest.raises(UserError, match="rgb_array"):
-        make_env("gym:Blind-v0")
+        GymGame("Blind-v0")
     with pytest.raises(UserError, match="Nowhere"):
         make_env("gym:Nowhere-v3")
 

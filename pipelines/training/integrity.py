@@ -1,0 +1,138 @@
+"""Which checkpoint of a run is meant: the newest one that is whole, byte for byte as it was saved.
+
+CHECKPOINTS/latest                      names the newest folder
+CHECKPOINTS/000050000/checksums.json    file -> sha256; folders of older versions have none and are taken as they are
+CHECKPOINTS/damaged-000050000           what was found damaged when the run continued, for people to look at
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache, lru_cache
+from pathlib import Path
+
+from reverie.data.errors import UserError
+from reverie.data.files.durable import PARTIAL, file_sha256
+from reverie.pipelines.runs.atomic import remove_folder, write_json, write_text
+from reverie.pipelines.runs.reading import read_json
+
+LATEST = "latest"
+CHECKSUMS = "checksums.json"
+WEIGHTS = "model.safetensors"
+CARD = "config.json"
+STATE = "training_state/state.json"
+OPTIMIZER = "training_state/optimizer.safetensors"
+OBJECTIVE = "training_state/objective.safetensors"
+MODEL_FILES = (CARD, WEIGHTS)
+"""What a model is loaded from."""
+ALL_FILES = (*MODEL_FILES, STATE, OPTIMIZER, OBJECTIVE)
+"""What a run is continued from."""
+_DAMAGED = "damaged-"
+_NAME = re.compile(r"\d{9,}")
+_REMEDY = "use an undamaged checkpoint"
+
+
+def write_checksums(folder: Path) -> None:
+    """Notes what the files of a checkpoint folder hold."""
+    write_json(folder / CHECKSUMS, {name: file_sha256(folder / name) for name in ALL_FILES})
+
+
+def require_whole(folder: Path, files: tuple[str, ...]) -> None:
+    """Raises `UserError` naming the first of `files` in `folder` that is missing or not as it was saved."""
+    known: dict[str, str] = {}
+    if (folder / CHECKSUMS).exists():
+        known = read_json(folder / CHECKSUMS, dict[str, str], _REMEDY)
+    for name in files:
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name}: is missing; {_REMEDY}.")
+        if known and sha256(folder / name) != known.get(name):
+            raise UserError(
+                f"{folder / name}: is damaged, its checksum is not the one in {CHECKSUMS}; {_REMEDY}."
+            )
+
+
+def newest_whole(checkpoints: Path, files: tuple[str, ...] = MODEL_FILES) -> Path | None:
+    """The folder that `latest` names if it is whole, else the newest one that is, which is said on stderr; None if there is none.
+
+    Raises `UserError` where there are checkpoints, but none is whole.
+    """
+    problems = []
+    for folder in _candidates(checkpoints):
+        try:
+            require_whole(folder, files)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        if folder.name != _named(checkpoints):
+            why = problems[0] if problems else f"{checkpoints / LATEST}: names no checkpoint."
+            _say(f"{why} Step {int(folder.name)} is the newest whole checkpoint and is taken.")
+        return folder
+    if problems:
+        raise UserError(problems[0])
+    return None
+
+
+def clear_checkpoints(checkpoints: Path) -> Path | None:
+    """`newest_whole` for a run that goes on: sets damaged folders aside and deletes what killed launches left half done."""
+    for leftover in checkpoints.glob(f"{PARTIAL}*"):
+        remove_folder(leftover) if leftover.is_dir() else leftover.unlink()
+    found = newest_whole(checkpoints, ALL_FILES)
+    if found is None or found.name == _named(checkpoints):
+        return found
+    for folder in _folders(checkpoints):
+        try:
+            require_whole(folder, ALL_FILES)
+        except UserError:
+            aside = folder.with_name(_DAMAGED + folder.name)
+            remove_folder(aside)
+            folder.rename(aside)
+    write_text(checkpoints / LATEST, found.name + "\n")
+    return found
+
+
+def prune(checkpoints: Path, step: int, keep: int) -> None:
+    """Deletes all but the newest `keep` folders up to `step`, which stays."""
+    old = [folder for folder in reversed(_folders(checkpoints)) if int(folder.name) <= step]
+    for folder in old[: -max(keep, 1)]:
+        remove_folder(folder)
+
+
+def sha256(file: Path) -> str:
+    """Checksum of a file, computed once as long as nothing touches it. Raises `UserError` where it cannot be read."""
+    try:
+        status = file.stat()
+        return _sha256(file, status.st_ino, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror}); {_REMEDY}.") from None
+
+
+@lru_cache(maxsize=256)
+def _sha256(file: Path, inode: int, size: int, changed: int) -> str:
+    return file_sha256(file)
+
+
+def _candidates(checkpoints: Path) -> Iterator[Path]:
+    """The folder that `latest` names, then the others from the newest to the oldest."""
+    folders = _folders(checkpoints)
+    yield from (folder for folder in folders if folder.name == _named(checkpoints))
+    yield from (folder for folder in folders if folder.name != _named(checkpoints))
+
+
+def _folders(checkpoints: Path) -> list[Path]:
+    """Newest first."""
+    found = checkpoints.glob("[0-9]*") if checkpoints.is_dir() else []
+    return sorted((f for f in found if _NAME.fullmatch(f.name) and f.is_dir()), key=lambda f: -int(f.name))
+
+
+def _named(checkpoints: Path) -> str | None:
+    """What `latest` says, None where it cannot be read."""
+    try:
+        return (checkpoints / LATEST).read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+@cache
+def _say(sentence: str) -> None:
+    """Once, however often the checkpoint is asked for."""
+    print(sentence, file=sys.stderr)
