@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Literal
 
 import lpips
-import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
