@@ -25,7 +25,7 @@ from reverie.data.loading.windows import Row
 from reverie.data.shards.index import ShardIndex
 
 _MOST_LOSSES = 3
-"""Workers that may die without a batch in between."""
+"""Workers that may die before the run ends with a sentence."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -57,17 +57,16 @@ class Loader:
         """Continues after the last batch handed out, also where a worker process was killed."""
         losses = 0
         while True:
-            before = self._step
             try:
                 yield from self._batches_from_here()
             except (RuntimeError, ConnectionError, EOFError) as error:
                 if not self._config.num_workers or not _is_lost_worker(error):
                     raise
-                losses = 1 if self._step > before else losses + 1
+                losses += 1
                 if losses > _MOST_LOSSES:
                     raise UserError(
-                        f"batches: worker processes of the loader die again and again ({_first_line(error)}); memory may be "
-                        f"short: use fewer batches.num_workers, or 0."
+                        f"batches: a process that loads batches has died {losses} times ({_first_line(error)}); memory may be "
+                        f"short: use fewer --batches.num_workers, or 0."
                     ) from None
                 _LOG.warning(
                     "a worker process of the loader died (%s); others go on at the same batch. Memory may be short: "

@@ -1,6 +1,7 @@
 """`index.json`: what a folder of shards holds, enough to plan every window without opening a shard."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ FORMAT = 1
 INDEX = "index.json"
 JOURNAL = ".journal"
 MOST_BYTES = 1 << 30
+_HALVES = re.compile(rb"\\u[dD][89a-fA-F]")
+"""How JSON spells halves of characters, which only together can be stored."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -287,7 +290,7 @@ def _content(folder: Location) -> dict[str, Any]:
     try:
         found = read_bounded(path, MOST_BYTES) if isinstance(path, Path) else fetch_bytes(path)
         content = parse_json(found)
-        if not isinstance(content, dict) or not printable(content):
+        if not isinstance(content, dict) or (_HALVES.search(found) and not printable(content)):
             raise ValueError("it is no object of plain text")
     except FileNotFoundError:
         raise UserError(_missing(folder)) from None

@@ -21,6 +21,8 @@ MOST_FPS = 120.0
 """The highest rate that is chosen for a video of variable rate."""
 LONGEST_LAST = 60.0
 """The most seconds that the last frame of a video is held."""
+_TAIL = 4
+"""How many frames at the end of a video may be predicted from later ones: no encoder's default is deeper."""
 _COARSE_TICK = 0.002
 _MOST_EQUAL = 16
 _OFF_GRID = 0.1
@@ -90,6 +92,8 @@ def rhythm(packets: Packets) -> Rhythm:
     for fps in (claimed, measured):
         if _is_steady(part, seconds, fps):
             return replace(found, fps=fps, is_steady=True)
+    if packets.rate > 0 and _is_cut(part, seconds, packets.rate):
+        return replace(found, fps=packets.rate, is_steady=True)
     return replace(found, fps=claimed)
 
 
@@ -185,9 +189,9 @@ class _Moments:
     def _advance(self, time: float) -> int:
         assert self._first is not None
         if self._is_own_rate:
-            total = max(round((time - self._first) * self._found.fps), self._count + 1)
-        else:
-            total = math.ceil((time - self._first - self._found.slack) * self._fps - 1e-9)
+            self._count += 1
+            return 1
+        total = math.ceil((time - self._first - self._found.slack) * self._fps - 1e-9)
         more = max(0, total - self._count)
         self._count += more
         return more
@@ -263,6 +267,19 @@ def _is_steady(part: np.ndarray, seconds: np.ndarray, fps: float) -> bool:
     first = _starts(part)
     off = seconds - seconds[first] - (np.arange(len(part)) - first) / fps
     return bool(np.abs(off).max() < 0.5 / fps)
+
+
+def _is_cut(part: np.ndarray, seconds: np.ndarray, fps: float) -> bool:
+    """Whether each part is an even row that lacks some of its last frames.
+
+    A video cut without re-encoding does: the last frames were cut off with those that they are predicted from.
+    """
+    first, place = _starts(part), np.arange(len(part))
+    off = (seconds - seconds[first]) * fps - (place - first)
+    is_tail = np.searchsorted(part, part, side="right") - place <= _TAIL
+    lacking = np.round(off)
+    is_on_grid = np.abs(off - lacking).max() < _OFF_GRID
+    return bool(is_on_grid and (np.where(is_tail, (lacking >= 0) & (lacking <= _TAIL), lacking == 0)).all())
 
 
 def _keeps_all(part: np.ndarray, seconds: np.ndarray, found: Rhythm, fps: float) -> bool:

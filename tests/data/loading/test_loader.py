@@ -253,5 +253,5 @@ def test_workers_that_always_die_are_one_sentence(
 ) -> None:
     loader = Loader(shards, LoaderConfig(batch_size=2, length=8, num_workers=1))
     monkeypatch.setattr(type(loader._batches), "__getitem__", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(UserError, match="die again and again.*use fewer batches.num_workers"):
+    with pytest.raises(UserError, match="has died 4 times.*use fewer --batches.num_workers"):
         next(iter(loader))

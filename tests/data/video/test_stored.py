@@ -74,6 +74,25 @@ def test_a_trimmed_mp4_keeps_what_its_edit_list_shows(folder: Path, tmp_path: Pa
     assert numbers(stored(folder)["cut"]) == wanted
 
 
+def test_a_trimmed_mp4_without_a_log_keeps_each_frame_once(folder: Path, tmp_path: Path) -> None:
+    """Some of the last frames were cut off with their reference, so their moments are missing."""
+    whole = encode(tmp_path / "whole.mp4", pictures(150), (*X264, "-g", "30", "-bf", "2"))
+    ffmpeg("-ss", "1.5", "-i", whole, "-t", "2", "-c", "copy", folder / "cut.mp4")
+    wanted = numbers(reference(folder / "cut.mp4").frames)
+    assert np.diff(wanted).max() > 1
+    assert numbers(stored(folder, fps=30)["cut"]) == wanted
+
+
+def test_a_frame_that_is_missing_in_the_middle_costs_no_time(folder: Path) -> None:
+    encode(
+        folder / "hole.mkv",
+        pictures(40),
+        (*X264, "-vf", "select=not(eq(n\\,20))", "-fps_mode", "passthrough"),
+    )
+    assert numbers(reference(folder / "hole.mkv").frames) == [*range(20), *range(21, 40)]
+    assert numbers(stored(folder, fps=30)["hole"]) == [*range(20), 19, *range(21, 40)]
+
+
 def test_packets_before_the_first_keyframe_show_nothing(folder: Path, tmp_path: Path) -> None:
     whole = encode(tmp_path / "whole.mkv", pictures(60), (*X264, "-g", "20", "-bf", "0"))
     with av.open(str(whole)) as there, av.open(str(folder / "late.mkv"), "w") as here:
