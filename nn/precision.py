@@ -1,8 +1,8 @@
 """The precision policy: what stays in float32 while autocast multiplies the other matrices in bfloat16.
 
-bfloat16 keeps 8 significant bits. Rounding repeats for everything that repeats: the background of a game, the decoder's learned
-queries and the weights are the same in every frame of a batch, so their errors add up in the gradient instead of averaging
-out. With everything rounded that error was 8 to 33 % of the tokenizer's gradient, with what follows in float32 1 to 2 %:
+bfloat16 keeps 8 significant bits. With everything rounded, the error was 8 to 33 % of the tokenizer's gradient (docs/results.md,
+"Precision"), nearly all of it from the forward pass of the decoder; with what follows in float32 it was 1 to 2 %. Probably it is
+so large because rounding repeats for all that repeats in a batch (background, learned queries, weights) and does not average out.
 
 - the residual stream of a transformer, to which bfloat16 branches are added, and the norms that read it;
 - projections into and out of it (`Float32Linear`): embedded pixels and latents, everything a loss compares with a target;
