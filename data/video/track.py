@@ -10,7 +10,6 @@ from typing import Any
 import av
 import numpy as np
 from av.container import InputContainer
-from av.format import Flags
 from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
@@ -19,6 +18,8 @@ from reverie.data.video.source import VideoError, VideoSource, place, require_mo
 
 _GIF_SHORTEST, _GIF_DEFAULT = 2, 10
 """Hundredths of a second."""
+_NO_TIMES = 0x80
+"""FFmpeg's AVFMT_NOTIMESTAMPS: the format is a bare stream."""
 _PICTURES = {"mjpeg", "png", "bmp", "webp", "tiff", "jpeg2000", "jpegls", "ljpeg", "jpegxl"}
 """Codecs of cover pictures, which some programs store as a track of one frame."""
 
@@ -115,10 +116,10 @@ def all_packets(container: InputContainer, stream: VideoStream) -> Iterator[Pack
 
     Packets that are empty before that say that there is no new frame.
     """
-    packets = (packet for packet in container.demux(stream) if packet.size)
+    packets: Iterator[Packet] = (packet for packet in container.demux(stream) if packet.size)
     if container.format.name == "gif":
         packets = _paced(packets)
-    elif container.format.flags & Flags.no_timestamps.value:
+    elif container.format.flags & _NO_TIMES:
         packets = _timed(packets, stream)
     with suppress(av.FFmpegError):
         yield from packets
