@@ -48,9 +48,12 @@ def train_clone(config: CloneStage) -> None:
     require_same_tokenizer(corpora, parent, config.dynamics)
     require_same_actions(corpora, parent, config.dynamics)
     require_known_actions(corpora)
-    if not corpora.tasks or not corpora.action_space.components:
+    if not corpora.action_space.components:
+        raise UserError(f"{config.data}: has no logged actions to clone; record or import labelled episodes.")
+    if not corpora.tasks:
         raise UserError(
-            f"{config.data}: has no logged actions or tasks to clone; record or import labelled episodes."
+            f"{config.data}: has logged actions but no tasks to clone; log a task's events (event/<task>) beside the "
+            f"videos, or learn a game by its reward with `reverie baseline`."
         )
 
     def build() -> nn.Module:
