@@ -11,6 +11,7 @@ from reverie.dynamics.generation import Continuation, Step
 from reverie.dynamics.model import Dynamics
 from reverie.nn.cache import FRAMES_PER_PASS
 from reverie.nn.frames import to_uint8
+from reverie.nn.precision import bfloat16
 from reverie.tokenizer.model import Tokenizer
 from reverie.tokenizer.streaming import encode_long, warm_decoder
 
@@ -25,7 +26,7 @@ class Dream:
       sampling_steps: denoising steps K for a frame.
       seed: of the noise.
       frames_per_pass: frames N C that a model sees at once.
-      half: multiply matrices in bfloat16.
+      half: multiply matrices in bfloat16 (see `reverie.nn.precision`).
     """
 
     @torch.no_grad()
@@ -42,7 +43,7 @@ class Dream:
         half: bool = False,
     ):
         self.tokenizer, self.device, self.half = tokenizer, tokenizer.mask_token.device, half
-        with self._precision():
+        with bfloat16(self.device, self.half):
             if frames.shape[1]:
                 latents = encode_long(tokenizer, frames, frames_per_pass)
             else:
@@ -60,9 +61,6 @@ class Dream:
     @torch.no_grad()
     def next(self, step: Step) -> Tensor:
         """The frames (N, H, W, 3) uint8 that `step`'s actions lead to; where its mask is False they are unknown."""
-        with self._precision():
+        with bfloat16(self.device, self.half):
             latents = self._continuation.next(step.to(self.device))
             return to_uint8(self.tokenizer.decode(latents, cache=self._cache))[:, 0]
-
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)

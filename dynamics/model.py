@@ -16,7 +16,7 @@ from reverie.data.actions import ActionSpace, Binary, Categorical, Component, Co
 from reverie.nn.attention import Backend, init_linear
 from reverie.nn.cache import RingCache
 from reverie.nn.distributions import scale_continuous
-from reverie.nn.precision import at_least_float32
+from reverie.nn.precision import Float32Linear, in_float32
 from reverie.nn.transformer import BlockCausalTransformer, Group, TransformerConfig
 
 
@@ -45,7 +45,8 @@ class DynamicsConfig:
     max_sampling_steps: int = 64
     """K_max, a power of two: signal levels lie on the grid {0, 1/K_max, ..., 1}."""
     context_signal_level: float = 0.9
-    """Signal level at which past frames enter during generation, rounded to the grid."""
+    """Signal level at which past frames enter during generation, rounded to the grid; above 1 - 1 / max_sampling_steps, the
+    highest level that training draws, it counts as that level."""
     softcap: float | None = 50.0
     """Soft cap of attention logits; null for none."""
     backend: Backend = "auto"
@@ -71,8 +72,9 @@ class DynamicsConfig:
 
     @property
     def context_signal_index(self) -> int:
-        """`context_signal_level` on the grid of K_max."""
-        return round(self.context_signal_level * self.max_sampling_steps)
+        """`context_signal_level` on the grid of K_max, at most K_max - 1: the embedding of clean latents is never trained."""
+        level = round(self.context_signal_level * self.max_sampling_steps)
+        return min(level, self.max_sampling_steps - 1)
 
     def transformer(self) -> TransformerConfig:
         """The transformer's sizes."""
@@ -109,7 +111,8 @@ class ActionEmbedding(nn.Module):
             self.no_action_embedding, "n d -> b t n d", b=action_mask.shape[0], t=action_mask.shape[1]
         )
         for table, (name, component) in zip(self.tables, self.space.components.items(), strict=True):
-            code = _encode(component, table, actions[name])
+            with in_float32(table.device):
+                code = _encode(component, table, actions[name])
             known = rearrange(code, "b t (n d) -> b t n d", n=self.num_tokens)
             # where, not multiplication: an unknown action must neither contribute nor receive gradient.
             total = total + torch.where(action_mask[..., None, None], known, 0.0)
@@ -143,8 +146,8 @@ class Dynamics(nn.Module):
             torch.randn(config.max_sampling_steps + 1, config.width // 2) * 0.02
         )
         self.step_embedding = nn.Parameter(torch.randn(config.num_step_sizes, config.width // 2) * 0.02)
-        self.latent_in = nn.Linear(channels, config.width, bias=False)
-        self.latent_out = nn.Linear(config.width, channels, bias=False)
+        self.latent_in = Float32Linear(channels, config.width, bias=False)
+        self.latent_out = Float32Linear(config.width, channels, bias=False)
         init_linear(self.latent_in)
         init_linear(self.latent_out)
         self.spatial_positions = nn.Parameter(torch.randn(num_latents, config.width) * 0.5)
@@ -189,10 +192,10 @@ class Dynamics(nn.Module):
             torch.cat(parts, dim=2), self._groups(agent_tokens), segment=segment, cache=cache
         )
         first = self.config.num_action_tokens + 1
-        z_hat = at_least_float32(self.latent_out(out[:, :, first : first + self.config.latent_shape[0]]))
+        z_hat = self.latent_out(out[:, :, first : first + self.config.latent_shape[0]])
         if agent_tokens is None:
             return z_hat, None
-        return z_hat, at_least_float32(out[:, :, self.config.num_world_tokens :])
+        return z_hat, out[:, :, self.config.num_world_tokens :]
 
     def new_cache(self, batch_size: int) -> RingCache:
         """An empty cache for `batch_size` rollouts."""

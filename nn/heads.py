@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from reverie.nn.attention import init_linear
 from reverie.nn.norm import rms_norm
+from reverie.nn.precision import Float32Linear
 
 
 class Head(nn.Module):
@@ -18,7 +19,7 @@ class Head(nn.Module):
         super().__init__()
         self.distances = distances
         self.hidden = nn.Linear(width, hidden)
-        self.out = nn.Linear(hidden, distances * size)
+        self.out = Float32Linear(hidden, distances * size)
         init_linear(self.hidden)
         nn.init.zeros_(self.hidden.bias)
         nn.init.zeros_(self.out.bias)
@@ -29,7 +30,7 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., distances, size) float32."""
-        out = self.out(F.silu(self.hidden(rms_norm(x)))).float()
+        out = self.out(F.silu(self.hidden(rms_norm(x))))
         return rearrange(out, "... (l p) -> ... l p", l=self.distances)
 
     def nearest(self, x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from reverie.nn.attention import Attention, Backend, init_linear, rope_angles, rope_table
 from reverie.nn.cache import RingCache
 from reverie.nn.norm import rms_norm
+from reverie.nn.precision import at_least_float32
 
 Group = tuple[slice, slice]
 Rope = tuple[Tensor, Tensor]
@@ -155,12 +156,13 @@ class BlockCausalTransformer(nn.Module):
           read: which of the S positions are wanted. A last layer over time runs on these alone, since it mixes no positions.
 
         Returns:
-          (B, T, number read, D) normalised tokens.
+          (B, T, number read, D) normalised tokens, float32 whatever autocast multiplies in.
         """
         first = 0 if cache is None else cache.position
         positions = torch.arange(first, first + x.shape[1], device=x.device)
         time_rope = rope_table(rope_angles(positions, self.config.width // self.config.num_heads))
         mask = self._time_mask(x.shape[1], segment, cache, x.device)
+        x = at_least_float32(x)  # the residual stream; branches may be rounded, what they are added to is not
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
             if not layer.over_time:

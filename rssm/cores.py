@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reverie.nn.precision import at_least_float32, in_float32
 from reverie.rssm.config import NUM_BLOCKS, WorldModelConfig
 from reverie.rssm.latents import CategoricalLatent, GaussianLatent, Latent
 from reverie.rssm.layers import BlockLinear, dense, elu_mlp, layer_norm, linear, norm_mlp
@@ -164,7 +165,8 @@ class GaussianCore(EluCore):
     def recur(self, linears: Linears, state: State, action_in: Tensor) -> Tensor:
         """h' = GRU(ELU(W [z, a]), h)."""
         x = F.elu(self.inputs_norm(linears["stoch"](state.stoch) + action_in))
-        return self.cell(x, state.deter)
+        with in_float32(x.device):  # the cell's output is the state, which autocast would round at every step
+            return self.cell(at_least_float32(x), state.deter)
 
 
 class LayerNormCore(EluCore):

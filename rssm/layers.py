@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from reverie.nn.precision import Float32Linear
 from reverie.rssm.norm import NormSiLU
 from reverie.rssm.scan import merge_blocks, split_blocks
 
@@ -24,16 +25,16 @@ def truncated_normal_(weight: Tensor, fan_in: int, scale: float = 1.0) -> None:
         weight.mul_(scale)
 
 
-def dense(inputs: int, outputs: int) -> nn.Linear:
+def dense(inputs: int, outputs: int, kind: type[nn.Linear] = nn.Linear) -> nn.Linear:
     """Linear layer of V1 and V2."""
-    layer = nn.Linear(inputs, outputs)
+    layer = kind(inputs, outputs)
     glorot_(layer)
     return layer
 
 
-def linear(inputs: int, outputs: int, scale: float = 1.0) -> nn.Linear:
+def linear(inputs: int, outputs: int, scale: float = 1.0, kind: type[nn.Linear] = nn.Linear) -> nn.Linear:
     """Linear layer of V3."""
-    layer = nn.Linear(inputs, outputs)
+    layer = kind(inputs, outputs)
     truncated_normal_(layer.weight, inputs, scale)
     nn.init.zeros_(layer.bias)
     return layer
@@ -61,7 +62,7 @@ def elu_mlp(inputs: int, hidden: int, layers: int, outputs: int, norm: bool = Fa
     parts: list[nn.Module] = []
     for a, b in zip(widths[:-1], widths[1:], strict=True):
         parts += [dense(a, b), *([layer_norm(b)] if norm else []), nn.ELU()]
-    return nn.Sequential(*parts, dense(widths[-1], outputs))
+    return nn.Sequential(*parts, dense(widths[-1], outputs, Float32Linear))
 
 
 def norm_mlp(inputs: int, hidden: int, layers: int, outputs: int, scale: float = 1.0) -> nn.Sequential:
@@ -70,7 +71,7 @@ def norm_mlp(inputs: int, hidden: int, layers: int, outputs: int, scale: float =
     parts: list[nn.Module] = []
     for a, b in zip(widths[:-1], widths[1:], strict=True):
         parts += [linear(a, b), NormSiLU(b)]
-    return nn.Sequential(*parts, linear(widths[-1], outputs, scale))
+    return nn.Sequential(*parts, linear(widths[-1], outputs, scale, Float32Linear))
 
 
 class BlockLinear(nn.Module):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from reverie.data.actions import ActionSpace
 from reverie.data.batch import Batch
 from reverie.data.errors import UserError
+from reverie.nn.precision import at_least_float32, in_float32
 from reverie.rssm.actions import code_size, encode_actions
 from reverie.rssm.config import WorldModelConfig
 from reverie.rssm.cores import CORES, Core
@@ -108,7 +109,7 @@ class WorldModel(nn.Module):
         """Mean frames (..., C, H, W) float32 at the data's size; may leave [0, 1] a little in v1 and v2."""
         leading = state.deter.shape[:-1]
         flat = state.map(lambda x: x.flatten(0, -2))
-        return self.fit.leave(self.decoder(self.feature(flat), flat)).unflatten(0, leading)
+        return self.fit.leave(self._images(self.feature(flat), flat)).unflatten(0, leading)
 
     def reward(self, feature: Tensor) -> Tensor:
         """Expected reward (...) on arriving at the state, in the transformed units of `reward_transform`."""
@@ -173,8 +174,13 @@ class WorldModel(nn.Module):
         embed = self.encoder(images.flatten(0, 1)).unflatten(0, images.shape[:2])
         return self.core.observe(state, codes, embed, (~is_first).to(embed.dtype))
 
+    def _images(self, feature: Tensor, state: State) -> Tensor:
+        """Mean images of features (N, F) and states (N, ...), float32 under autocast too: pixels, see `nn.precision`."""
+        with in_float32(feature.device):
+            return self.decoder(at_least_float32(feature), state.map(at_least_float32))
+
     def _image_loss(self, states: State, feature: Tensor, images: Tensor, valid: Tensor) -> Tensor:
-        decoded = self.fit.visible(self.decoder(feature.flatten(0, 1), states.flatten()))
+        decoded = self.fit.visible(self._images(feature.flatten(0, 1), states.flatten()))
         target = self.fit.visible(images.flatten(0, 1))
         return masked_mean(image_loss(self.config.generation, decoded, target), valid.flatten())
 

@@ -16,6 +16,7 @@ from reverie.nn.attention import Backend, axial_angles, init_linear, rope_table
 from reverie.nn.cache import RingCache
 from reverie.nn.frames import to_float
 from reverie.nn.norm import rms_norm
+from reverie.nn.precision import Float32Linear, at_least_float32, in_float32
 from reverie.nn.transformer import BlockCausalTransformer, Group, TransformerConfig
 
 
@@ -106,10 +107,10 @@ class Tokenizer(nn.Module):
         pixels = config.channels * config.patch_size**2
         self.encoder = BlockCausalTransformer(config.transformer(config.encoder_depth))
         self.decoder = BlockCausalTransformer(config.transformer(config.decoder_depth))
-        self.patch_in = nn.Linear(pixels, config.width, bias=False)
-        self.latent_out = nn.Linear(config.width, config.bottleneck_channels, bias=False)
-        self.latent_in = nn.Linear(config.bottleneck_channels, config.width, bias=False)
-        self.patch_out = nn.Linear(config.width, pixels, bias=False)
+        self.patch_in = Float32Linear(pixels, config.width, bias=False)
+        self.latent_out = Float32Linear(config.width, config.bottleneck_channels, bias=False)
+        self.latent_in = Float32Linear(config.bottleneck_channels, config.width, bias=False)
+        self.patch_out = Float32Linear(config.width, pixels, bias=False)
         for linear in (self.patch_in, self.latent_out, self.latent_in, self.patch_out):
             init_linear(linear)
         self.mask_token = _learned(config.width)
@@ -146,29 +147,31 @@ class Tokenizer(nn.Module):
         patches = self.patch_in((self.patchify(to_float(frames)) - 0.5) * 4)
         if mask_probability is not None:
             hidden = torch.rand(patches.shape[:-1], device=patches.device) < mask_probability[..., None]
-            patches = torch.where(hidden[..., None], self.mask_token.to(patches.dtype), patches)
+            patches = torch.where(hidden[..., None], self.mask_token, patches)
         b, t = patches.shape[:2]
         latents = repeat(self.latent_tokens, "n d -> b t n d", b=b, t=t)
-        tokens = torch.cat(
-            [latents.to(patches.dtype), patches + self.patch_positions.to(patches.dtype)], dim=2
-        )
+        tokens = torch.cat([latents, patches + self.patch_positions], dim=2)
         read = slice(0, self.config.bottleneck_tokens)
         out = self._run(self.encoder, tokens, self._encoder_groups(), segment, cache, read)
         # Normalised, or tanh saturates early in training, most channels die as constants and no gradient revives them.
-        z = torch.tanh(rms_norm(self.latent_out(out).float()))
+        z = torch.tanh(rms_norm(self.latent_out(out)))
         return rearrange(z, "b t (n k) d -> b t n (k d)", k=self.config.latents_per_token)
 
     def decode(
         self, latents: Tensor, segment: Tensor | None = None, cache: RingCache | None = None
     ) -> Tensor:
         """Latents (B, T, N_z, D_z) to frames (B, T, C, H, W), float, about [0, 1] (not clipped). `cache` as in `encode`."""
-        z = rearrange(latents, "b t n (k d) -> b t (n k) d", k=self.config.latents_per_token)
+        z = rearrange(
+            at_least_float32(latents), "b t n (k d) -> b t (n k) d", k=self.config.latents_per_token
+        )
         tokens = self.latent_in(z) + self.latent_positions
         queries = repeat(self.patch_queries, "n d -> b t n d", b=z.shape[0], t=z.shape[1])
-        tokens = torch.cat([tokens, queries.to(tokens.dtype)], dim=2)
+        tokens = torch.cat([tokens, queries], dim=2)
         read = slice(self.config.bottleneck_tokens, None)
-        out = self._run(self.decoder, tokens, self._decoder_groups(), segment, cache, read)
-        return self.unpatchify(self.patch_out(out).float() + 0.5)
+        # Whole in float32: its queries and most pixels are the same in every frame, and so would be what rounding adds to them.
+        with in_float32(tokens.device):
+            out = self._run(self.decoder, tokens, self._decoder_groups(), segment, cache, read)
+        return self.unpatchify(self.patch_out(out) + 0.5)
 
     def encoder_cache(self, batch_size: int) -> RingCache:
         """An empty cache for streaming `encode`."""

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Literal
 
 import lpips
-import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from reverie.data.errors import UserError
+from reverie.nn.precision import in_float32
 
 MIN_SIDE = 64
 """Smaller frames are enlarged by whole pixels until they reach this: the last layers of the backbones need some extent."""
@@ -40,7 +40,7 @@ class PerceptualDistance(nn.Module):
         if scale > 1:
             a, b = (F.interpolate(x, scale_factor=scale, mode="nearest") for x in (a, b))
         model = self._model[0].to(a.device)
-        with torch.autocast(a.device.type, enabled=False):
+        with in_float32(a.device):
             return model(a.float(), b.float()).flatten()
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 _TEXT_AS_PICTURES = frozenset({".ans", ".art", ".asc", ".diz", ".ice", ".nfo", ".txt", ".vt"})
 """FFmpeg plays any text as the screen of a terminal."""
+_RECORDS = frozenset({"download.json", "export.json"})
+"""What `reverie data download` and `export` note beside the videos; nobody misses it among them."""
 _OWN = frozenset({".npz", ".jsonl", ".csv", ".parquet", ".json", ".yaml"})
 _MOVING_PICTURES = frozenset({".gif", ".apng"})
 
@@ -100,7 +102,7 @@ def _problem(path: Path, folder: Path, name: str) -> str:
 def passed_over(files: list[Found]) -> dict[str, str]:
     """What was left out for its suffix: `*<suffix>` -> how many, and why."""
     kinds: dict[str, list[str]] = {}
-    for file in files:
+    for file in (file for file in files if file.path.name not in _RECORDS):
         kinds.setdefault(file.path.suffix.lower() or " without a suffix", []).append(file.name)
     return {
         f"*{suffix}": f"{len(names)} {'file is' if len(names) == 1 else 'files are'} no video by the suffix, the first is "

@@ -55,7 +55,7 @@ class PlayConfig:
     sampling_steps: int = 4
     """Denoising steps K for a frame, a power of two."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
-    """Arithmetic; auto is bfloat16 where the device multiplies it in hardware."""
+    """Arithmetic; auto is bfloat16 on GPUs that multiply it in hardware, float32 elsewhere."""
     host: str = "127.0.0.1"
     """Address to listen on; from elsewhere, come through ssh -L."""
     port: int = 8137

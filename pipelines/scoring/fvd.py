@@ -73,7 +73,7 @@ class FvdConfig:
     batch_size: int = 16
     """Videos generated at once."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
-    """Arithmetic of the world model; auto is bfloat16 where the device multiplies it in hardware."""
+    """Arithmetic of the world model; auto is bfloat16 on GPUs that multiply it in hardware, float32 elsewhere."""
     seed: int = 0
     """Seed of noise, policy and choice of recordings."""
     device: str = "auto"

@@ -13,6 +13,7 @@ from reverie.data.files.lock import sole_writer
 from reverie.data.shards.index import Sample, ShardIndex
 from reverie.data.shards.latents import LatentWriter
 from reverie.data.shards.reader import BrokenSample, ShardReader
+from reverie.nn.precision import bfloat16
 from reverie.pipelines.runs.progress import meter
 from reverie.pipelines.training.checkpoints import load_tokenizer, weights_sha256
 from reverie.tokenizer.model import Tokenizer
@@ -181,8 +182,8 @@ def _latents(tokenizer: Tokenizer, stretches: Sequence[np.ndarray], precision: s
     device, lengths = tokenizer.mask_token.device, [len(stretch) for stretch in stretches]
     frames = torch.from_numpy(np.concatenate(stretches))[None].to(device)
     segment = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))[None].to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        latents = tokenizer.encode(frames, segment)[0].float().cpu()
+    with bfloat16(device, precision == "bf16"):
+        latents = tokenizer.encode(frames, segment)[0].cpu()
     return [part.numpy() for part in latents.split(lengths)]
 
 

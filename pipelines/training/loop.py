@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from reverie.data.batch import Batch
 from reverie.data.errors import UserError
-from reverie.nn.precision import in_bfloat16
+from reverie.nn.precision import bfloat16, in_bfloat16, tf32
 from reverie.pipelines.training.finite import GRADIENT_NORM
 from reverie.pipelines.training.metrics import Averages
 from reverie.pipelines.training.optimization import (
@@ -48,8 +48,8 @@ class FabricConfig:
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     """ddp copies the model to every process, fsdp shards it over them; auto is ddp if there are several."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "32-true"
-    """Arithmetic of the forward pass; weights, batches and losses stay in 32 bits.
-    auto: bf16-mixed where the device is fast at it."""
+    """Arithmetic of the forward pass; what needs 32 bits keeps them, see `reverie.nn.precision`.
+    auto: bf16-mixed on GPUs that multiply it in hardware, 32-true elsewhere."""
 
 
 def make_fabric(config: FabricConfig) -> "Fabric":
@@ -134,7 +134,8 @@ def fit(
     raw_optimizer = updates.make_optimizer(objective)
     optimizer = fabric.setup_optimizers(raw_optimizer)
     assert not isinstance(optimizer, tuple)
-    with make_session(model, raw_optimizer) as session:
+    fast = tf32(fabric.device, in_bfloat16(precision, fabric.device))
+    with fast, make_session(model, raw_optimizer) as session:
         while session.running:
             step, batch = session.begin_step()
             updates.prepare(raw_optimizer, step)
@@ -161,8 +162,7 @@ def forward(model: nn.Module, batch: Batch, device: torch.device, precision: str
 
     Fabric's own mixed precision would round the batch itself to bfloat16, and with it the latents and rewards that are targets.
     """
-    mixed = in_bfloat16(precision, device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+    with bfloat16(device, in_bfloat16(precision, device)):
         return model(batch.to(device))
 
 

@@ -2,7 +2,7 @@
 
 The same update as `torch.optim.Muon` with `match_rms_adamw`. That one always orthogonalises in bfloat16, matrix by matrix, which
 takes longer than a whole training step of a small model on CPUs without bfloat16 arithmetic; here matrices of one
-shape go through the iteration together, in bfloat16 only where the device is fast at it.
+shape go through the iteration together, in float32 on CPUs and in bfloat16 on GPUs.
 """
 
 from collections import defaultdict
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from reverie.nn.precision import has_fast_bfloat16
+from reverie.nn.precision import prefers_bfloat16
 
 MOMENTUM = 0.95
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -60,7 +60,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     """U S' V^T of matrices U S V^T with S' of about 0.7 to 1.2, by five Newton-Schulz iterations. (N, rows, columns) -> same."""
     wide = matrices.shape[-2] <= matrices.shape[-1]
     x = matrices if wide else matrices.mT
-    x = x.to(torch.bfloat16 if has_fast_bfloat16(x.device) else torch.float32)
+    x = x.to(torch.bfloat16 if prefers_bfloat16(x.device) else torch.float32)
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
     a, b, c = _COEFFICIENTS
     for _ in range(_ITERATIONS):

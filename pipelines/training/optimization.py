@@ -67,7 +67,6 @@ class MuonAdamW(Optimizer):
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     """The optimiser over the parameters of `model` that want gradients."""
-    matrices = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)}
     trained = [p for p in model.parameters() if p.requires_grad]
     if config.name == "muon":
         hidden = _hidden_matrices(model)
@@ -78,13 +77,21 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
         if hidden:
             chosen = {id(p) for p in hidden}
             rest = [p for p in trained if id(p) not in chosen]
-            return MuonAdamW(hidden, [{"params": rest, "weight_decay": 0.0}], config)
-    groups = [
-        {"params": [p for p in trained if id(p) in matrices], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if id(p) not in matrices], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+            return MuonAdamW(hidden, _adamw_groups(model, rest, config), config)
+    groups = _adamw_groups(model, trained, config)
     return AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
+
+
+def _adamw_groups(
+    model: nn.Module, parameters: list[nn.Parameter], config: OptimizerConfig
+) -> list[dict[str, Any]]:
+    """`parameters` with weight decay if they are a linear layer's matrix, without it else."""
+    matrices = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    groups = [
+        {"params": [p for p in parameters if id(p) in matrices], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if id(p) not in matrices], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def _hidden_matrices(model: nn.Module) -> list[nn.Parameter]:

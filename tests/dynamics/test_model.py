@@ -5,6 +5,7 @@ import torch
 
 from reverie.data.actions import ActionSpace
 from reverie.dynamics.model import Dynamics, DynamicsConfig
+from reverie.dynamics.objective import draw_corruption
 from tests.batches import SPACE, latent_batch, random_actions
 
 CONFIG = DynamicsConfig(
@@ -124,3 +125,14 @@ def test_wrong_grids_are_named():
         DynamicsConfig(max_sampling_steps=48)
     with pytest.raises(ValueError, match="context_signal_level"):
         DynamicsConfig(context_signal_level=0.0)
+
+
+@pytest.mark.parametrize(
+    ("level", "steps", "index"), [(1.0, 64, 63), (0.995, 64, 63), (0.9, 64, 58), (0.9, 4, 3)]
+)
+def test_the_context_enters_at_a_level_that_training_draws(level, steps, index):
+    config = DynamicsConfig(context_signal_level=level, max_sampling_steps=steps)
+    assert config.context_signal_index == index
+    latents = torch.zeros(2, 2000, 1, 1)
+    drawn = draw_corruption(latents, config, torch.tensor([True, False]))
+    assert drawn.signal_index.max() == steps - 1 >= config.context_signal_index

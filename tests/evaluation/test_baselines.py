@@ -88,7 +88,7 @@ def test_what_does_not_fit_is_refused(corpus: Corpus, baselines: list[Path], tmp
         ({"baseline": [tmp_path / "cloning"]}, "cloning is the name of another player"),
         ({"baseline": [other]}, "other: has the actions action, but"),
         ({"baseline": [small]}, r"small: is for frames of \(16, 16\)"),
-        ({"baseline": [corpus.agent]}, "holds a model of kind agent, expected baseline"),
+        ({"baseline": [corpus.agent]}, "holds an agent, expected a baseline"),
         ({"baseline": [key], "env": GAME}, "--task reach_goal: .*key has learned pick_up_key"),
     ]
     for changes, message in cases:

@@ -46,6 +46,23 @@ def test_a_matrix_moves_by_a_nearly_orthogonal_update():
     assert values.max() / values.min() < 3 < torch.linalg.svdvals(weight.grad).max() / values.max()
 
 
+def test_linear_layers_outside_the_transformer_decay_and_nothing_else_does():
+    torch.manual_seed(0)
+    model = Dynamics(DynamicsConfig(latent_shape=(4, 8), width=32, depth=4, context_length=4), SPACE)
+    optimizer = make_optimizer(model, OptimizerConfig(name="muon", lr=0.1, weight_decay=0.5))
+    linear = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
+    assert {id(model.latent_in.weight), id(model.latent_out.weight)} < linear
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            assert group["weight_decay"] == (0.5 if id(parameter) in linear else 0.0)
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    optimizer.step()
+    for name, p in model.named_parameters():
+        assert torch.allclose(p, before[name] * (0.95 if id(p) in linear else 1.0)), name
+
+
 def test_learning_rates_reach_both():
     _, optimizer = make()
     for group in optimizer.param_groups:
