@@ -1,6 +1,7 @@
 """What the data path costs beside plain loops over the very same clips: decord, PyAV, webdataset, and latents.
 
     python benchmarks/data.py [--videos FOLDER] [--size 128 128] [--repeats 7] [--frames 4096] [--clips 10000]
+    python benchmarks/data.py --sources_only   # reading videos of any make beside one straight decode: a minute
 
 Makes its own data: videos that are always the same, or those of a folder, stored by `reverie prepare` as training reads
 them. Each repeat runs every row once, so that a busy machine slows all of them alike; the figures are CPU time, and the
@@ -47,9 +48,9 @@ FPS = 20
 NUM_VIDEOS, VIDEO_FRAMES, BATCH_SIZE = 8, 768, 8
 BACKENDS: tuple[Backend, ...] = ("decord", "pyav")
 SOURCES = (
-    ("source, one keyframe", (360, 640), 240, 100_000),
-    ("source, many keyframes", (360, 640), 240, 12),
-    ("source, 4K", (2160, 3840), 48, 250),
+    ("source, one keyframe", (360, 640), 120, 100_000),
+    ("source, many keyframes", (360, 640), 120, 12),
+    ("source, 4K", (2160, 3840), 32, 250),
 )
 """Name, height and width, frames, frames from keyframe to keyframe."""
 MEMORY_MARKS, MEMORY_CLIP, MEMORY_SIZE = (0.1, 0.5, 1.0), 16, (64, 64)
@@ -283,32 +284,37 @@ def latent_rows(index: ShardIndex, length: int, frames: int) -> list[Row]:
 
 
 def source_rows(folder: Path) -> list[Row]:
-    """Reading videos of any make as `prepare` does, beside one straight decode of them; both to RGB."""
+    """Reading videos of any make as `prepare` does, beside one straight decode of them; both to RGB, and both without."""
     rows = []
     for name, size, count, gop in SOURCES:
         path = folder / f"{name}.mp4"
-        frames = np.random.default_rng(0).integers(0, 24, (4, *size, 3), np.uint8)
-        encode_video(path, (np.roll(frames[i % 4], i, 1) for i in range(count)), FPS, quality="high", gop=gop)
-        straight, ours = partial(_decode_straight, path), partial(_read_source, path)
-        rows += [
-            Row(f"{name}, straight decode", count, lambda straight=straight: straight),
-            Row(f"{name}, as prepare reads", count, lambda ours=ours: ours, f"{name}, straight decode"),
-        ]
+        coarse = np.random.default_rng(0).integers(0, 256, (size[0] // 8, size[1] // 8, 3), np.uint8)
+        frame = np.kron(coarse, np.ones((8, 8, 1), np.uint8))
+        encode_video(path, (np.roll(frame, 3 * i, 1) for i in range(count)), FPS, quality="high", gop=gop)
+        for what, to_rgb in (("decoding", False), ("to RGB", True)):
+            straight, ours = partial(_decode_straight, path, to_rgb), partial(_read_source, path, to_rgb)
+            bare = f"{name}, {what}, straight"
+            rows += [
+                Row(bare, count, lambda straight=straight: straight),
+                Row(f"{name}, {what}, as prepare reads", count, lambda ours=ours: ours, bare),
+            ]
     return rows
 
 
-def _decode_straight(path: Path) -> None:
+def _decode_straight(path: Path, to_rgb: bool) -> None:
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
-            frame.to_ndarray(format="rgb24")
+            if to_rgb:
+                frame.to_ndarray(format="rgb24")
 
 
-def _read_source(path: Path) -> None:
+def _read_source(path: Path, to_rgb: bool) -> None:
     os.utime(path)  # what is remembered of a file is remembered for one time of change
     survey(path)
     display = Display()
     for shown in ShownFrames(path):
-        display.picture(shown.frame)
+        if to_rgb:
+            display.picture(shown.frame)
 
 
 def measure(rows: list[Row], repeats: int) -> None:
@@ -324,11 +330,11 @@ def measure(rows: list[Row], repeats: int) -> None:
                 cpu[row.name].append(1000 * (time.process_time() - c) / row.frames)
                 wall[row.name].append((time.perf_counter() - w) / row.frames)
     print(
-        f"{'':44s} {'CPU-ms a frame: min, median, max':33s} | frames/s | times the plain loop: min, median, max"
+        f"{'':48s} {'CPU-ms a frame: min, median, max':33s} | frames/s | times the plain loop: min, median, max"
     )
     for row in rows:
         rate = 1 / statistics.median(wall[row.name])
-        line = f"{row.name:44s} {spread(cpu[row.name], '10.4f')} | {rate:8.0f} |"
+        line = f"{row.name:48s} {spread(cpu[row.name], '10.4f')} | {rate:8.0f} |"
         if row.reference is not None:
             ratios = [a / b for a, b in zip(cpu[row.name], cpu[row.reference], strict=True)]
             line += f" {spread(ratios, '6.3f')}"
@@ -380,6 +386,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--frames", type=int, default=1024, help="frames that a row reads in one repeat")
     parser.add_argument("--clips", type=int, default=10_000, help="clips in the test of memory; 0 for none")
+    parser.add_argument("--sources_only", action="store_true", help="only the rows for reading any video")
     args = parser.parse_args()
     torch.set_num_threads(1)
     decord.logging.set_level(decord.logging.QUIET)
@@ -389,13 +396,16 @@ def main() -> None:
 
 def run(args: argparse.Namespace, root: Path) -> None:
     """All figures, on data made in `root`."""
+    (root / "sources").mkdir()
+    rows = source_rows(root / "sources")
+    if args.sources_only:
+        measure(rows, args.repeats)
+        return
     size = (args.size[0], args.size[1])
     source = args.videos or make_videos(root / "videos", size)
     prepare(PrepareConfig(source=source, out=root / "shards", size=size, mode="crop", validation_fraction=0))
     video = ShardIndex.load(root / "shards")
     latents = make_latents(root / "latents", video)
-    (root / "sources").mkdir()
-    rows = source_rows(root / "sources")
     rows += [row for length in (16, 64) for row in video_rows(video, length, args.frames)]
     rows += clip_rows(video, args.frames)
     rows += [row for length in (16, 64) for row in latent_rows(latents, length, args.frames)]

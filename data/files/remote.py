@@ -78,13 +78,22 @@ def require_store(url: Url) -> None:
         ) from None
 
 
-def copy(url: Url, target: Path, timeout: float) -> None:
-    """Writes the file at `url` to `target`. Raises whatever the store raises."""
+def copy(url: Url, target: Path, timeout: float, most_bytes: int) -> None:
+    """Writes the file at `url` to `target`.
+
+    Raises whatever the store raises, and `ValueError` once more than `most_bytes` came, however many are still to come.
+    """
+    from fsspec.callbacks import Callback
     from fsspec.core import url_to_fs
+
+    class Limit(Callback):
+        def call(self, *_: Any, **__: Any) -> None:
+            if self.value > most_bytes:
+                raise ValueError(f"it has more than {most_bytes:,} bytes")
 
     options = _http_options(timeout) if url.scheme in ("http", "https") else {}
     store, place = url_to_fs(str(url), **options)
-    store.get_file(place, str(target))
+    store.get_file(place, str(target), callback=Limit())
     if not target.is_file():  # a folder of that name
         raise FileNotFoundError(errno.ENOENT, "is no file", str(url))
 

@@ -23,11 +23,13 @@ from typing import TypeVar
 from urllib import request
 from urllib.error import HTTPError
 
+from reverie.data.files.documents import parse_json, read_bounded
 from reverie.data.files.durable import sync_folder, write_atomic
 
 T = TypeVar("T")
 _BLOCK = 1 << 18
 _LONGEST_WAIT = 60.0
+_LARGEST_NOTE = 1 << 20
 _WORTH_A_RETRY = (408, 425, 429, 500, 502, 503, 504)
 _NO_HEAD = (403, 405, 501)
 _HEADERS = {"User-Agent": "reverie", "Accept-Encoding": "identity"}
@@ -286,7 +288,7 @@ class _Part:
     def _noted(self) -> _Version | None:
         """Of the same address; a damaged note says nothing."""
         try:
-            version = _Version(**json.loads(self._note.read_text()))
+            version = _Version(**parse_json(read_bounded(self._note, _LARGEST_NOTE)))
         except (OSError, ValueError, TypeError):
             return None
         is_text = all(isinstance(value, str) for value in (version.etag, version.modified, version.md5))

@@ -288,7 +288,7 @@ def _content(folder: Location) -> dict[str, Any]:
             f"`reverie data info`, other commands such as encode take its corpora one by one."
         )
     try:
-        found = read_bounded(path, MOST_BYTES) if isinstance(path, Path) else fetch_bytes(path)
+        found = read_bounded(path, MOST_BYTES) if isinstance(path, Path) else fetch_bytes(path, MOST_BYTES)
         content = parse_json(found)
         if not isinstance(content, dict) or (_HALVES.search(found) and not printable(content)):
             raise ValueError("it is no object of plain text")

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from reverie.data.errors import UserError
+from reverie.data.files.documents import read_bounded
 from reverie.data.files.location import Location, Url
 from reverie.data.files.remote import Job, copy, reason, require_store
 from reverie.data.shards.cache import CacheSettings, ShardCache
@@ -122,7 +123,7 @@ class RemoteShards:
 
     def _start(self, shard: str) -> Job:
         sha256, size = self._place(shard)
-        fetch = partial(copy, self.folder / shard, timeout=self._timeout)
+        fetch = partial(copy, self.folder / shard, timeout=self._timeout, most_bytes=size)
         job = Job(partial(self._cache.fill, sha256, size, fetch), self._timeout / _PAUSES)
         job.start()
         return job
@@ -163,23 +164,23 @@ def open_shards(folder: Location, records: Sequence[Mapping[str, Any]], patience
     return RemoteShards(folder, records, CacheSettings.from_environment())
 
 
-def fetch_bytes(url: Url) -> bytes:
-    """The content of a small file. Raises `FileNotFoundError`, or `UserError` when it cannot be fetched."""
+def fetch_bytes(url: Url, most_bytes: int) -> bytes:
+    """The content of a file. Raises `FileNotFoundError`, or `UserError` when it cannot be fetched or is larger."""
     require_store(url)
     timeout = CacheSettings.from_environment().timeout
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         target = Path(folder) / "file"
-        job = Job(partial(copy, url, target, timeout), timeout / _PAUSES)
+        job = Job(partial(copy, url, target, timeout, most_bytes), timeout / _PAUSES)
         job.start()
         try:
             job.wait(lambda: target.stat().st_size if target.is_file() else 0, timeout)
+            return read_bounded(target, most_bytes)
         except (UserError, FileNotFoundError):
             raise
         except Exception as error:  # each store has its own kinds
             raise UserError(
                 f"{url}: cannot be fetched ({reason(error)}); see that it can be reached."
             ) from None
-        return target.read_bytes()
 
 
 @cache

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 from reverie.data.errors import UserError
+from reverie.data.files.documents import MOST_BYTES, parse_json, read_bounded
 from reverie.data.files.durable import write_atomic
 
 FAILED = "failed"
@@ -38,7 +39,7 @@ class GivenUp:
         """Why. Raises `UserError` when the note is damaged."""
         path = self._path(name)
         try:
-            return [str(reason) for reason in json.loads(path.read_text())["reasons"]]
+            return [str(reason) for reason in parse_json(read_bounded(path, MOST_BYTES))["reasons"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{path}: cannot be read ({error}); delete it to try this episode again."

@@ -4,14 +4,16 @@ What FFmpeg's command line shows is a frame; what a file hides is none: packets 
 references, leading pictures that lack their reference, packets before the first keyframe. Frames are told apart by the
 packet they come from, never by their time.
 
-Damage is what FFmpeg reports: a packet that cannot be decoded, or that the container knows to be incomplete, or a frame
-marked as corrupt. From there on, in the order of decoding, frames are suspect until the next sound keyframe is shown, for
-each may build on the damaged one. Their number is kept, so that rows of a log stay with their frames.
+Damage is what FFmpeg reports: a packet that cannot be decoded, or that the container knows to be incomplete, a frame
+marked as corrupt, or an error in its log while it reads or decodes a packet (`data.video.complaints`). From there on, in
+the order of decoding, frames are suspect until the next sound keyframe is shown, for each may build on the damaged one.
+Their number is kept, so that rows of a log stay with their frames.
 """
 
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import av
@@ -20,6 +22,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from reverie.data.video.complaints import Complaints
 from reverie.data.video.source import VideoSource
 from reverie.data.video.track import all_packets, is_hidden, open_track
 
@@ -37,8 +40,8 @@ _MARK_DAMAGE = {
     "wmv1",
     "wmv2",
 }
-"""Decoders that mark the frames they conceal as corrupt. Others conceal without a word unless they are told to fail,
-which would make these lose frames that are sound."""
+"""Decoders that mark the frames they conceal as corrupt. Others are told to fail, which would make these lose frames that
+are sound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +120,14 @@ def first_good(container: InputContainer, stream: VideoStream, packets: Iterator
 
 
 def _prepare_decoder(stream: VideoStream) -> None:
-    """Lets frames know their packet, and damage be reported."""
+    """Lets frames know their packet, and damage be reported: all words about a packet come from the thread that decodes it.
+
+    Decoding is made parallel by reading many videos at a time. With threads hevc would also pass over damage that it
+    meets without them. dav1d may have its own: it fails where others speak.
+    """
     stream.codec_context.copy_opaque = True
+    if stream.codec_context.name != "libdav1d":
+        stream.codec_context.thread_count = 1
     if stream.codec_context.name not in _MARK_DAMAGE:
         stream.codec_context.options = {"err_detect": "crccheck+explode"}
 
@@ -128,12 +137,26 @@ def _decode(
 ) -> Iterator[Shown]:
     clock, codec = _Clock(container.format.name != "avi"), stream.codec_context.name
     tick = float(stream.time_base or 0)
-    for number, packet in enumerate(packets):
+    for number, packet in enumerate(_heard(packets, book)):
         book.enter(number, packet, codec)
         packet.opaque = number
         for frame in _decoded(packet, stream, number, book):
             book.hold(frame.opaque if isinstance(frame.opaque, int) else number, frame, clock.time(frame))
         yield from book.release(tick, is_last=not packet.size)
+
+
+def _heard(packets: Iterable[Packet], book: "_Book") -> Iterator[Packet]:
+    """The packets; where the container is damaged between two of them, some may be lost there."""
+    waiting = iter(packets)
+    for number in count():
+        complaints = Complaints()
+        with complaints.listen():
+            packet = next(waiting, None)
+        if packet is None:
+            return
+        if complaints and packet.size:
+            book.fail(number - 0.5)
+        yield packet
 
 
 class _Book:
@@ -143,7 +166,7 @@ class _Book:
         self._has_pts = has_pts
         self._pending: dict[int, int | None] = {}
         self._held: deque[tuple[int, Any, int | None]] = deque()
-        self._damaged: set[int] = set()
+        self._damaged: set[float] = set()
         self._first_key: int | None = None
         self._newest = -(1 << 63)
         self._place = 0
@@ -158,8 +181,11 @@ class _Book:
         if packet.is_corrupt:
             self._damaged.add(number)
 
-    def fail(self, number: int) -> None:
-        """Notes that a packet could not be decoded; before the first keyframe that is no damage."""
+    def fail(self, number: float) -> None:
+        """Notes that a packet could not be decoded, or half a number less, that something before it could not be read.
+
+        Before the first keyframe that is no damage.
+        """
         if self._first_key is not None:
             self._damaged.add(number)
 
@@ -253,9 +279,13 @@ class _Clock:
 
 def _decoded(packet: Packet, stream: VideoStream, number: int, book: _Book) -> list[Any]:
     """The frames that come out when `packet` goes in; damage is noted and decoding goes on."""
-    try:
-        return list(packet.decode()) if packet.size else list(stream.decode(None))
-    except av.FFmpegError:
-        if packet.size:
-            book.fail(number)
-        return []
+    complaints, frames = Complaints(), list[Any]()
+    with complaints.listen():
+        try:
+            frames = list(packet.decode()) if packet.size else list(stream.decode(None))
+        except av.FFmpegError:
+            if packet.size:
+                book.fail(number)
+    if complaints and packet.size:
+        book.fail(number)
+    return frames

@@ -1,6 +1,5 @@
 """`reverie data export`: what shards hold as tables, logs and videos for people; `prepare` reads them back."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from reverie.data.errors import UserError
+from reverie.data.files.documents import read_json
 from reverie.data.files.durable import PARTIAL, canonical_json, explain_full_disk, new_file, write_atomic
 from reverie.data.files.location import Location
 from reverie.data.files.lock import LOCK, sole_writer
@@ -84,8 +84,8 @@ def _begin(config: ExportConfig, index: ShardIndex) -> None:
             raise UserError(f"{config.out}: holds something else already; choose a new folder.")
         write_atomic(path, canonical_json(record))
     try:
-        present = json.loads(path.read_text())
-    except ValueError:
+        present = read_json(path, "choose a new folder")
+    except UserError:
         present = None
     if present != record:
         raise UserError(

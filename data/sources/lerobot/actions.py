@@ -1,6 +1,5 @@
 """The action space of a LeRobot dataset: kinds and names from info.json, ranges from stats.json or from the rows."""
 
-import json
 import math
 from typing import Any
 
@@ -8,9 +7,10 @@ import numpy as np
 
 from reverie.data.actions import ActionSpace, Binary, Categorical, Component, Continuous
 from reverie.data.errors import UserError
+from reverie.data.files.documents import read_json
 from reverie.data.sources.declaration import LARGEST, NAMES, Declaration, declare
 from reverie.data.sources.lerobot.dataset import LeRobotDataset
-from reverie.data.sources.lerobot.meta import inside
+from reverie.data.sources.lerobot.meta import AGAIN, inside
 from reverie.data.sources.lerobot.rows import columns
 from reverie.data.sources.parquet import column_numbers, read_parquet
 
@@ -75,10 +75,9 @@ def _names(names: Any, width: int) -> tuple[str, ...]:
 def _load_stats(dataset: LeRobotDataset) -> dict[str, Any]:
     """stats.json, empty if there is none or it is damaged: then the rows tell."""
     try:
-        content = json.loads(inside(dataset.folder, STATS).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return read_json(inside(dataset.folder, STATS), AGAIN)
+    except (OSError, UserError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _range(stats: Any) -> tuple[float, float] | None:

@@ -10,7 +10,6 @@ This module reads info.json and opens no video; `lerobot.meta` reads the rest of
 action space, `lerobot.rows` reads one episode.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from reverie.data.errors import UserError
+from reverie.data.files.documents import printable, read_json
 from reverie.data.files.durable import fingerprint
 from reverie.data.sources.lerobot.meta import (
     AGAIN,
@@ -142,12 +142,11 @@ def find_lerobot(folder: Path, options: LeRobotOptions) -> LeRobotDataset | None
 
 def _load_info(path: Path) -> dict[str, Any]:
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-        json.dumps(info, ensure_ascii=False).encode()  # text that can be printed and stored
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); {AGAIN}.") from None
-    if not isinstance(info, dict):
-        raise UserError(f"{path}: is not an object; {AGAIN}.")
+        info = read_json(path, AGAIN)
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing; {AGAIN}.") from None
+    if not printable(info):
+        raise UserError(f"{path}: holds text that cannot be printed; {AGAIN}.")
     return info
 
 

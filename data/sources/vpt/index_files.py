@@ -5,7 +5,6 @@ that differ in their endings. An index may come from anywhere: no relpath leads 
 but http or https.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -14,6 +13,7 @@ from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
 from reverie.data.errors import UserError
+from reverie.data.files.documents import parse_json
 from reverie.data.sources.vpt.recordings import session
 
 Member = Literal["jsonl", "mp4", "options", "zip"]
@@ -72,8 +72,8 @@ def join_indexes(indexes: Sequence[VPTIndex]) -> VPTIndex:
 
 def _fields(content: bytes, place: str) -> tuple[str, list[Any]]:
     try:
-        index = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        index = parse_json(content)
+    except ValueError as error:
         raise UserError(f"{place}: is no JSON ({' '.join(str(error).split())[:100]}); {_FIX}") from None
     if not isinstance(index, dict) or not isinstance(index.get("relpaths"), list):
         raise UserError(f"{place}: has no list relpaths; {_FIX}")

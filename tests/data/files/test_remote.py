@@ -5,8 +5,11 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import fsspec
 import pytest
@@ -19,7 +22,7 @@ from reverie.data.shards.checking import all_samples
 from reverie.data.shards.index import Sample, ShardIndex
 from reverie.data.shards.local import MOST_HANGING
 from reverie.data.shards.reader import BrokenSample, ShardReader
-from reverie.data.shards.store import RemoteShards
+from reverie.data.shards.store import RemoteShards, fetch_bytes
 from tests.data.loading.test_loader import assert_equal, take
 from tests.data.server import ShardServer, serve
 from tests.data.shards.test_shards import largest_file
@@ -314,6 +317,37 @@ def test_mistakes_are_one_sentence(
     monkeypatch.setenv("REVERIE_CACHE_BYTES", "much")
     with pytest.raises(UserError, match="REVERIE_CACHE_BYTES: must be a positive number, got 'much'"):
         ShardIndex.load(server.url)
+
+
+class Endless(BaseHTTPRequestHandler):
+    """Answers with zeros for as long as somebody listens."""
+
+    most = 0
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with suppress(OSError):
+            for sent in range(0, 1 << 30, 1 << 20):
+                self.wfile.write(bytes(1 << 20))
+                Endless.most = max(Endless.most, sent)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_file_without_end_is_given_up(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REVERIE_TIMEOUT", "2")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(
+            UserError, match="index.json: cannot be fetched .it has more than 1,000,000 bytes"
+        ):
+            fetch_bytes(Url(f"http://127.0.0.1:{server.server_port}/index.json"), 1_000_000)
+        server.shutdown()
+    assert Endless.most < 100 << 20
 
 
 def test_an_index_cannot_name_files_outside_the_cache(shards: ShardIndex, cache: Path) -> None:

@@ -302,6 +302,10 @@ def test_other_folders_are_left_alone(
     capsys.readouterr()
     assert main([*arguments, "--steps", "csv"]) == 1
     assert "is of an export of other shards or with other settings" in capsys.readouterr().err
+    for spoiled in (b"[" * 100_000, b"\xff", b" " * (17 << 20)):
+        (out / "export.json").write_bytes(spoiled)
+        assert main(arguments) == 1
+        assert "is of an export of other shards or with other settings" in capsys.readouterr().err
 
 
 KILLED = """

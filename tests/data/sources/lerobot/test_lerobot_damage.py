@@ -17,7 +17,7 @@ from pyarrow import parquet  # noqa: E402
 from reverie.data.errors import UserError  # noqa: E402
 from reverie.data.shards.index import ShardIndex  # noqa: E402
 from reverie.data.shards.reader import read_clip  # noqa: E402
-from reverie.data.sources.lerobot.dataset import LeRobotOptions  # noqa: E402
+from reverie.data.sources.lerobot.dataset import LeRobotOptions, find_lerobot  # noqa: E402
 from reverie.pipelines.datasets.prepare import PrepareConfig, prepare  # noqa: E402
 from tests.data import lerobot_corpus as corpus  # noqa: E402
 from tests.data.lerobot_corpus import CAMERAS, Dataset, write_dataset  # noqa: E402
@@ -214,3 +214,22 @@ def test_damaged_datasets(whole: Path, tmp_path: Path) -> None:
 def test_many_more_damaged_datasets(whole: Path, tmp_path: Path) -> None:
     results = run_cases(whole, tmp_path, range(36, 460))
     assert results["kept"] > 300 and results["refused"] > 10
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b" " * (17 << 20), "more than 16,777,216"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"fps": 10, "fps": 30}', "'fps' occurs twice"),
+        (b'{"fps": NaN}', "NaN, which is no number"),
+        (b"[]", "holds a list, not an object"),
+        (b'{"robot_type": "\\ud800"}', "text that cannot be printed"),
+    ],
+)
+def test_info_is_read_within_limits(content: bytes, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "meta/episodes").mkdir(parents=True)
+    (tmp_path / "meta/info.json").write_bytes(content)
+    with pytest.raises(UserError, match=reason) as error:
+        find_lerobot(tmp_path, OPTIONS)
+    assert str(error.value).endswith("; download the dataset again.") and len(str(error.value)) < 300
