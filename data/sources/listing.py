@@ -13,7 +13,8 @@ _TEXT_AS_PICTURES = frozenset({".ans", ".art", ".asc", ".diz", ".ice", ".nfo", "
 _RECORDS = frozenset({"download.json", "export.json"})
 """What `reverie data download` and `export` note beside the videos; nobody misses it among them."""
 _OWN = frozenset({".npz", ".jsonl", ".csv", ".parquet", ".json", ".yaml"})
-_MOVING_PICTURES = frozenset({".gif", ".apng"})
+_MOVING_PICTURES = frozenset({".gif", ".apng", ".3gp", ".3g2"})
+"""Python takes these for pictures that stand still, or for sound: telephones film in 3gp."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,11 @@ class Found:
 
 @cache
 def video_suffixes() -> frozenset[str]:
-    """The suffixes of all formats that FFmpeg knows but those of sound, still pictures and text, lower case with dots."""
+    """The suffixes of all formats that FFmpeg or Python knows but those of sound, still pictures and text, in lower case."""
     import av
 
-    known: set[str] = set()
+    types = mimetypes.MimeTypes().types_map[1]  # .qt is none of FFmpeg's, which reads it all the same
+    known = {suffix for suffix, kind in types.items() if kind.startswith("video/")}
     for name in av.formats_available:
         for mode in ("r", "w"):
             try:

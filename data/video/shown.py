@@ -168,6 +168,7 @@ class _Book:
         self._held: deque[tuple[int, Any, int | None]] = deque()
         self._damaged: set[float] = set()
         self._first_key: int | None = None
+        self._newest = -(1 << 63)
         self._place = 0
 
     def enter(self, number: int, packet: Packet, codec: str) -> None:
@@ -221,7 +222,8 @@ class _Book:
         self._count_lost(number, time, frame.key_frame)
         if frame.key_frame and number not in self._damaged:
             self._damaged = {damaged for damaged in self._damaged if damaged > number}
-        good = not self._is_suspect(number)
+        is_stray = self._is_stray(frame)
+        good = not self._is_suspect(number) and not is_stray
         seconds = None if time is None else time * tick
         shown = Shown(self._place, seconds, (frame.duration or 0) * tick, good, frame, time)
         self._place += 1
@@ -237,6 +239,13 @@ class _Book:
 
     def _is_suspect(self, number: int) -> bool:
         return any(damaged <= number for damaged in self._damaged)
+
+    def _is_stray(self, frame: Any) -> bool:
+        """Whether damage made the decoder give the frame out too late: then it is torn, though it bears no mark."""
+        if frame.pts is None or not self._has_pts:
+            return False
+        before, self._newest = self._newest, max(self._newest, frame.pts)
+        return bool(self._damaged) and frame.pts < before
 
 
 class _Clock:

@@ -18,6 +18,8 @@ from reverie.data.video.source import VideoError, VideoSource, place, require_mo
 
 _GIF_SHORTEST, _GIF_DEFAULT = 2, 10
 """Hundredths of a second."""
+_NO_TIMES = 0x80
+"""FFmpeg's AVFMT_NOTIMESTAMPS: the format is a bare stream."""
 _PICTURES = {"mjpeg", "png", "bmp", "webp", "tiff", "jpeg2000", "jpegls", "ljpeg", "jpegxl"}
 """Codecs of cover pictures, which some programs store as a track of one frame."""
 
@@ -114,9 +116,13 @@ def all_packets(container: InputContainer, stream: VideoStream) -> Iterator[Pack
 
     Packets that are empty before that say that there is no new frame.
     """
-    packets = (packet for packet in container.demux(stream) if packet.size)
+    packets: Iterator[Packet] = (packet for packet in container.demux(stream) if packet.size)
+    if container.format.name == "gif":
+        packets = _paced(packets)
+    elif container.format.flags & _NO_TIMES:
+        packets = _timed(packets, stream)
     with suppress(av.FFmpegError):
-        yield from _paced(packets) if container.format.name == "gif" else packets
+        yield from packets
     yield Packet()
 
 
@@ -128,6 +134,17 @@ def _paced(packets: Iterable[Packet]) -> Iterator[Packet]:
         packet.pts = packet.dts = time
         packet.duration = delay if delay >= _GIF_SHORTEST else _GIF_DEFAULT
         time += packet.duration
+        yield packet
+
+
+def _timed(packets: Iterable[Packet], stream: VideoStream) -> Iterator[Packet]:
+    """Packets of a bare stream: raw H.264 and HEVC hold no times, and each is decoded one frame time after the last."""
+    step, tick = 1 / float(stream.guessed_rate or stream.average_rate or 25), float(stream.time_base or 1)
+    time = 0
+    for packet in packets:
+        if packet.pts is None and packet.dts is None:
+            packet.dts = time
+        time += packet.duration or round(step / tick)
         yield packet
 
 

@@ -125,6 +125,8 @@ def test_suffixes_are_those_of_ffmpeg() -> None:
         ".y4m",
         ".h264",
         ".gif",
+        ".3gp",
+        ".qt",
     } <= found
     assert not found & {".txt", ".nfo", ".png", ".jpg", ".wav", ".mp3", ".csv", ".json", ".yaml", ".npz"}
 

@@ -12,6 +12,7 @@ import pytest
 from reverie.data.errors import UserError
 from reverie.data.shards.index import ShardIndex
 from reverie.data.shards.reader import read_clip
+from reverie.data.video.shown import ShownFrames
 from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from tests.data.video.generated import TURNS, lay_down
 from tests.data.video.made import encode, ffmpeg, needs_ffmpeg, numbers, pictures, reference, with_times
@@ -127,6 +128,15 @@ def test_frames_of_vp8_that_are_only_references_are_none(folder: Path) -> None:
         assert sum(packet.size > 0 for packet in container.demux(video=0)) > 50
     write_log(folder / "a.jsonl", 50)
     assert numbers(stored(folder, decoder="decord")["a"]) == list(range(50))
+
+
+@pytest.mark.parametrize("name", ["a.264", *slow("a.hevc")])
+def test_a_bare_stream_without_times_has_its_rate(folder: Path, name: str) -> None:
+    encode(folder / name, pictures(40), ("-pix_fmt", "yuv420p"), fps=20)  # with B-frames
+    write_log(folder / "a.jsonl", 40)
+    (found,) = stored(folder).values()
+    assert numbers(found) == list(range(40)) and ShardIndex.load(folder.parent / "out").fps == 20
+    assert logged_rewards(folder)["a"] == list(range(40))
 
 
 def test_frames_of_one_time_are_different_frames(folder: Path, tmp_path: Path) -> None:
@@ -323,6 +333,20 @@ def test_damage_is_cut_out_up_to_the_next_keyframe(folder: Path, container: str)
 def test_damage_in_other_codecs(folder: Path, name: str, arguments: tuple[str, ...], good: list[int]) -> None:
     spoil(encode(folder / name, detailed(60), arguments), 25)
     assert sorted(number for frames in stored(folder).values() for number in numbers(frames)) == good
+
+
+@pytest.mark.parametrize("first", [1850, 3650])
+def test_a_frame_that_damage_holds_back_is_lost(folder: Path, first: int) -> None:
+    """Torn frames that the decoder neither marks nor shows in their turn."""
+    arguments = ("-c:v", "libx264", "-g", "15", "-threads", "1")
+    path = encode(folder / "a.mp4", pictures(60, height=96, width=160), arguments)
+    content = bytearray(path.read_bytes())
+    content[first : first + 4000] = b"\xff" * 4000
+    path.write_bytes(content)
+    shown = list(ShownFrames(path))
+    newest = np.maximum.accumulate([one.frame.pts for one in shown])
+    good = [(one.frame.pts, new) for one, new in zip(shown, newest, strict=True) if one.is_good]
+    assert len(good) > 10 and all(time == new for time, new in good)
 
 
 @pytest.mark.parametrize("container", ["mkv", "ts", "flv", "mp4"])
