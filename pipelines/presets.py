@@ -43,7 +43,8 @@ NANO: Preset = {
             name="muon", lr=2e-3, warmup_steps=50, decay="linear", final_lr_fraction=0.02
         ),
         "training": TrainingConfig(steps=1600, evaluate_every=200, save_every=200),
-        "fabric": FabricConfig(precision="auto"),
+        # Muon lifts every direction of a gradient to one size, also those that bfloat16 drowns (docs/results.md, "Precision").
+        "fabric": FabricConfig(precision="32-true"),
     },
     "dynamics": {
         "model": DynamicsConfig(width=64, depth=8, context_length=16, num_registers=2),
@@ -56,7 +57,7 @@ NANO: Preset = {
             name="muon", lr=3e-3, warmup_steps=50, decay="linear", final_lr_fraction=0.02
         ),
         "training": TrainingConfig(steps=5000, evaluate_every=1000, save_every=500),
-        "fabric": FabricConfig(precision="auto"),
+        "fabric": FabricConfig(precision="32-true"),
     },
     "clone": {
         "model": AgentConfig(head_width=128, prediction_length=4),
@@ -65,7 +66,7 @@ NANO: Preset = {
         "relevant_before": 64,
         "optimizer": OptimizerConfig(name="muon", lr=1e-3, warmup_steps=50, final_lr_fraction=0.02),
         "training": TrainingConfig(steps=300, evaluate_every=100, save_every=100),
-        "fabric": FabricConfig(precision="auto"),
+        "fabric": FabricConfig(precision="32-true"),
     },
     "imagine": {
         "imagination": ImaginationConfig(horizon=12, updates_per_rollout=8),
