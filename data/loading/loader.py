@@ -8,6 +8,7 @@ ranks. The state counts batches handed out, not those prefetched.
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,13 +83,17 @@ class Loader:
             num_workers=self._config.num_workers,
             pin_memory=torch.cuda.is_available(),
         )
-        for result in loader:
-            if isinstance(result, UserError):
-                raise result
-            batch, skipped = result
-            self._step += 1
-            self._note(skipped)
-            yield batch
+        results = iter(loader)
+        try:
+            for result in results:
+                if isinstance(result, UserError):
+                    raise result
+                batch, skipped = result
+                self._step += 1
+                self._note(skipped)
+                yield batch
+        finally:
+            _end_workers(results)
 
     def state_dict(self) -> dict[str, int]:
         """Where the loader stands: seed, whole epochs of all corpora (uniform rows), rows handed out over all ranks."""
@@ -117,6 +122,17 @@ class Loader:
             if sentence not in self.skipped:
                 self.skipped.append(sentence)
                 _LOG.warning("skipped: %s", sentence)
+
+
+def _end_workers(results: Any) -> None:
+    """Ends the processes behind an iterator of a `DataLoader`.
+
+    Left to its `__del__`, what torch's signal handler raises meanwhile about a killed one would be printed with a traceback.
+    """
+    end = getattr(results, "_shutdown_workers", None)  # there where there are workers
+    if end is not None:
+        with suppress(RuntimeError):
+            end()
 
 
 def _is_lost_worker(error: Exception) -> bool:
