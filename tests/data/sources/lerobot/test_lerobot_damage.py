@@ -181,7 +181,7 @@ def check(folder: Path, out: Path, suspects: frozenset[int], what: str) -> str:
     assert all(names[episode] in skipped or told for episode in EVERYONE - kept), f"{what}: {skipped}"
     for split in index.splits:
         for sample in index.samples(split):
-            episode = int(sample.episode[-6:])
+            episode = int(sample.episode.partition("@")[0][-6:])  # damage may have divided it
             if episode not in suspects:
                 clip, n = read_clip(index, sample), WRITTEN.lengths[episode]
                 assert clip.frames is not None
