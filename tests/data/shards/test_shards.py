@@ -17,7 +17,8 @@ from reverie.data.shards.index import JOURNAL, ShardIndex
 from reverie.data.shards.latents import LatentWriter
 from reverie.data.shards.reader import read_clip
 from reverie.data.shards.writer import ShardSet
-from reverie.pipelines.datasets.prepare import STAGING, PrepareConfig, prepare
+from reverie.pipelines.datasets.planning import STAGING
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from tests.data.corpus import write_recording
 from tests.full_disk import largest_file
 

@@ -17,7 +17,8 @@ import pytest
 from reverie.data.loading.loader import LoaderConfig
 from reverie.data.shards.index import INDEX, JOURNAL, ShardIndex
 from reverie.data.video.codec import encode_video
-from reverie.pipelines.datasets.prepare import STAGING, PrepareConfig, prepare
+from reverie.pipelines.datasets.planning import STAGING
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from tests.data.corpus import SPACE, draw, taken_actions
 from tests.data.reading import read_on
 from tests.processes import TIMEOUT, finish, kill_group, start

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from reverie.data.errors import UserError
-from reverie.pipelines.datasets.prepare import STAGING, PrepareConfig, prepare
+from reverie.pipelines.datasets.planning import STAGING
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from tests.data.corpus import write_recording
 from tests.data.shards.test_shards import contents
 

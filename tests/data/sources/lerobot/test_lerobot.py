@@ -31,7 +31,8 @@ from reverie.data.video.display import Display  # noqa: E402
 from reverie.data.video.shown import ShownSpan  # noqa: E402
 from reverie.data.video.track import read_packets  # noqa: E402
 from reverie.pipelines.cli import main  # noqa: E402
-from reverie.pipelines.datasets.prepare import STAGING, PrepareConfig, prepare  # noqa: E402
+from reverie.pipelines.datasets.planning import STAGING  # noqa: E402
+from reverie.pipelines.datasets.prepare import PrepareConfig, prepare  # noqa: E402
 from tests.data import lerobot_corpus as corpus  # noqa: E402
 from tests.data.lerobot_corpus import CAMERAS, LENGTHS, NAMES, SIZE, TASKS, Dataset, write_dataset  # noqa: E402
 
