@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from reverie.data.errors import UserError
+from reverie.data.files.documents import MOST_BYTES, read_bounded
 
 T = TypeVar("T")
 
@@ -41,11 +42,12 @@ def from_plain(cls: type[T], data: Any, file: Path, remedy: str) -> T:
 
 
 def read_bytes(file: Path, remedy: str) -> bytes:
-    """The file's bytes. Raises `UserError` where they cannot be had."""
+    """The file's bytes, `MOST_BYTES` at most. Raises `UserError` where they cannot be had."""
     try:
-        return file.read_bytes()
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}); {remedy}.") from None
+        return read_bounded(file, MOST_BYTES)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UserError(f"{file}: cannot be read ({reason}); {remedy}.") from None
 
 
 def _unknown(data: Any, found: Any, place: str = "") -> str:

@@ -4,12 +4,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import yaml
-
 from reverie.agent.model import Agent
 from reverie.agent.player import Player
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
+from reverie.data.files.documents import MOST_YAML_BYTES, parse_yaml, read_bounded
 from reverie.pipelines.scoring.models import EvaluateConfig, Scoring
 from reverie.pipelines.training.checkpoints import read_card
 from reverie.rssm.model import Dreamer
@@ -91,8 +90,8 @@ def learned_task(scoring: Scoring, player: str, asked: str | None) -> str | None
 def _learned(path: Path, agent: Agent) -> tuple[str, ...]:
     """The tasks that the run at `path` was trained for: all of its data, or the one it was told."""
     try:
-        settings = yaml.safe_load((path / "config.yaml").read_text())
-    except (OSError, ValueError, yaml.YAMLError):
+        settings = parse_yaml(read_bounded(path / "config.yaml", MOST_YAML_BYTES))
+    except (OSError, ValueError):
         return agent.tasks
     task = settings.get("task") if isinstance(settings, dict) else None
     return (task,) if task in agent.tasks else agent.tasks

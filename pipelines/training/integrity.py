@@ -12,6 +12,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from reverie.data.errors import UserError
+from reverie.data.files.documents import read_bounded
 from reverie.data.files.durable import PARTIAL, file_sha256
 from reverie.pipelines.runs.atomic import remove_folder, write_json, write_text
 from reverie.pipelines.runs.reading import read_json
@@ -28,6 +29,7 @@ MODEL_FILES = (CARD, WEIGHTS)
 ALL_FILES = (*MODEL_FILES, STATE, OPTIMIZER, OBJECTIVE)
 """What a run is continued from."""
 _DAMAGED = "damaged-"
+_LONGEST_NAME = 100
 _NAME = re.compile(r"\d{9,}")
 _REMEDY = "use an undamaged checkpoint"
 
@@ -127,8 +129,8 @@ def _folders(checkpoints: Path) -> list[Path]:
 def _named(checkpoints: Path) -> str | None:
     """What `latest` says, None where it cannot be read."""
     try:
-        return (checkpoints / LATEST).read_text().strip()
-    except (OSError, UnicodeDecodeError):
+        return read_bounded(checkpoints / LATEST, _LONGEST_NAME).decode().strip()
+    except (OSError, ValueError):
         return None
 
 

@@ -9,8 +9,12 @@ import torch
 from torch import Tensor
 
 from reverie.data.errors import UserError
+from reverie.data.files.documents import read_bounded
 from reverie.pipelines.runs.atomic import write_text
 from reverie.pipelines.runs.run import RunFolder
+
+_MOST_BYTES = 1 << 28
+"""Of a metrics.jsonl: a million rows."""
 
 
 class MetricsLog:
@@ -71,13 +75,12 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 def _lines(path: Path) -> list[bytes]:
     try:
-        return path.read_bytes().splitlines()
+        return read_bounded(path, _MOST_BYTES).splitlines()
     except FileNotFoundError:
         return []
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); move it away, and a new one is begun."
-        ) from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UserError(f"{path}: cannot be read ({reason}); move it away, and a new one is begun.") from None
 
 
 def _row(line: bytes) -> dict[str, float] | None:

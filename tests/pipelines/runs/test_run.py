@@ -1,6 +1,7 @@
 """Run folders remember what they are and refuse to become something else."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from reverie.data.errors import UserError
 from reverie.pipelines.runs.configs import differences, to_plain
 from reverie.pipelines.runs.reading import from_plain
 from reverie.pipelines.runs.run import open_run
+from reverie.pipelines.training.metrics import read_metrics
 from reverie.pipelines.training.session import TrainingConfig
 from reverie.tokenizer.model import TokenizerConfig
 
@@ -84,3 +86,15 @@ def test_differences_name_missing_fields() -> None:
         "a.y: None -> absent",
         "a.z: absent -> 2",
     ]
+
+
+@pytest.mark.parametrize("name", ["provenance.json", "metrics.jsonl"])
+def test_a_file_without_end_is_refused_before_it_is_read(name: str, tmp_path: Path) -> None:
+    """A sparse file of a terabyte costs no disk, and would take all memory."""
+    opened(tmp_path)
+    (tmp_path / name).touch()
+    os.truncate(tmp_path / name, 1 << 40)
+    with pytest.raises(
+        UserError, match=rf"{name}: cannot be read \(it has 1,099,511,627,776 bytes, more than"
+    ):
+        opened(tmp_path) if name == "provenance.json" else read_metrics(tmp_path / name)
