@@ -4,7 +4,7 @@ import json
 import random
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ WRONG = (
         "x",
         "../../etc",
     ),
-    *([], {}, [[]], {"": None}, "\ud800", "\x00", [0] * 300),
+    *([], {}, [[]], {"": None}, {"a": {"b": [None]}}, ["x", "x"], [0] * 300),
+    *("\ud800", "\x00", "new\nline", "/etc/passwd"),
 )
 """Values of other types and sizes than anything in our files."""
 
@@ -45,6 +46,18 @@ def damage(file: Path, seed: int) -> str:
     else:
         file.write_bytes(damaged)
     return f"seed {seed}: {chosen.__name__}"
+
+
+def damages(content: bytes, count: int, seed: int) -> Iterator[bytes]:
+    """`count` damaged copies of the bytes of a JSON file: of its values, of its bytes, or something else altogether."""
+    rng = random.Random(seed)
+    for _ in range(count):
+        yield _edit_json(content, rng) if rng.random() < 0.6 else damaged_bytes(content, rng)
+
+
+def damaged_bytes(content: bytes, rng: random.Random) -> bytes:
+    """Other bytes in place of `content`, whatever it holds."""
+    return rng.choice(_BYTES)(content, rng)
 
 
 def restore(file: Path, content: bytes) -> None:
@@ -92,13 +105,31 @@ def _garbage(content: bytes, rng: random.Random) -> bytes:
     return rng.randbytes(rng.choice((1, 8, 9, 300)))
 
 
+def _inserted(content: bytes, rng: random.Random) -> bytes:
+    place = rng.randrange(len(content) + 1)
+    return content[:place] + content[: rng.randrange(200)] + content[place:]
+
+
+def _other(content: bytes, rng: random.Random) -> bytes:
+    """Text of another form or coding, or numbers without bounds."""
+    text = content.decode("latin-1")
+    forms = (
+        text.encode("utf-16"),
+        b"\xef\xbb\xbf" + content,
+        b"[" + content + b"]",
+        json.dumps(text).encode(),
+    )
+    return rng.choice((*forms, b"null", b"[]", b"{}", b"9" * 6000, content.replace(b"1", b"1e999")))
+
+
 def _folder(content: bytes, rng: random.Random) -> None:
     return None
 
 
-_RAW: list[Callable[[bytes, random.Random], bytes | None]] = [
-    *(_truncate, _empty, _flip, _zeros, _not_utf8, _twice, _deep, _garbage, _folder),
+_BYTES: list[Callable[[bytes, random.Random], bytes]] = [
+    *(_truncate, _empty, _flip, _zeros, _not_utf8, _twice, _deep, _garbage, _inserted, _other),
 ]
+_RAW: list[Callable[[bytes, random.Random], bytes | None]] = [*_BYTES, _folder]
 
 
 def _json_of(content: bytes) -> Any:

@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import random
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +19,7 @@ from reverie.data.shards.index import Sample, ShardIndex
 from reverie.data.shards.latents import LatentWriter
 from reverie.data.shards.reader import BrokenSample, ShardReader, read_clip
 from reverie.data.shards.steps import Steps
-from tests.data.damages import damaged_bytes, damages
+from tests.damage import damaged_bytes, damages
 from tests.data.limits import time_limit
 
 CONFIG = LoaderConfig(batch_size=4, length=8)
@@ -44,11 +45,11 @@ def is_sentence(text: str, path: Path) -> bool:
 
 def test_damaged_indexes(shards: ShardIndex, copy: Path) -> None:
     """Refused in a sentence, or everything but the damaged entries can be read and the rest is listed."""
-    rng, path = np.random.default_rng(0), copy / "index.json"
+    path = copy / "index.json"
     good = path.read_bytes()
     refused, lost, entries = 0, 0, json.loads(good)["samples"]
     with time_limit():
-        for content in damages(rng, good, 240):
+        for content in damages(good, 240, seed=0):
             path.write_bytes(content)
             try:
                 index = ShardIndex.load(copy)
@@ -143,7 +144,7 @@ def sane(index: ShardIndex, sample: Sample) -> None:
 def npz_damages(rng: np.random.Generator, content: bytes) -> bytes:
     """Arrays of other shapes, types and values, missing and foreign ones, or bad bytes."""
     if rng.random() < 0.3:
-        return damaged_bytes(rng, content)
+        return damaged_bytes(content, random.Random(int(rng.integers(1 << 32))))
     arrays = dict(np.load(io.BytesIO(content)))
     name = list(arrays)[rng.integers(len(arrays))]
     old = arrays[name]
@@ -176,11 +177,11 @@ def test_damaged_logs_of_clips(copy: Path) -> None:
 
 
 def test_damaged_descriptions_of_clips(copy: Path) -> None:
-    rng, index = np.random.default_rng(2), ShardIndex.load(copy)
+    index = ShardIndex.load(copy)
     sample = all_samples(index)[0]
     good = ShardReader(index).member(sample, "meta.json")
     with time_limit():
-        for content in damages(rng, good, 200):
+        for content in damages(good, 200, seed=2):
             index = rewritten(index, sample, "meta.json", content)
             sane(index, sample)
 
@@ -192,7 +193,7 @@ def npy(header: str, values: bytes) -> bytes:
 
 
 def test_damaged_latents(latents: ShardIndex, tmp_path: Path) -> None:
-    rng, index = np.random.default_rng(3), ShardIndex.load(shutil.copytree(latents.folder, tmp_path / "copy"))
+    index = ShardIndex.load(shutil.copytree(latents.folder, tmp_path / "copy"))
     sample = all_samples(index)[0]
     good = ShardReader(index).member(sample, "latents.npy")
     n, values = sample.n, good[-sample.n * 12 :]
@@ -212,7 +213,7 @@ def test_damaged_latents(latents: ShardIndex, tmp_path: Path) -> None:
         for kind, order, shape in itertools.product(kinds, (False, True, 5), shapes)
     ]
     contents = [npy(header, values) for header in headers if len(header) < 900]
-    contents += [damaged_bytes(rng, good) for _ in range(100)]
+    contents += [damaged_bytes(good, random.Random(number)) for number in range(100)]
     contents.append(good[: -len(values)] + np.full(n * 6, np.nan, np.float16).tobytes())
     assert len(contents) > 200
     with time_limit():

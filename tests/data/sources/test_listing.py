@@ -83,19 +83,19 @@ def test_files_that_vanish_cost_themselves(tmp_path: Path, monkeypatch: pytest.M
     film(tmp_path / "in" / "good.mp4")
     film(tmp_path / "in" / "going.mp4", 9)
     film(tmp_path / "in" / "gone.mp4", 10)
-    real_find, real_stage = stage.find_corpus, stage._stage_all
+    real_find, real_plan = stage.find_corpus, stage.make_plan
 
     def find(*arguments: object) -> object:
         corpus = real_find(*arguments)  # type: ignore[arg-type]
         (tmp_path / "in" / "gone.mp4").unlink()
         return corpus
 
-    def stage_all(*arguments: object) -> object:
+    def make_plan(*arguments: object) -> object:
         (tmp_path / "in" / "going.mp4").unlink(missing_ok=True)
-        return real_stage(*arguments)  # type: ignore[arg-type]
+        return real_plan(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(stage, "find_corpus", find)
-    monkeypatch.setattr(stage, "_stage_all", stage_all)
+    monkeypatch.setattr(stage, "make_plan", make_plan)
     used, skipped = run(tmp_path / "in", tmp_path / "out")
     assert used == ["good.mp4"] and set(skipped) == {"going.mp4", "gone.mp4"}
 

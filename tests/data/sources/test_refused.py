@@ -12,7 +12,7 @@ from reverie.data.shards.index import ShardIndex
 from reverie.data.video.codec import encode_video
 from reverie.pipelines.datasets import prepare as stage
 from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
-from tests.data.damages import damages
+from tests.damage import damages
 from tests.data.limits import time_limit
 
 
@@ -76,17 +76,17 @@ def test_damaged_state_of_an_interrupted_call(
         source=tmp_path / "in", out=tmp_path / "out", workers=1, shard_mb=0.02, clip_length=4
     )
     interrupted(tmp_path / "in", tmp_path / "out", monkeypatch)
-    path, rng = next((tmp_path / "out").glob(name)), np.random.default_rng(5)
+    path = next((tmp_path / "out").glob(name))
     good, refused = path.read_bytes(), 0
     assert good
-    real = stage._make_plan
+    real = stage.make_plan
 
     def make_plan(*arguments: object) -> object:
         raise UserError("the plan was told apart.")
 
-    monkeypatch.setattr(stage, "_make_plan", make_plan)
+    monkeypatch.setattr(stage, "make_plan", make_plan)
     with time_limit():
-        for content in damages(rng, good, 220):
+        for content in damages(good, 220, seed=5):
             if same(content, good):
                 continue
             path.write_bytes(content)
@@ -96,7 +96,7 @@ def test_damaged_state_of_an_interrupted_call(
             assert "\n" not in str(caught.value).replace("new\nline", "") and str(caught.value).endswith(".")
             refused += 1
     assert refused >= 200
-    monkeypatch.setattr(stage, "_make_plan", real)
+    monkeypatch.setattr(stage, "make_plan", real)
     path.write_bytes(good if name != ".staging/plan.json" else b"{}")
     prepare(config)
     assert json.loads((tmp_path / "out" / "index.json").read_text())["skipped"] == []
