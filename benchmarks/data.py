@@ -1,7 +1,6 @@
 """What the data path costs beside plain loops over the very same clips: decord, PyAV, webdataset, and latents.
 
     python benchmarks/data.py [--videos FOLDER] [--size 128 128] [--repeats 7] [--frames 4096] [--clips 10000]
-    python benchmarks/data.py --sources_only   # reading videos of any make beside one straight decode: a minute
 
 Makes its own data: videos that are always the same, or those of a folder, stored by `reverie prepare` as training reads
 them. Each repeat runs every row once, so that a busy machine slows all of them alike; the figures are CPU time, and the
@@ -15,9 +14,7 @@ import io
 import multiprocessing
 import os
 import resource
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +26,7 @@ import decord
 import numpy as np
 import torch
 import webdataset
+from rows import Row, measure
 
 from reverie.data.loading.loader import Loader, LoaderConfig
 from reverie.data.loading.streams import Stream, uniform_stretches
@@ -38,21 +36,12 @@ from reverie.data.shards.reader import ShardReader
 from reverie.data.shards.writer import ShardSet
 from reverie.data.video.codec import encode_video
 from reverie.data.video.decoders import Backend
-from reverie.data.video.display import Display
-from reverie.data.video.shown import ShownFrames
-from reverie.data.video.survey import survey
 from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 
 LATENT_SHAPE = (64, 32)
 FPS = 20
 NUM_VIDEOS, VIDEO_FRAMES, BATCH_SIZE = 8, 768, 8
 BACKENDS: tuple[Backend, ...] = ("decord", "pyav")
-SOURCES = (
-    ("source, one keyframe", (360, 640), 120, 100_000),
-    ("source, many keyframes", (360, 640), 120, 12),
-    ("source, 4K", (2160, 3840), 32, 250),
-)
-"""Name, height and width, frames, frames from keyframe to keyframe."""
 MEMORY_MARKS, MEMORY_CLIP, MEMORY_SIZE = (0.1, 0.5, 1.0), 16, (64, 64)
 
 
@@ -63,19 +52,6 @@ class Part:
     sample: Sample
     start: int
     stop: int
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measured loop over `frames` frames; `reference` is the row it is compared with.
-
-    `open` is called in every repeat before the clock runs and returns what is measured.
-    """
-
-    name: str
-    frames: int
-    open: Callable[[], Callable[[], object]]
-    reference: str | None = None
 
 
 def make_videos(folder: Path, size: tuple[int, int]) -> Path:
@@ -283,69 +259,6 @@ def latent_rows(index: ShardIndex, length: int, frames: int) -> list[Row]:
     return [Row(name, total, partial(after_first, index, length, batches))]
 
 
-def source_rows(folder: Path) -> list[Row]:
-    """Reading videos of any make as `prepare` does, beside one straight decode of them; both to RGB, and both without."""
-    rows = []
-    for name, size, count, gop in SOURCES:
-        path = folder / f"{name}.mp4"
-        coarse = np.random.default_rng(0).integers(0, 256, (size[0] // 8, size[1] // 8, 3), np.uint8)
-        frame = np.kron(coarse, np.ones((8, 8, 1), np.uint8))
-        encode_video(path, (np.roll(frame, 3 * i, 1) for i in range(count)), FPS, quality="high", gop=gop)
-        for what, to_rgb in (("decoding", False), ("to RGB", True)):
-            straight, ours = partial(_decode_straight, path, to_rgb), partial(_read_source, path, to_rgb)
-            bare = f"{name}, {what}, straight"
-            rows += [
-                Row(bare, count, lambda straight=straight: straight),
-                Row(f"{name}, {what}, as prepare reads", count, lambda ours=ours: ours, bare),
-            ]
-    return rows
-
-
-def _decode_straight(path: Path, to_rgb: bool) -> None:
-    with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            if to_rgb:
-                frame.to_ndarray(format="rgb24")
-
-
-def _read_source(path: Path, to_rgb: bool) -> None:
-    os.utime(path)  # what is remembered of a file is remembered for one time of change
-    survey(path)
-    display = Display()
-    for shown in ShownFrames(path):
-        if to_rgb:
-            display.picture(shown.frame)
-
-
-def measure(rows: list[Row], repeats: int) -> None:
-    """Runs every row once a repeat and prints one line a row."""
-    cpu: dict[str, list[float]] = {row.name: [] for row in rows}
-    wall: dict[str, list[float]] = {row.name: [] for row in rows}
-    for number in range(repeats + 1):
-        for row in rows:
-            run = row.open()
-            c, w = time.process_time(), time.perf_counter()
-            run()
-            if number:  # the first round only warms up
-                cpu[row.name].append(1000 * (time.process_time() - c) / row.frames)
-                wall[row.name].append((time.perf_counter() - w) / row.frames)
-    print(
-        f"{'':48s} {'CPU-ms a frame: min, median, max':33s} | frames/s | times the plain loop: min, median, max"
-    )
-    for row in rows:
-        rate = 1 / statistics.median(wall[row.name])
-        line = f"{row.name:48s} {spread(cpu[row.name], '10.4f')} | {rate:8.0f} |"
-        if row.reference is not None:
-            ratios = [a / b for a, b in zip(cpu[row.name], cpu[row.reference], strict=True)]
-            line += f" {spread(ratios, '6.3f')}"
-        print(line, flush=True)
-
-
-def spread(values: list[float], form: str) -> str:
-    """Minimum, median and maximum."""
-    return " ".join(f"{value:{form}}" for value in (min(values), statistics.median(values), max(values)))
-
-
 def watch_memory(name: str, index: ShardIndex, decoder: Backend, clips: int) -> None:
     """Reads windows of as many clips, in a process of its own, and prints its memory on the way."""
     process = multiprocessing.get_context("fork").Process(target=_watch, args=(name, index, decoder, clips))
@@ -386,7 +299,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--frames", type=int, default=1024, help="frames that a row reads in one repeat")
     parser.add_argument("--clips", type=int, default=10_000, help="clips in the test of memory; 0 for none")
-    parser.add_argument("--sources_only", action="store_true", help="only the rows for reading any video")
     args = parser.parse_args()
     torch.set_num_threads(1)
     decord.logging.set_level(decord.logging.QUIET)
@@ -396,17 +308,12 @@ def main() -> None:
 
 def run(args: argparse.Namespace, root: Path) -> None:
     """All figures, on data made in `root`."""
-    (root / "sources").mkdir()
-    rows = source_rows(root / "sources")
-    if args.sources_only:
-        measure(rows, args.repeats)
-        return
     size = (args.size[0], args.size[1])
     source = args.videos or make_videos(root / "videos", size)
     prepare(PrepareConfig(source=source, out=root / "shards", size=size, mode="crop", validation_fraction=0))
     video = ShardIndex.load(root / "shards")
     latents = make_latents(root / "latents", video)
-    rows += [row for length in (16, 64) for row in video_rows(video, length, args.frames)]
+    rows = [row for length in (16, 64) for row in video_rows(video, length, args.frames)]
     rows += clip_rows(video, args.frames)
     rows += [row for length in (16, 64) for row in latent_rows(latents, length, args.frames)]
     measure(rows, args.repeats)
