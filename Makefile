@@ -17,8 +17,9 @@ LUANTI := minetest xvfb libgl1-mesa-dri gcc libc6-dev
 demo: $(INSTALLED) $(WEIGHTS)
 	@$(BIN)/reverie demo --out $(DEMO)
 
+# Two processes of one thread each: many tests wait for what they have started.
 test: $(INSTALLED)
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist worksteal
 
 slow: $(INSTALLED) $(WEIGHTS)
 	@$(BIN)/pytest -m "slow and not gpu"
