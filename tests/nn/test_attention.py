@@ -15,7 +15,8 @@ from reverie.nn.attention import (
     rope_table,
     rotate,
 )
-from reverie.nn.flex import block_layout
+from reverie.nn.dense_attention import fold
+from reverie.nn.flex import block_layout, capped, compiled_flex, window_blocks
 from reverie.nn.visibility import CausalWindow
 from tests.nn.attention_cases import CASES, Case, with_gradients, written_out
 
@@ -210,6 +211,52 @@ def test_what_is_prepared_for_all_layers_is_what_each_would_take(softcap, enable
         each = attention.read(*qkv, window)
     assert qkv[0].dtype == once.dtype == (torch.bfloat16 if enabled else torch.float32)
     assert torch.equal(once, each)
+
+
+@pytest.mark.parametrize("softcap", [2.0, None])
+def test_dispatch_leaves_one_graph_which_serves_other_segments(softcap):
+    """Space and time in one compiled function: nothing breaks the graph, and new segments make no new one."""
+    torch._dynamo.reset()
+    attention = layer("auto", softcap)
+
+    def both(x, visible):
+        qkv = attention.project(x, None)
+        return attention.read(*qkv, None) + attention.read(*qkv, visible)
+
+    graphs = []
+    run = torch.compile(
+        both, fullgraph=True, dynamic=False, backend=lambda graph, _: graphs.append(graph) or graph
+    )
+    for seed in range(3):
+        torch.manual_seed(seed)
+        x, segment = torch.randn(2, 3, 6, 32), torch.randint(0, 2, (2, 6)).cumsum(1)
+        visible = attention.prepare(CausalWindow(6, 3, segment, CPU), x)
+        torch.testing.assert_close(run(x, visible), both(x, visible))
+    assert len(graphs) == 1
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_compiled_flex_matches_and_is_compiled_once():
+    """Code for this CPU, as it is made for a GPU."""
+    torch._dynamo.reset()
+    case = next(case for case in CASES if case.name == "segments")
+    window = case.visible()
+
+    def run(segment):
+        visible = CausalWindow(window.steps, window.window, segment, CPU)
+        blocks = window_blocks(visible)
+        q, k, v = (fold(x, by_row=True) for x in case.tensors(torch.float32))
+        out = compiled_flex()(q, k, v, capped(2.0), blocks, True)
+        return out.unflatten(1, (case.positions, -1)), visible
+
+    out, _ = run(window.segment)
+    close(out, written_out(case, *case.tensors(torch.float32), 2.0), torch.float32)
+    before = dict(torch._dynamo.utils.counters["stats"])
+    out, visible = run(torch.zeros_like(window.segment))
+    exact = attend(*case.tensors(torch.float32), visible=visible, softcap=2.0, backend="math")
+    torch.testing.assert_close(out, exact, atol=2e-5, rtol=2e-5)
+    assert dict(torch._dynamo.utils.counters["stats"]) == before
 
 
 def test_rotation_depends_on_differences_only_even_far_out():
