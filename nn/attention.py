@@ -54,7 +54,7 @@ def attend(
     if not isinstance(visible, Prepared):
         needs_gradient = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
         kernel = kernel_of(
-            backend, _kind(visible), q.device, q.dtype, q.shape[-1], softcap is not None, needs_gradient
+            backend, _kind(visible, q), q.device, q.dtype, q.shape[-1], softcap is not None, needs_gradient
         )
         visible = _as_read_by(kernel, visible, q, k)
     if q.numel() == 0 or k.numel() == 0:  # which not every kernel takes
@@ -62,9 +62,9 @@ def attend(
     return _run(visible, q, k, v, softcap)
 
 
-def _kind(visible: Tensor | CausalWindow | None) -> Kind:
+def _kind(visible: Tensor | CausalWindow | None, q: Tensor) -> Kind:
     if visible is None:
-        return "full"
+        return "query" if q.shape[-2] == 1 else "full"
     return visible.kind if isinstance(visible, CausalWindow) else "mask"
 
 

@@ -50,6 +50,7 @@ class Call:
 
 _WORDS: dict[Kind, str] = {
     "full": "all visible",
+    "query": "one query",
     "causal": "causal",
     "window": "sliding window",
     "segments": "window and segments",
@@ -106,16 +107,18 @@ def preferred(call: Call, machine: Machine) -> tuple[Kernel, ...]:
         return ("sdpa", "math")
     if not call.softcap:
         return ("flash2", "sdpa", "math") if call.kind == "window" else ("sdpa", "math")
-    if call.kind == "mask":  # one or two queries: their logits are few
-        return ("math",)
+    if call.kind in (
+        "query",
+        "mask",
+    ):  # few logits, and as many keys as a cache holds: not code for each number
+        return ("flash2", "math") if call.kind == "query" else ("math",)
     if call.kind == "segments":  # packing pieces for flash-attn waits for the device once a pass
         return ("flex", "flash2", "flash4", "math")
     return ("flash2", "flex", "flash4", "math")
 
 
 def _preferred_on_cpu(call: Call) -> tuple[Kernel, ...]:
-    short = call.kind != "full" and call.gradient
-    return ("math",) if short or call.softcap else ("sdpa", "math")
+    return ("sdpa", "math") if call.kind == "full" and not call.softcap else ("math",)
 
 
 def cannot(kernel: Kernel, call: Call, machine: Machine) -> str | None:

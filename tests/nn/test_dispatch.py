@@ -52,7 +52,8 @@ def call(kind: Kind = "full", dtype=BF16, *, head_dim=64, softcap=True, gradient
         (LAPTOP, call(dtype=F32), "math"),
         (LAPTOP, call(dtype=F32, softcap=False), "sdpa"),
         (LAPTOP, call("segments", F32, softcap=False), "math"),
-        (LAPTOP, call("segments", F32, softcap=False, gradient=False), "sdpa"),
+        (LAPTOP, call("segments", F32, softcap=False, gradient=False), "math"),
+        (LAPTOP, call("query", F32, softcap=False, gradient=False), "math"),
         (MAC, call(dtype=F32), "math"),
         (MAC, call("segments", F32, softcap=False), "sdpa"),
         # Space: nothing hidden.
@@ -76,6 +77,9 @@ def call(kind: Kind = "full", dtype=BF16, *, head_dim=64, softcap=True, gradient
         # Generation: the keys of a cache, of which a mask says which count.
         (H100_FLASH, call("mask", gradient=False), "math"),
         (H100_FLASH, call("mask", softcap=False, gradient=False), "sdpa"),
+        (H100_FLASH, call("query", gradient=False), "flash2"),
+        (H100, call("query", gradient=False), "math"),
+        (H100, call("query", softcap=False, gradient=False), "sdpa"),
         # What flash-attn cannot.
         (H100_FLASH, call(dtype=F32), "flex"),
         (H100_FLASH, call(dtype=F64), "math"),
