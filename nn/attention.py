@@ -153,10 +153,12 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def rope_angles(positions: Tensor, head_dim: int, base: float = 10_000.0) -> Tensor:
     """(L,) positions -> (L, head_dim / 2) float64 angles. Float64: at frame 72,000 float32 angles are off by 4e-3."""
-    frequencies = base ** -(
-        torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions.device) / head_dim
-    )
-    return positions.double()[:, None] * frequencies
+    return positions.double()[:, None] * rope_frequencies(head_dim, positions.device, base)
+
+
+def rope_frequencies(head_dim: int, device: torch.device | str, base: float = 10_000.0) -> Tensor:
+    """(head_dim / 2,) float64 radians a position."""
+    return base ** -(torch.arange(0, head_dim, 2, dtype=torch.float64, device=device) / head_dim)
 
 
 def rope_table(angles: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reverie.nn.attention import Attention, Backend, init_linear, rope_angles, rope_table
-from reverie.nn.cache import RingCache
+from reverie.nn.cache import Past, RingCache
 from reverie.nn.norm import rms_norm
 from reverie.nn.precision import at_least_float32
 
@@ -113,12 +113,12 @@ class Layer(nn.Module):
         x = x + self.attention.out(out)
         return x + self.mlp(rms_norm(x))
 
-    def time(self, x: Tensor, mask: Tensor | None, rope: Rope, cache: RingCache | None, index: int) -> Tensor:
+    def time(self, x: Tensor, mask: Tensor | None, rope: Rope, past: Past | None, index: int) -> Tensor:
         """Attention of each token position over frames; `index` numbers the time layers. (B, T, S, D) -> same."""
         tokens = rearrange(rms_norm(x), "b t s d -> b s t d")
         q, k, v = self.attention.project(tokens, rope)
-        if cache is not None:
-            k, v = cache.write(index, k, v)
+        if past is not None:
+            k, v = past.write(index, k, v)
         out = self.attention.out(self.attention.read(q, k, v, mask))
         x = x + rearrange(out, "b s t d -> b t s d")
         return x + self.mlp(rms_norm(x))
@@ -141,7 +141,7 @@ class BlockCausalTransformer(nn.Module):
         *,
         space_rope: Rope | None = None,
         segment: Tensor | None = None,
-        cache: RingCache | None = None,
+        cache: RingCache | Past | None = None,
         read: slice = slice(None),
     ) -> Tensor:
         """Runs all layers.
@@ -152,16 +152,15 @@ class BlockCausalTransformer(nn.Module):
           space_rope: (cos, sin), each (S, head_dim / 2), or None.
           segment: (B, T) int64; time attention never crosses a change of it. None: one segment.
           cache: past keys and values. Either empty (then T frames are a prefill), or T is 1, or 2: a finished frame and one
-            that follows it. The caller decides with `cache.advance` how many of these frames become past.
+            that follows it. The caller decides with `cache.advance` how many of these frames become past. For passes that
+            repeat, `RingCache.past` of it.
           read: which of the S positions are wanted. A last layer over time runs on these alone, since it mixes no positions.
 
         Returns:
           (B, T, number read, D) normalised tokens, float32 whatever autocast multiplies in.
         """
-        first = 0 if cache is None else cache.position
-        positions = torch.arange(first, first + x.shape[1], device=x.device)
-        time_rope = rope_table(rope_angles(positions, self.config.width // self.config.num_heads))
-        mask = self._time_mask(x.shape[1], segment, cache, x.device)
+        past = cache.past(x.shape[1], segment) if isinstance(cache, RingCache) else cache
+        rope, mask = self._over_time(x.shape[1], segment, past, x.device)
         x = at_least_float32(x)  # the residual stream; branches may be rounded, what they are added to is not
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
@@ -170,22 +169,24 @@ class BlockCausalTransformer(nn.Module):
             if i == self.config.depth - 1:
                 x = x[:, :, read]
             if layer.over_time:
-                x = layer.time(x, mask, time_rope, cache, i // self.config.time_every)
+                x = layer.time(x, mask, rope, past, i // self.config.time_every)
         return rms_norm(x)
 
     def new_cache(self, batch_size: int, device: torch.device | str = "cpu") -> RingCache:
         """An empty cache for `batch_size` rows, `context_length` frames deep."""
-        return RingCache(self.config.num_time_layers, batch_size, self.config.context_length, device)
+        config = self.config
+        return RingCache(
+            config.num_time_layers, batch_size, config.context_length, config.width // config.num_heads, device
+        )
 
-    def _time_mask(
-        self, steps: int, segment: Tensor | None, cache: RingCache | None, device: torch.device
-    ) -> Tensor | None:
-        if cache is not None:
-            cache.expect(steps, segment)
-            if cache.position > 0:
-                visible = cache.visible(steps)
-                return None if visible is None else rearrange(visible, "b q k -> b 1 1 1 q k")
-        return window_mask(steps, self.config.context_length, segment, device)
+    def _over_time(
+        self, steps: int, segment: Tensor | None, past: Past | None, device: torch.device
+    ) -> tuple[Rope, Tensor | None]:
+        """Rotary tables and mask of time attention: those of `past`, or of frames that are the first."""
+        if past is not None and past.rope is not None:
+            return past.rope, past.mask
+        angles = rope_angles(torch.arange(steps, device=device), self.config.width // self.config.num_heads)
+        return rope_table(angles), window_mask(steps, self.config.context_length, segment, device)
 
 
 def window_mask(steps: int, window: int, segment: Tensor | None, device: torch.device) -> Tensor | None:
