@@ -190,7 +190,9 @@ class Dynamics(nn.Module):
 
     def shortcut_tokens(self, signal_index: Tensor, step_index: Tensor) -> Tensor:
         """The tokens for (tau, d): (...) int64 each -> (..., 1, D)."""
-        return torch.cat([self.signal_embedding[signal_index], self.step_embedding[step_index]], -1)[..., None, :]
+        return torch.cat([self.signal_embedding[signal_index], self.step_embedding[step_index]], -1)[
+            ..., None, :
+        ]
 
     def predict(
         self,

@@ -101,7 +101,9 @@ class RingCache:
         """(B,) the first frame that each row may see: rows restart by moving it, see `reset`."""
         self.now = torch.zeros((), dtype=torch.int64, device=device)
         """`position` on the device, for passes that one graph repeats."""
-        self._latest_start = 0  # max(start) without asking the device: nothing is hidden once it left the window
+        self._latest_start = (
+            0  # max(start) without asking the device: nothing is hidden once it left the window
+        )
         self._slots = torch.arange(window + 1, device=device)
         self._frequencies = rope_frequencies(head_dim, device)
         self._layers: list[tuple[Tensor, Tensor] | None] = [None] * num_layers
@@ -171,7 +173,9 @@ class RingCache:
 
     def _mask(self, steps: int, keys: int) -> Tensor:
         slots = self._slots[:keys]
-        frames = self.now - torch.remainder(self.now - slots, self.window)  # below 0 where nothing is kept yet
+        frames = self.now - torch.remainder(
+            self.now - slots, self.window
+        )  # below 0 where nothing is kept yet
         if steps == 2:
             frames = torch.where(slots == self._second(), self.now + 1, frames)
         query = (self.now + self._slots[:steps])[:, None]

@@ -13,10 +13,11 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reverie.nn.attention import Attention, Backend, init_linear, rope_angles, rope_table
+from reverie.nn.attention import Attention, Backend, Visible, init_linear, rope_angles, rope_table
 from reverie.nn.cache import Past, RingCache
 from reverie.nn.norm import rms_norm
 from reverie.nn.precision import at_least_float32
+from reverie.nn.visibility import causal_window
 
 Group = tuple[slice, slice]
 Rope = tuple[Tensor, Tensor]
@@ -43,7 +44,7 @@ class TransformerConfig:
     softcap: float | None = 50.0
     """Attention logits are capped to +-softcap by tanh; null for none."""
     backend: Backend = "auto"
-    """Attention backend: auto, math, sdpa or flex."""
+    """Attention backend: auto, math, sdpa, flex or flash; see `reverie.nn.dispatch`."""
 
     def __post_init__(self) -> None:
         if self.width % self.num_heads or (self.width // self.num_heads) % 4:
@@ -113,7 +114,7 @@ class Layer(nn.Module):
         x = x + self.attention.out(out)
         return x + self.mlp(rms_norm(x))
 
-    def time(self, x: Tensor, mask: Tensor | None, rope: Rope, past: Past | None, index: int) -> Tensor:
+    def time(self, x: Tensor, mask: Visible, rope: Rope, past: Past | None, index: int) -> Tensor:
         """Attention of each token position over frames; `index` numbers the time layers. (B, T, S, D) -> same."""
         tokens = rearrange(rms_norm(x), "b t s d -> b s t d")
         q, k, v = self.attention.project(tokens, rope)
@@ -160,8 +161,8 @@ class BlockCausalTransformer(nn.Module):
           (B, T, number read, D) normalised tokens, float32 whatever autocast multiplies in.
         """
         past = cache.past(x.shape[1], segment) if isinstance(cache, RingCache) else cache
-        rope, mask = self._over_time(x.shape[1], segment, past, x.device)
         x = at_least_float32(x)  # the residual stream; branches may be rounded, what they are added to is not
+        rope, mask = self._over_time(x, segment, past)
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
             if not layer.over_time:
@@ -176,30 +177,20 @@ class BlockCausalTransformer(nn.Module):
         """An empty cache for `batch_size` rows, `context_length` frames deep."""
         config = self.config
         return RingCache(
-            config.num_time_layers, batch_size, config.context_length, config.width // config.num_heads, device
+            config.num_time_layers,
+            batch_size,
+            config.context_length,
+            config.width // config.num_heads,
+            device,
         )
 
-    def _over_time(
-        self, steps: int, segment: Tensor | None, past: Past | None, device: torch.device
-    ) -> tuple[Rope, Tensor | None]:
-        """Rotary tables and mask of time attention: those of `past`, or of frames that are the first."""
+    def _over_time(self, x: Tensor, segment: Tensor | None, past: Past | None) -> tuple[Rope, Visible]:
+        """Rotary tables and what frames see of frames, once for all time layers."""
         if past is not None and past.rope is not None:
             return past.rope, past.mask
-        angles = rope_angles(torch.arange(steps, device=device), self.config.width // self.config.num_heads)
-        return rope_table(angles), window_mask(steps, self.config.context_length, segment, device)
-
-
-def window_mask(steps: int, window: int, segment: Tensor | None, device: torch.device) -> Tensor | None:
-    """Where frame i (query) may see frame j (key): j <= i, i - j < window, same segment.
-
-    Returns None when everything is visible (one frame), else bool broadcastable to (B, S, G, N/G, T, T).
-    """
-    if steps == 1:
-        return None
-    i = torch.arange(steps, device=device)
-    distance = i[:, None] - i[None, :]
-    mask = (distance >= 0) & (distance < window)
-    if segment is None:
-        return mask
-    same = segment[:, :, None] == segment[:, None, :]
-    return rearrange(mask & same, "b q k -> b 1 1 1 q k")
+        steps = x.shape[1]
+        first = self.layers[self.config.time_every - 1]
+        assert isinstance(first, Layer)
+        angles = rope_angles(torch.arange(steps, device=x.device), first.attention.head_dim)
+        window = causal_window(steps, self.config.context_length, segment, x.device)
+        return rope_table(angles), first.attention.prepare(window, x)
