@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reverie.dynamics.model import Dynamics
 from reverie.dynamics.objective import corrupt
-from reverie.nn.cache import RingCache, passes
+from reverie.nn.cache import Past, RingCache, passes
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,30 @@ def denoise(
     Raises:
       ValueError: K is not a power of two up to K_max.
     """
+    _check_sampling_steps(dynamics, sampling_steps)
+    latents = _frame(dynamics, cache, step, noise, sampling_steps, before, fixed=False)
+    if before is not None:
+        cache.advance(1)
+    return latents
+
+
+def _frame(
+    dynamics: Dynamics,
+    cache: RingCache,
+    step: Step,
+    noise: Tensor,
+    sampling_steps: int,
+    before: Finished | None,
+    fixed: bool,
+) -> Tensor:
+    """`denoise` without its last act, that `before` becomes past; of fixed shapes it is one graph, good for every frame."""
     shortcuts = _shortcut_tokens(dynamics, sampling_steps)
     action_tokens = dynamics.action_embedding(step.actions, step.action_mask)
-    first = None
+    first, ahead = None, 0
     if before is not None:
-        first = _denoise_and_commit(dynamics, cache, before, action_tokens, noise, shortcuts[0])
-    past = cache.past(1)  # the same for all passes
+        both = cache.past(2, fixed=fixed)
+        first, ahead = _with_finished(dynamics, both, before, action_tokens, noise, shortcuts[0]), 1
+    past = cache.past(1, ahead=ahead, fixed=fixed)  # the same for all other passes
 
     def predict(z: Tensor, i: int) -> Tensor:
         if i == 0 and first is not None:
@@ -93,34 +111,37 @@ def denoise(
     return sample(predict, noise, sampling_steps)
 
 
-def _shortcut_tokens(dynamics: Dynamics, sampling_steps: int) -> Tensor:
-    """The K passes' tokens for (tau, d), (K, 1, 1, 1, D)."""
+def _check_sampling_steps(dynamics: Dynamics, sampling_steps: int) -> None:
     k_max = dynamics.config.max_sampling_steps
     if sampling_steps < 1 or sampling_steps & (sampling_steps - 1) or sampling_steps > k_max:
         raise ValueError(f"sampling_steps must be a power of two from 1 to {k_max}, got {sampling_steps}")
+
+
+def _shortcut_tokens(dynamics: Dynamics, sampling_steps: int) -> Tensor:
+    """The K passes' tokens for (tau, d), (K, 1, 1, 1, D)."""
+    k_max = dynamics.config.max_sampling_steps
     levels = torch.arange(0, k_max, k_max // sampling_steps, device=dynamics.registers.device)
     step_index = torch.full_like(levels, sampling_steps.bit_length() - 1)
     return dynamics.shortcut_tokens(levels, step_index)[:, None, None]
 
 
-def _denoise_and_commit(
+def _with_finished(
     dynamics: Dynamics,
-    cache: RingCache,
+    past: Past,
     before: Finished,
     action_tokens: Tensor,
     z: Tensor,
     shortcut_token: Tensor,
 ) -> Tensor:
-    """z_hat of the next frame, from one pass over it and the frame before, which becomes past."""
-    past, past_token = _as_past(dynamics, before.latents, before.noise)
+    """z_hat of the next frame, from one pass over it and the frame before."""
+    finished, past_token = _as_past(dynamics, before.latents, before.noise)
     before_tokens = dynamics.action_embedding(before.step.actions, before.step.action_mask)
     z_hat, _ = dynamics.predict(
-        torch.cat([past, z], 1),
+        torch.cat([finished, z], 1),
         torch.cat([before_tokens, action_tokens], 1),
         torch.cat([past_token, shortcut_token], 1),
-        cache=cache,
+        cache=past,
     )
-    cache.advance(1)
     return z_hat[:, 1:]
 
 

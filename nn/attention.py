@@ -151,7 +151,9 @@ class Attention(nn.Module):
         dtype = torch.get_autocast_dtype(device) if autocast else self.qkv.weight.dtype
         needs_gradient = torch.is_grad_enabled() and (x.requires_grad or self.qkv.weight.requires_grad)
         capped = self.softcap is not None
-        kernel = kernel_of(self.backend, window.kind, x.device, dtype, self.head_dim, capped, needs_gradient)
+        kernel = kernel_of(
+            self.backend, window.kind, x.device, dtype, self.head_dim, capped, needs_gradient
+        )
         return prepare(window, kernel, dtype)
 
     def read(self, q: Tensor, k: Tensor, v: Tensor, visible: Visible) -> Tensor:
