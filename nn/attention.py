@@ -151,15 +151,21 @@ class Attention(nn.Module):
         dtype = torch.get_autocast_dtype(device) if autocast else self.qkv.weight.dtype
         needs_gradient = torch.is_grad_enabled() and (x.requires_grad or self.qkv.weight.requires_grad)
         capped = self.softcap is not None
-        kernel = kernel_of(
-            self.backend, window.kind, x.device, dtype, self.head_dim, capped, needs_gradient
-        )
+        kernel = kernel_of(self.backend, window.kind, x.device, dtype, self.head_dim, capped, needs_gradient)
         return prepare(window, kernel, dtype)
 
     def read(self, q: Tensor, k: Tensor, v: Tensor, visible: Visible) -> Tensor:
         """Attention output before the output projection, (*X, Q, N H)."""
         out = attend(q, k, v, visible=visible, softcap=self.softcap, backend=self.backend)
         return rearrange(out, "... n q h -> ... q (n h)")
+
+
+def require_backends(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuses a forced backend that cannot train `model` on `device` in `dtype`. Raises `UserError`."""
+    for layer in model.modules():
+        if isinstance(layer, Attention) and layer.backend != "auto":
+            capped = layer.softcap is not None
+            kernel_of(layer.backend, "full", device, dtype, layer.head_dim, capped, gradient=True)
 
 
 def init_linear(linear: nn.Linear, scale: float = 1.0) -> None:

@@ -172,6 +172,21 @@ def _flash4_cannot(call: Call, machine: Machine) -> str | None:
     return None
 
 
+def require_possible(backend: Backend, softcap: float | None, needs_float32: bool = False) -> None:
+    """Refuses what no machine can do. Raises `ValueError`.
+
+    Args:
+      needs_float32: some of the model's attention is computed in float32 whatever the precision.
+    """
+    if backend == "sdpa" and softcap is not None:
+        raise ValueError("backend sdpa has no soft cap; set softcap to null, or backend to auto")
+    if backend == "flash" and needs_float32:
+        raise ValueError(
+            "backend flash multiplies bfloat16 only, and a part of this model needs float32; set backend to auto, "
+            "which takes flash-attn where it can"
+        )
+
+
 @cache
 def this_machine(device: torch.device) -> Machine:
     """What `device` and the installed software have. Imports none of the optional packages."""

@@ -117,7 +117,11 @@ def _as_mask(mask: Tensor) -> Visible:
 
 
 def _block_mask(
-    count: list[int], indices: list[list[int]], lengths: tuple[int, int], visible: Visible, device: torch.device
+    count: list[int],
+    indices: list[list[int]],
+    lengths: tuple[int, int],
+    visible: Visible,
+    device: torch.device,
 ) -> Any:
     from torch.nn.attention.flex_attention import BlockMask
 
