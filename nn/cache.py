@@ -177,8 +177,8 @@ class RingCache:
     def _mask(self, steps: int, keys: int, now: Tensor, second: Tensor) -> Tensor:
         slots = self._slots[:keys]
         frames = now - torch.remainder(now - slots, self.window)  # below 0 where nothing is kept yet
-        if steps == 2:
-            frames = torch.where(slots == second, now + 1, frames)
+        if steps == 2:  # the last slot is no frame's, unless the second one takes it
+            frames = torch.where(slots == second, now + 1, frames.where(slots < self.window, -1))
         query = (now + self._slots[:steps])[:, None]
         seen = (frames <= query) & (frames > query - self.window) & (frames >= self.start[:, None, None])
         return rearrange(seen, "b q k -> b 1 1 1 q k")

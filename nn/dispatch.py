@@ -209,9 +209,8 @@ def _installed(package: str, least: tuple[int, ...]) -> bool:
     return all(x.isdigit() for x in numbers) and tuple(map(int, numbers)) >= least
 
 
-# Constant under torch.compile: what it depends on are the arguments, and dynamo need not trace the questions to the machine.
+# Constant under torch.compile: it depends on nothing but its arguments, and dynamo cannot trace questions to the machine.
 @torch.compiler.assume_constant_result
-@cache
 def kernel_of(
     backend: Backend,
     kind: Kind,
@@ -222,12 +221,26 @@ def kernel_of(
     gradient: bool,
 ) -> Kernel:
     """The kernel of a kind of call on `device`; tells it in one line of the log, once. Raises as `choose`."""
-    call, machine = Call(kind, dtype, head_dim, softcap, gradient), this_machine(device)
-    choice = choose(backend, call, machine)
+    return told_choice(backend, kind, device, dtype, head_dim, softcap, gradient).kernel
+
+
+@cache
+def told_choice(
+    backend: Backend,
+    kind: Kind,
+    device: torch.device,
+    dtype: torch.dtype,
+    head_dim: int,
+    softcap: bool,
+    gradient: bool,
+) -> Choice:
+    """`choose` for this machine, and the line of the log."""
+    call = Call(kind, dtype, head_dim, softcap, gradient)
+    choice = choose(backend, call, this_machine(device))
     # On a CPU nothing is left to wonder about, unless it was asked for.
     level = logging.INFO if device.type == "cuda" or backend != "auto" else logging.DEBUG
     log.log(level, "attention (%s): %s on %s (%s)", call, choice.kernel, device, choice.reason)
-    return choice.kernel
+    return choice
 
 
 assert set(get_args(Backend)) == {"auto", *KERNELS}
