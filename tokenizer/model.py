@@ -136,7 +136,7 @@ class Tokenizer(nn.Module):
         Args:
           frames: (B, T, H, W, C) uint8.
           segment: (B, T) int64, see `Batch`; None for one piece of video.
-          cache: from `encoder_cache`, to encode one frame (or a first stretch) at a time; is advanced.
+          cache: from `encoder_cache`, to encode one frame (or a first stretch) at a time; is advanced, but not a `Past` of it.
           mask_probability: (B, T) share of patches to replace by the mask token (training only).
 
         Returns:
