@@ -174,7 +174,7 @@ class ImaginationObjective(nn.Module):
             "loss": loss,
             "loss/policy": policy_loss,
             "loss/value": value_loss,
-            "return": returns[:, 0][alive].mean() if bool(alive.any()) else returns.new_zeros(()),
+            "return": torch.where(alive, returns[:, 0], 0.0).sum() / alive.sum().clamp_min(1),
             "reward": (rollout.rewards * weight).sum(1).mean(),
             "value": values.mean(),
             "advantage/positive": ((advantage >= 0) * weight).sum() / weight.sum().clamp_min(1e-8),
