@@ -17,7 +17,7 @@ from torch import Tensor
 
 from reverie.dynamics.model import Dynamics
 from reverie.dynamics.objective import corrupt
-from reverie.nn.cache import FRAMES_PER_PASS, Past, RingCache, passes
+from reverie.nn.cache import FRAMES_PER_PASS, Past, RingCache
 from reverie.nn.compilation import compiled
 
 

@@ -67,7 +67,7 @@ class Machine:
     capability: tuple[int, int] = (0, 0)
     """Compute capability of a CUDA device."""
     compiler: bool = False
-    """torch.compile can make code for it."""
+    """torch.compile can make code for a CUDA device."""
     flash2: bool = False
     """flash-attn 2.8 or later is installed."""
     flash4: bool = False
@@ -107,11 +107,10 @@ def preferred(call: Call, machine: Machine) -> tuple[Kernel, ...]:
         return ("sdpa", "math")
     if not call.softcap:
         return ("flash2", "sdpa", "math") if call.kind == "window" else ("sdpa", "math")
-    if call.kind in (
-        "query",
-        "mask",
-    ):  # few logits, and as many keys as a cache holds: not code for each number
-        return ("flash2", "math") if call.kind == "query" else ("math",)
+    if call.kind == "mask":  # one or two queries: their logits are few
+        return ("math",)
+    if call.kind == "query":  # as many keys as a cache holds: not new code for each number
+        return ("flash2", "math")
     if call.kind == "segments":  # packing pieces for flash-attn waits for the device once a pass
         return ("flex", "flash2", "flash4", "math")
     return ("flash2", "flex", "flash4", "math")
@@ -193,8 +192,8 @@ def require_possible(backend: Backend, softcap: float | None, needs_float32: boo
 @cache
 def this_machine(device: torch.device) -> Machine:
     """What `device` and the installed software have. Imports none of the optional packages."""
-    if device.type != "cuda":
-        return Machine(device.type, compiler=cannot_compile(device) is None)
+    if device.type != "cuda":  # where no kernel needs a compiler
+        return Machine(device.type)
     return Machine(
         "cuda",
         torch.cuda.get_device_capability(device),

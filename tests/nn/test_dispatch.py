@@ -27,7 +27,7 @@ from reverie.tokenizer.model import TokenizerConfig
 
 BF16, F32, F64 = torch.bfloat16, torch.float32, torch.float64
 
-LAPTOP = Machine("cpu", compiler=True)
+LAPTOP = Machine("cpu")
 MAC = Machine("mps")
 H100 = Machine("cuda", (9, 0), compiler=True)
 H100_FLASH = Machine("cuda", (9, 0), compiler=True, flash2=True)
