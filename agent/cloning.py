@@ -119,7 +119,7 @@ class CloningObjective(nn.Module):
         """Shortcut forcing on the uniform rows, or None if no process has any."""
         uniform = ~batch.relevant
         count = uniform.sum()
-        here = bool(count)
+        here = bool(uniform.any())
         if not in_any_process(here, count.device):
             return None
         # A process without such rows takes part with one that does not count: sharded layers (FSDP) wait for all processes.
