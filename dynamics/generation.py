@@ -5,7 +5,7 @@ same pass as the next frame's first step. Cost per frame is constant: only time 
 `context_length` frames.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +41,20 @@ class Finished:
     noise: Tensor
 
 
+def sample(predict: Callable[[Tensor, int], Tensor], noise: Tensor, sampling_steps: int) -> Tensor:
+    """From tau = 0: z <- z + (z_hat - z) / (1 - tau) d, with d = 1/K, K times.
+
+    Args:
+      predict: (z, i) -> z_hat at tau = i / K, of one shape.
+      noise: z0 ~ N(0, 1).
+      sampling_steps: K.
+    """
+    z = noise
+    for i in range(sampling_steps):
+        z = torch.lerp(z, predict(z, i), 1 / (sampling_steps - i))
+    return z
+
+
 def denoise(
     dynamics: Dynamics,
     cache: RingCache,
@@ -50,9 +64,7 @@ def denoise(
     *,
     before: Finished | None = None,
 ) -> Tensor:
-    """Samples the next frame's latents. The cache is left as it was, but for `before`.
-
-    From tau = 0: z <- z + (z_hat - z) / (1 - tau) d, with d = 1/K, K times.
+    """Samples the next frame's latents, see `sample`. The cache is left as it was, but for `before`.
 
     Args:
       noise: (B, 1, N_z, D_z) z0 ~ N(0, 1).
@@ -66,52 +78,58 @@ def denoise(
     Raises:
       ValueError: K is not a power of two up to K_max.
     """
+    shortcuts = _shortcut_tokens(dynamics, sampling_steps)
+    action_tokens = dynamics.action_embedding(step.actions, step.action_mask)
+    first = None
+    if before is not None:
+        first = _denoise_and_commit(dynamics, cache, before, action_tokens, noise, shortcuts[0])
+    past = cache.past(1)  # the same for all passes
+
+    def predict(z: Tensor, i: int) -> Tensor:
+        if i == 0 and first is not None:
+            return first
+        return dynamics.predict(z, action_tokens, shortcuts[i], cache=past)[0]
+
+    return sample(predict, noise, sampling_steps)
+
+
+def _shortcut_tokens(dynamics: Dynamics, sampling_steps: int) -> Tensor:
+    """The K passes' tokens for (tau, d), (K, 1, 1, 1, D)."""
     k_max = dynamics.config.max_sampling_steps
     if sampling_steps < 1 or sampling_steps & (sampling_steps - 1) or sampling_steps > k_max:
         raise ValueError(f"sampling_steps must be a power of two from 1 to {k_max}, got {sampling_steps}")
-    z, d = noise, 1 / sampling_steps
-    step_index = torch.full(noise.shape[:2], sampling_steps.bit_length() - 1, device=noise.device)
-    for i in range(sampling_steps):
-        tau = i * d
-        signal_index = torch.full_like(step_index, i * (k_max // sampling_steps))
-        if i == 0 and before is not None:
-            z_hat = _denoise_and_commit(dynamics, cache, before, step, z, signal_index, step_index)
-        else:
-            z_hat, _ = dynamics(z, signal_index, step_index, step.actions, step.action_mask, cache=cache)
-        z = z + (z_hat - z) / (1 - tau) * d
-    return z
+    levels = torch.arange(0, k_max, k_max // sampling_steps, device=dynamics.registers.device)
+    step_index = torch.full_like(levels, sampling_steps.bit_length() - 1)
+    return dynamics.shortcut_tokens(levels, step_index)[:, None, None]
 
 
 def _denoise_and_commit(
     dynamics: Dynamics,
     cache: RingCache,
     before: Finished,
-    step: Step,
+    action_tokens: Tensor,
     z: Tensor,
-    signal_index: Tensor,
-    step_index: Tensor,
+    shortcut_token: Tensor,
 ) -> Tensor:
     """z_hat of the next frame, from one pass over it and the frame before, which becomes past."""
-    past, past_signal, past_step = _as_past(dynamics, before.latents, before.noise)
-    actions = {name: torch.cat([before.step.actions[name], x], 1) for name, x in step.actions.items()}
-    z_hat, _ = dynamics(
+    past, past_token = _as_past(dynamics, before.latents, before.noise)
+    before_tokens = dynamics.action_embedding(before.step.actions, before.step.action_mask)
+    z_hat, _ = dynamics.predict(
         torch.cat([past, z], 1),
-        torch.cat([past_signal, signal_index], 1),
-        torch.cat([past_step, step_index], 1),
-        actions,
-        torch.cat([before.step.action_mask, step.action_mask], 1),
+        torch.cat([before_tokens, action_tokens], 1),
+        torch.cat([past_token, shortcut_token], 1),
         cache=cache,
     )
     cache.advance(1)
     return z_hat[:, 1:]
 
 
-def _as_past(dynamics: Dynamics, latents: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Finished frames at the context signal level with d_min: z_tilde, signal index and step index."""
+def _as_past(dynamics: Dynamics, latents: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Finished frames at the context signal level with d_min: z_tilde and its shortcut token (1, 1, 1, D)."""
     config = dynamics.config
-    signal_index = torch.full(latents.shape[:2], config.context_signal_index, device=latents.device)
-    step_index = torch.full_like(signal_index, config.num_step_sizes - 1)
-    return corrupt(latents, noise, signal_index / config.max_sampling_steps), signal_index, step_index
+    signal_index = torch.full((1, 1), config.context_signal_index, device=latents.device)
+    token = dynamics.shortcut_tokens(signal_index, torch.full_like(signal_index, config.num_step_sizes - 1))
+    return corrupt(latents, noise, signal_index / config.max_sampling_steps), token
 
 
 def commit(
@@ -136,16 +154,10 @@ def commit(
     Returns:
       The agent tokens' outputs (B, T, A, D), or None.
     """
-    z_tilde, signal_index, step_index = _as_past(dynamics, latents, noise)
-    _, agent_states = dynamics(
-        z_tilde,
-        signal_index,
-        step_index,
-        step.actions,
-        step.action_mask,
-        segment=segment,
-        cache=cache,
-        agent_tokens=agent_tokens,
+    z_tilde, shortcut_token = _as_past(dynamics, latents, noise)
+    action_tokens = dynamics.action_embedding(step.actions, step.action_mask)
+    _, agent_states = dynamics.predict(
+        z_tilde, action_tokens, shortcut_token, segment=segment, cache=cache, agent_tokens=agent_tokens
     )
     cache.advance(latents.shape[1])
     return agent_states

@@ -13,10 +13,11 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reverie.nn.attention import Attention, Backend, init_linear, rope_angles, rope_table
-from reverie.nn.cache import RingCache
+from reverie.nn.attention import Attention, Backend, Visible, init_linear, rope_angles, rope_table
+from reverie.nn.cache import Past, RingCache
 from reverie.nn.norm import rms_norm
 from reverie.nn.precision import at_least_float32
+from reverie.nn.visibility import causal_window
 
 Group = tuple[slice, slice]
 Rope = tuple[Tensor, Tensor]
@@ -43,7 +44,7 @@ class TransformerConfig:
     softcap: float | None = 50.0
     """Attention logits are capped to +-softcap by tanh; null for none."""
     backend: Backend = "auto"
-    """Attention backend: auto, math, sdpa or flex."""
+    """Attention backend: auto, math, sdpa, flex or flash; see `reverie.nn.dispatch`."""
 
     def __post_init__(self) -> None:
         if self.width % self.num_heads or (self.width // self.num_heads) % 4:
@@ -113,12 +114,12 @@ class Layer(nn.Module):
         x = x + self.attention.out(out)
         return x + self.mlp(rms_norm(x))
 
-    def time(self, x: Tensor, mask: Tensor | None, rope: Rope, cache: RingCache | None, index: int) -> Tensor:
+    def time(self, x: Tensor, mask: Visible, rope: Rope, past: Past | None, index: int) -> Tensor:
         """Attention of each token position over frames; `index` numbers the time layers. (B, T, S, D) -> same."""
         tokens = rearrange(rms_norm(x), "b t s d -> b s t d")
         q, k, v = self.attention.project(tokens, rope)
-        if cache is not None:
-            k, v = cache.write(index, k, v)
+        if past is not None:
+            k, v = past.write(index, k, v)
         out = self.attention.out(self.attention.read(q, k, v, mask))
         x = x + rearrange(out, "b s t d -> b t s d")
         return x + self.mlp(rms_norm(x))
@@ -141,7 +142,7 @@ class BlockCausalTransformer(nn.Module):
         *,
         space_rope: Rope | None = None,
         segment: Tensor | None = None,
-        cache: RingCache | None = None,
+        cache: RingCache | Past | None = None,
         read: slice = slice(None),
     ) -> Tensor:
         """Runs all layers.
@@ -152,17 +153,16 @@ class BlockCausalTransformer(nn.Module):
           space_rope: (cos, sin), each (S, head_dim / 2), or None.
           segment: (B, T) int64; time attention never crosses a change of it. None: one segment.
           cache: past keys and values. Either empty (then T frames are a prefill), or T is 1, or 2: a finished frame and one
-            that follows it. The caller decides with `cache.advance` how many of these frames become past.
+            that follows it. The caller decides with `cache.advance` how many of these frames become past. For passes that
+            repeat, `RingCache.past` of it.
           read: which of the S positions are wanted. A last layer over time runs on these alone, since it mixes no positions.
 
         Returns:
           (B, T, number read, D) normalised tokens, float32 whatever autocast multiplies in.
         """
-        first = 0 if cache is None else cache.position
-        positions = torch.arange(first, first + x.shape[1], device=x.device)
-        time_rope = rope_table(rope_angles(positions, self.config.width // self.config.num_heads))
-        mask = self._time_mask(x.shape[1], segment, cache, x.device)
+        past = cache.past(x.shape[1], segment) if isinstance(cache, RingCache) else cache
         x = at_least_float32(x)  # the residual stream; branches may be rounded, what they are added to is not
+        rope, mask = self._over_time(x, segment, past)
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
             if not layer.over_time:
@@ -170,35 +170,27 @@ class BlockCausalTransformer(nn.Module):
             if i == self.config.depth - 1:
                 x = x[:, :, read]
             if layer.over_time:
-                x = layer.time(x, mask, time_rope, cache, i // self.config.time_every)
+                x = layer.time(x, mask, rope, past, i // self.config.time_every)
         return rms_norm(x)
 
     def new_cache(self, batch_size: int, device: torch.device | str = "cpu") -> RingCache:
         """An empty cache for `batch_size` rows, `context_length` frames deep."""
-        return RingCache(self.config.num_time_layers, batch_size, self.config.context_length, device)
+        config = self.config
+        return RingCache(
+            config.num_time_layers,
+            batch_size,
+            config.context_length,
+            config.width // config.num_heads,
+            device,
+        )
 
-    def _time_mask(
-        self, steps: int, segment: Tensor | None, cache: RingCache | None, device: torch.device
-    ) -> Tensor | None:
-        if cache is not None:
-            cache.expect(steps, segment)
-            if cache.position > 0:
-                visible = cache.visible(steps)
-                return None if visible is None else rearrange(visible, "b q k -> b 1 1 1 q k")
-        return window_mask(steps, self.config.context_length, segment, device)
-
-
-def window_mask(steps: int, window: int, segment: Tensor | None, device: torch.device) -> Tensor | None:
-    """Where frame i (query) may see frame j (key): j <= i, i - j < window, same segment.
-
-    Returns None when everything is visible (one frame), else bool broadcastable to (B, S, G, N/G, T, T).
-    """
-    if steps == 1:
-        return None
-    i = torch.arange(steps, device=device)
-    distance = i[:, None] - i[None, :]
-    mask = (distance >= 0) & (distance < window)
-    if segment is None:
-        return mask
-    same = segment[:, :, None] == segment[:, None, :]
-    return rearrange(mask & same, "b q k -> b 1 1 1 q k")
+    def _over_time(self, x: Tensor, segment: Tensor | None, past: Past | None) -> tuple[Rope, Visible]:
+        """Rotary tables and what frames see of frames, once for all time layers."""
+        if past is not None and past.rope is not None:
+            return past.rope, past.mask
+        steps = x.shape[1]
+        first = self.layers[self.config.time_every - 1]
+        assert isinstance(first, Layer)
+        angles = rope_angles(torch.arange(steps, device=x.device), first.attention.head_dim)
+        window = causal_window(steps, self.config.context_length, segment, x.device)
+        return rope_table(angles), first.attention.prepare(window, x)

@@ -13,7 +13,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from reverie.nn.attention import Backend, axial_angles, init_linear, rope_table
-from reverie.nn.cache import RingCache
+from reverie.nn.cache import Past, RingCache
 from reverie.nn.frames import to_float
 from reverie.nn.norm import rms_norm
 from reverie.nn.precision import Float32Linear, at_least_float32, in_float32
@@ -126,7 +126,7 @@ class Tokenizer(nn.Module):
         self,
         frames: Tensor,
         segment: Tensor | None = None,
-        cache: RingCache | None = None,
+        cache: RingCache | Past | None = None,
         mask_probability: Tensor | None = None,
     ) -> Tensor:
         """Frames to latents.
@@ -158,7 +158,7 @@ class Tokenizer(nn.Module):
         return rearrange(z, "b t (n k) d -> b t n (k d)", k=self.config.latents_per_token)
 
     def decode(
-        self, latents: Tensor, segment: Tensor | None = None, cache: RingCache | None = None
+        self, latents: Tensor, segment: Tensor | None = None, cache: RingCache | Past | None = None
     ) -> Tensor:
         """Latents (B, T, N_z, D_z) to frames (B, T, C, H, W), float, about [0, 1] (not clipped). `cache` as in `encode`."""
         z = rearrange(
@@ -211,12 +211,12 @@ class Tokenizer(nn.Module):
         tokens: Tensor,
         groups: list[Group],
         segment: Tensor | None,
-        cache: RingCache | None,
+        cache: RingCache | Past | None,
         read: slice = slice(None),
     ) -> Tensor:
         rope = (self.space_cos, self.space_sin)
         out = transformer(tokens, groups, space_rope=rope, segment=segment, cache=cache, read=read)
-        if cache is not None:
+        if isinstance(cache, RingCache):
             cache.advance(tokens.shape[1])
         return out
 
