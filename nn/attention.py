@@ -5,10 +5,12 @@ D model width. A mask is True where a query may see a key and broadcasts to (*X,
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -133,14 +135,28 @@ class Attention(nn.Module):
         init_linear(self.qkv)
         init_linear(self.out, out_scale)
 
-    def project(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
-        """X (*X, L, D) -> q (*X, N, L, H), k and v (*X, G, L, H); `rope` is (cos, sin), each (L, H/2)."""
-        heads = rearrange(self.qkv(x), "... l (n h) -> ... n l h", h=self.head_dim)
-        q, k, v = heads.split([self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=-3)
+    def project(
+        self, x: Tensor, rope: tuple[Tensor, Tensor] | None, read: slice = slice(None)
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """X (*X, L, D) -> q (*X, N, number read, H), k and v (*X, G, L, H).
+
+        `rope` is (cos, sin), each (L, H/2); queries are those of the positions that `read` chooses.
+        """
+        q, k, v = self._heads(x) if _is_all(read, x.shape[-2]) else self._heads_read(x, read)
         q, k = rms_norm(q, self.q_gain), rms_norm(k, self.k_gain)
         if rope is not None:
-            q, k = rotate(q, *rope).to(v.dtype), rotate(k, *rope).to(v.dtype)
+            q, k = rotate(q, *(table[read] for table in rope)).to(v.dtype), rotate(k, *rope).to(v.dtype)
         return q, k, v
+
+    def _heads(self, x: Tensor) -> Sequence[Tensor]:
+        heads = rearrange(self.qkv(x), "... l (n h) -> ... n l h", h=self.head_dim)
+        return heads.split([self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=-3)
+
+    def _heads_read(self, x: Tensor, read: slice) -> Sequence[Tensor]:
+        queries = self.num_heads * self.head_dim
+        parts = (x[..., read, :], self.qkv.weight[:queries]), (x, self.qkv.weight[queries:])
+        q, kv = (rearrange(F.linear(y, w), "... l (n h) -> ... n l h", h=self.head_dim) for y, w in parts)
+        return q, *kv.split(self.num_kv_heads, dim=-3)
 
     def prepare(self, window: CausalWindow | None, x: Tensor) -> Prepared | None:
         """`window` for this layer and its like, which read x (*X, L, D)."""
@@ -158,6 +174,10 @@ class Attention(nn.Module):
         """Attention output before the output projection, (*X, Q, N H)."""
         out = attend(q, k, v, visible=visible, softcap=self.softcap, backend=self.backend)
         return rearrange(out, "... n q h -> ... q (n h)")
+
+
+def _is_all(read: slice, size: int) -> bool:
+    return read.indices(size) == (0, size, 1)
 
 
 def init_linear(linear: nn.Linear, scale: float = 1.0) -> None:

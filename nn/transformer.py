@@ -64,6 +64,12 @@ class TransformerConfig:
         return self.depth // self.time_every
 
     @property
+    def last_space_layer(self) -> int | None:
+        """Number of the last layer that attends over space; None if there is none."""
+        last = self.depth - 1 if self.depth % self.time_every else self.depth - 2
+        return last if self.time_every > 1 else None
+
+    @property
     def reach(self) -> int:
         """Frames that can have an influence on a frame, itself included: each time layer looks back once more."""
         return self.num_time_layers * (self.context_length - 1) + 1
@@ -103,24 +109,30 @@ class Layer(nn.Module):
         )
         self.mlp = SwiGLU(config.width, config.mlp_ratio, scale)
 
-    def space(self, x: Tensor, groups: Sequence[Group], rope: Rope | None) -> Tensor:
-        """Attention within each frame; `groups` cover the S tokens in order. (B, T, S, D) -> same."""
-        q, k, v = self.attention.project(rms_norm(x), rope)
-        if len(groups) == 1:
-            out = self.attention.read(q, k, v, None)
-        else:
-            parts = [self.attention.read(q[..., i, :], k[..., j, :], v[..., j, :], None) for i, j in groups]
-            out = torch.cat(parts, dim=-2)
-        x = x + self.attention.out(out)
+    def space(
+        self, x: Tensor, groups: Sequence[Group], rope: Rope | None, read: slice = slice(None)
+    ) -> Tensor:
+        """Attention within each frame, (B, T, S, D) -> (B, T, number read, D).
+
+        `groups` cover the S tokens in order. All of them are keys, those that `read` chooses are computed.
+        """
+        size = x.shape[-2]
+        q, k, v = self.attention.project(rms_norm(x), rope, read)
+        parts = [
+            self.attention.read(q[..., i, :], k[..., j, :], v[..., j, :], None)
+            for i, j in _groups_read(groups, read, size)
+        ]
+        out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
+        x = x[..., read, :] + self.attention.out(out)
         return x + self.mlp(rms_norm(x))
 
-    def time(self, x: Tensor, mask: Visible, rope: Rope, past: Past | None, index: int) -> Tensor:
+    def time(self, x: Tensor, visible: Visible, rope: Rope, past: Past | None, index: int) -> Tensor:
         """Attention of each token position over frames; `index` numbers the time layers. (B, T, S, D) -> same."""
         tokens = rearrange(rms_norm(x), "b t s d -> b s t d")
         q, k, v = self.attention.project(tokens, rope)
         if past is not None:
             k, v = past.write(index, k, v)
-        out = self.attention.out(self.attention.read(q, k, v, mask))
+        out = self.attention.out(self.attention.read(q, k, v, visible))
         x = x + rearrange(out, "b s t d -> b t s d")
         return x + self.mlp(rms_norm(x))
 
@@ -155,22 +167,25 @@ class BlockCausalTransformer(nn.Module):
           cache: past keys and values. Either empty (then T frames are a prefill), or T is 1, or 2: a finished frame and one
             that follows it. The caller decides with `cache.advance` how many of these frames become past. For passes that
             repeat, `RingCache.past` of it.
-          read: which of the S positions are wanted. A last layer over time runs on these alone, since it mixes no positions.
+          read: which of the S positions are wanted. The last layer over space computes these alone, of keys and values of all,
+            and so do the layers over time after it, since they mix no positions. With a cache, every pass must read from the
+            same first position on, the first pass most.
 
         Returns:
           (B, T, number read, D) normalised tokens, float32 whatever autocast multiplies in.
         """
         past = cache.past(x.shape[1], segment) if isinstance(cache, RingCache) else cache
         x = at_least_float32(x)  # the residual stream; branches may be rounded, what they are added to is not
-        rope, mask = self._over_time(x, segment, past)
+        time_rope, visible = self._over_time(x, segment, past)
+        last_space = self.config.last_space_layer
+        if last_space is None:
+            x = x[:, :, read]
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
-            if not layer.over_time:
-                x = layer.space(x, groups, space_rope)
-            if i == self.config.depth - 1:
-                x = x[:, :, read]
             if layer.over_time:
-                x = layer.time(x, mask, rope, past, i // self.config.time_every)
+                x = layer.time(x, visible, time_rope, past, i // self.config.time_every)
+            else:
+                x = layer.space(x, groups, space_rope, read if i == last_space else slice(None))
         return rms_norm(x)
 
     def new_cache(self, batch_size: int, device: torch.device | str = "cpu") -> RingCache:
@@ -194,3 +209,15 @@ class BlockCausalTransformer(nn.Module):
         angles = rope_angles(torch.arange(steps, device=x.device), first.attention.head_dim)
         window = causal_window(steps, self.config.context_length, segment, x.device)
         return rope_table(angles), first.attention.prepare(window, x)
+
+
+def _groups_read(groups: Sequence[Group], read: slice, size: int) -> list[Group]:
+    """`groups` of `size` positions, without the queries that `read` leaves out; slices of queries count those read."""
+    first, stop, _ = read.indices(size)
+    kept = []
+    for queries, keys in groups:
+        begin, end, _ = queries.indices(size)
+        begin, end = max(begin, first), min(end, stop)
+        if begin < end:
+            kept.append((slice(begin - first, end - first), keys))
+    return kept
