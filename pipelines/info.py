@@ -70,7 +70,7 @@ def info(config: InfoConfig) -> None:
 
 
 def _print_plan(config: InfoConfig, preset: str, devices: int) -> None:
-    from reverie.pipelines.memory_plan import plan_stage, stages
+    from reverie.pipelines.memory_plan import count_stage, plan_stage, stages
     from reverie.pipelines.memory_table import heading, print_stage
 
     memory = memory_bytes(config.device_memory)
@@ -79,8 +79,7 @@ def _print_plan(config: InfoConfig, preset: str, devices: int) -> None:
     planned = stages(PRESETS[preset], config.frame_size)
     with meter("plan", len(planned)) as shown:
         for stage in planned:
-            plan = plan_stage(stage, devices, memory)
-            print_stage(console, plan)
+            print_stage(console, plan_stage(stage, count_stage(stage), devices, memory))
             shown.update()
 
 

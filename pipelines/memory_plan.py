@@ -1,11 +1,12 @@
 """Which batch of a preset fits a device: weights, gradients, optimiser and activations of each stage (`reverie info --devices`).
 
-Activations are counted by running the stages' own steps on tensors without memory (`training.memory`), for one and two rows and
-one and two times `time_every` layers. Bytes grow linearly in the number of rows and in that of layers, so the rest follows exactly.
-Only what FSDP gathers, and what is left free, are rules of thumb (`GATHERED_LAYERS`, `FREE`).
+Activations are counted by running the stages' own steps on tensors without memory (`training.memory`), for two and three rows and
+for one and two times `time_every` layers. Bytes grow linearly in the number of rows and in that of layers, so the rest follows
+exactly (a single row may differ by a percent: some of its copies are views). Only what FSDP gathers, and what is left free, are
+rules of thumb (`GATHERED_LAYERS`, `FREE`).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -39,10 +40,18 @@ FREE = 0.1
 GATHERED_LAYERS = 6
 """Whole layers that FSDP holds at once: the present and the next one, each with the buffer it was gathered in and a gradient."""
 
+NO_BOOTSTRAP: Any = {"bootstrap_fraction": 0.0}
+"""Passes without gradients keep nothing and take less than the pass that follows; counting them would take twice as long."""
+
 
 @dataclass(frozen=True)
 class Way:
-    """How a stage may train. `softcap`: capped attention logits, which plain matrix code keeps; without, fused attention keeps none."""
+    """How a stage may train.
+
+    sharded        weights, gradients and optimiser over all devices (fsdp); else copied to each (ddp)
+    checkpointing  layers are computed anew in the backward pass; else what they need is kept
+    softcap        attention logits are capped, and plain matrix code keeps them; else fused attention keeps none
+    """
 
     sharded: bool
     checkpointing: bool
@@ -104,36 +113,45 @@ class Stage:
     sharded: bool
 
 
-def plan(
-    preset: Preset, *, devices: int, memory: float, frame_size: tuple[int, int] | None = None
-) -> Iterator[StagePlan]:
-    """The plan of every stage, one after the other: each takes seconds.
+@dataclass(frozen=True)
+class Activations:
+    """Bytes that a row adds, kept after the forward pass and at the worst moment, and those that stay the same (`fixed`)."""
 
-    Args:
-      devices: in all nodes together.
-      memory: bytes of one device.
-      frame_size: of the data; None for the preset's.
-    """
-    for stage in stages(preset, frame_size):
-        yield plan_stage(stage, devices, memory)
+    kept: float
+    peak: float
+    fixed: float
 
 
-def plan_stage(stage: Stage, devices: int, memory: float) -> StagePlan:
-    """The plan of one stage."""
-    length, state = longest(stage.batches), state_of(stage)
-    counted = {
-        (way.checkpointing, way.softcap): activations(stage, length, way.checkpointing, way.softcap)
-        for way in ways(stage, devices=1)
-    }
-    fits = [
-        _fit(stage, way, state, counted[way.checkpointing, way.softcap], devices, memory)
-        for way in ways(stage, devices)
-    ]
+@dataclass(frozen=True)
+class Counted:
+    """What a stage takes whatever it runs on; `activations` of rows of `length` by (checkpointing, softcap)."""
+
+    state: StateMemory
+    gathered: float
+    length: int
+    activations: Mapping[tuple[bool, bool], Activations]
+
+
+def count_stage(stage: Stage) -> Counted:
+    """Runs the stage's steps without memory, which takes some ten seconds."""
+    length = longest(stage.batches)
+    kinds = {(way.checkpointing, way.softcap) for way in ways(stage, devices=1)}
+    return Counted(
+        state=state_of(stage),
+        gathered=gathered_bytes(stage),
+        length=length,
+        activations={kind: activations(stage, length, *kind) for kind in sorted(kinds)},
+    )
+
+
+def plan_stage(stage: Stage, counted: Counted, devices: int, memory: float) -> StagePlan:
+    """Which way to train fits `devices`, in all nodes together, of `memory` bytes each."""
+    fits = [_fit(stage, way, counted, devices, memory) for way in ways(stage, devices)]
     chosen = Way(stage.sharded and devices > 1, stage.checkpointing, stage.softcap)
     return StagePlan(
         stage=stage.name,
-        length=length,
-        rows=max(windows(stage.batches)[length] // devices, 1),
+        length=counted.length,
+        rows=max(windows(stage.batches)[counted.length] // devices, 1),
         fits=fits,
         chosen=next(fit for fit in fits if fit.way == chosen),
     )
@@ -157,22 +175,21 @@ def longest(batches: BatchesConfig) -> int:
     return max(windows(batches))
 
 
-def _fit(
-    stage: Stage, way: Way, state: StateMemory, counted: "Activations", devices: int, memory: float
-) -> Fit:
-    share, gathered = (devices, gathered_bytes(stage)) if way.sharded else (1, 0)
-    length, fixed = longest(stage.batches), counted.fixed + gathered
+def _fit(stage: Stage, way: Way, counted: Counted, devices: int, memory: float) -> Fit:
+    state, length = counted.state, counted.length
+    share, gathered = (devices, counted.gathered) if way.sharded else (1, 0.0)
+    taken = counted.activations[way.checkpointing, way.softcap]
     room = memory * (1 - FREE) - (state.weights + state.gradients + state.optimizer) / share
-    rows = int((room - fixed) // counted.peak) if room >= state.update / share else 0
-    rows = max(rows, 0)
+    fixed = taken.fixed + gathered
+    rows = max(int((room - fixed) // taken.peak), 0) if room >= state.update / share else 0
     return Fit(
         way=way,
         weights=state.weights / share,
         gradients=state.gradients / share,
         optimizer=state.optimizer / share,
         fixed=fixed,
-        kept=counted.kept / length,
-        peak=counted.peak / length,
+        kept=taken.kept / length,
+        peak=taken.peak / length,
         rows=rows,
         accumulate=micro_batches(stage.batches, devices, rows * length),
     )
@@ -189,25 +206,16 @@ def micro_batches(batches: BatchesConfig, devices: int, frames: int) -> int | No
     return next((n for n in parts if all(t * rows // n <= frames for t, rows in shares.items())), None)
 
 
-@dataclass(frozen=True)
-class Activations:
-    """Bytes that a row adds, kept after the forward pass and at the worst moment, and those that stay the same (`fixed`)."""
-
-    kept: float
-    peak: float
-    fixed: float
-
-
 def activations(stage: Stage, length: int, checkpointing: bool, softcap: bool) -> Activations:
-    """What windows of `length` frames take, from one row and two."""
+    """What windows of `length` frames take, from two rows and three."""
 
     def measure(rows: int, blocks: int) -> StepMemory:
         build = partial(stage.build, blocks, checkpointing, softcap)
         return step_memory(build, partial(stage.batch, rows, length), half=stage.half)
 
-    one, two = (_grown(partial(measure, rows), stage.blocks) for rows in (1, 2))
-    peak = two.peak - one.peak
-    return Activations(kept=two.kept - one.kept, peak=peak, fixed=max(one.peak - peak, 0.0))
+    two, three = (_grown(partial(measure, rows), stage.blocks) for rows in (2, 3))
+    peak = three.peak - two.peak
+    return Activations(kept=three.kept - two.kept, peak=peak, fixed=max(two.peak - 2 * peak, 0.0))
 
 
 def _grown(measure: Callable[[int], StepMemory], blocks: int) -> StepMemory:
@@ -291,7 +299,7 @@ def _build_tokenizer(
 def _build_dynamics(
     preset: Preset, model: DynamicsConfig, blocks: int, checkpointing: bool, softcap: bool
 ) -> nn.Module:
-    objective = preset["dynamics"].get("objective", DynamicsObjectiveConfig())
+    objective = replace(preset["dynamics"].get("objective", DynamicsObjectiveConfig()), **NO_BOOTSTRAP)
     return _checkpointed(DynamicsObjective(_dynamics(model, blocks, softcap), objective), checkpointing)
 
 
@@ -300,7 +308,7 @@ def _build_clone(
 ) -> nn.Module:
     agent = _agent(preset, model, blocks, softcap)
     agent.value_head.requires_grad_(False)
-    objective = preset["clone"].get("objective", CloningObjectiveConfig())
+    objective = replace(preset["clone"].get("objective", CloningObjectiveConfig()), **NO_BOOTSTRAP)
     return _checkpointed(CloningObjective(agent, objective), checkpointing)
 
 

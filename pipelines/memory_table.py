@@ -6,25 +6,27 @@ from rich.table import Table
 from reverie.pipelines.memory_plan import FREE, Fit, StagePlan
 
 COLUMNS = (
-    *("weights are", "activations", "attention", "weights", "gradients", "optimiser", "other"),
-    *("kept, MB a frame", "peak, MB a frame", "windows that fit", "accumulate"),
+    *("state", "layers", "attention", "weights", "grads", "optim.", "other"),
+    *("kept", "peak", "fit", "micro"),
 )
 
 
 def heading(name: str, devices: int, memory: float) -> str:
     """What is planned, and what is left free."""
     return (
-        f"{name} on {devices} x {memory / 1e9:.1f} GB, of which {FREE:.0%} are left free; GB of each device. "
-        f"Marked *: as the preset has it."
+        f"{name} on {devices} x {memory / 1e9:.1f} GB, of which {FREE:.0%} are left free. State in GB a device: sharded (fsdp) "
+        f"or copied (ddp). Layers: kept, or recomputed (--training.checkpointing layers). Attention: with its soft cap in plain "
+        f"matrix code, or fused without. Kept, peak: MB a frame after the forward pass and at the worst moment. Fit: windows a "
+        f"device takes at once. Micro: --batches.accumulate. *: as in the preset."
     )
 
 
 def print_stage(console: Console, plan: StagePlan) -> None:
     """The table of one stage and one line of advice."""
     console.print(f"{plan.stage}: {plan.rows} windows of {plan.length} frames a device and step")
-    table = Table()
+    table = Table(padding=(0, 0, 0, 0) if console.width < 100 else (0, 1))
     for i, column in enumerate(COLUMNS):
-        table.add_column(column, justify="left" if i < 3 else "right", overflow="fold")
+        table.add_column(column, justify="left" if i < 3 else "right", no_wrap=i < 3, overflow="fold")
     for fit in plan.fits:
         table.add_row(*_cells(fit, fit == plan.chosen))
     console.print(table)
@@ -35,9 +37,7 @@ def advice(plan: StagePlan) -> str:
     """What to add to the command, in flags."""
     fit = plan.chosen
     if fit.accumulate is not None:
-        return f"{plan.stage}: fits" + (
-            f" with --batches.accumulate {fit.accumulate}" if fit.accumulate > 1 else ""
-        )
+        return " ".join([f"{plan.stage}: fits", *(f"with {flag}" for flag in accumulation(fit))])
     other = [f for f in plan.fits if f.accumulate is not None and f.way.softcap == fit.way.softcap]
     if not other:
         return f"{plan.stage}: does not fit; give smaller windows, a smaller model or larger devices"
@@ -48,7 +48,12 @@ def flags(fit: Fit) -> str:
     """The flags of one way to train."""
     parts = ["--fabric.strategy fsdp"] * fit.way.sharded
     parts += ["--training.checkpointing layers"] * fit.way.checkpointing
-    return " ".join([*parts, f"--batches.accumulate {fit.accumulate}"])
+    return " ".join([*parts, *accumulation(fit)])
+
+
+def accumulation(fit: Fit) -> list[str]:
+    """The flag for several micro-batches; none for one."""
+    return [f"--batches.accumulate {fit.accumulate}"] if (fit.accumulate or 1) > 1 else []
 
 
 def _effort(fit: Fit) -> tuple[bool, bool, int]:
@@ -60,8 +65,8 @@ def _cells(fit: Fit, chosen: bool) -> list[str]:
     way = fit.way
     return [
         f"{'*' if chosen else ' '} {'sharded' if way.sharded else 'copied'}",
-        "recomputed a layer" if way.checkpointing else "kept",
-        "matrices, soft cap" if way.softcap else "fused, no cap",
+        "recomputed" if way.checkpointing else "kept",
+        "soft cap" if way.softcap else "fused",
         *(f"{x / 1e9:.2f}" for x in (fit.weights, fit.gradients, fit.optimizer, fit.fixed)),
         *(f"{x / 1e6:,.1f}" for x in (fit.kept, fit.peak)),
         f"{fit.rows:,}",

@@ -97,8 +97,8 @@ def live_step(objective: nn.Module, batch: Any, *, half: bool) -> StepMemory:
 class LiveBytes(TorchDispatchMode):
     """Counts the bytes of all storages that operations make while this is entered and that are still alive.
 
-    What depends on values, which fake tensors do not have, is answered so that most is computed: a condition holds, a mask
-    chooses every row, a number is 0.
+    What depends on values, which fake tensors do not have, is answered so that most is kept: a condition holds, a mask chooses
+    every row, a number is 0.
 
     now   bytes alive at this moment
     most  the largest number so far
@@ -139,10 +139,10 @@ class LiveBytes(TorchDispatchMode):
 def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """One operation, in the worst case where it depends on values that are not there."""
     aten = torch.ops.aten
-    if func in (aten._local_scalar_dense.default, aten.nonzero.default) and _is_fake(args[0]):
-        if func is aten.nonzero.default:
-            return torch.arange(args[0].numel())[:, None].expand(-1, args[0].dim())
+    if func is aten._local_scalar_dense.default and _is_fake(args[0]):
         return args[0].dtype is torch.bool or 0
+    if func is aten.nonzero.default and _is_fake(args[0]):
+        return torch.arange(args[0].numel())[:, None].expand(-1, args[0].dim())
     if func is aten.index.Tensor and _is_fake(args[0]):
         args = (args[0], [_every(index) for index in args[1]])
     return func(*args, **kwargs)
