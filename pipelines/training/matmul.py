@@ -17,8 +17,8 @@ from reverie.data.files.documents import read_bounded
 from reverie.data.files.durable import cache_folder
 from reverie.pipelines.runs.atomic import write_text
 
-CPU_SIZES, GPU_SIZES = (384, 768, 1536), (4096, 8192, 16384)
-"""Sides of square products; the largest takes about 30 ms on a core and 10 ms on a large GPU."""
+CPU_SIZES, GPU_SIZES = (256, 512, 1024), (4096, 8192, 16384)
+"""Sides of square products; the largest takes about 20 ms on a core and 10 ms on a large GPU."""
 _SECONDS = 0.05
 """How long each size is repeated."""
 _MOST_BYTES = 1 << 16
@@ -65,16 +65,17 @@ def _rates(product: Callable[[], object], flops: int, device: torch.device) -> I
     product()
     end = time.perf_counter() + _SECONDS
     repeats = 10 if device.type != "cpu" else 1  # a launch takes longer than its clock resolves
-    while True:
-        synchronize(device)
-        begun = time.perf_counter()
+    while time.perf_counter() < end:
+        begun = _clock(device)
         for _ in range(repeats):
             product()
-        synchronize(device)
-        now = time.perf_counter()
-        yield repeats * flops / (now - begun)
-        if now > end:
-            return
+        yield repeats * flops / (_clock(device) - begun)
+
+
+def _clock(device: torch.device) -> float:
+    """Seconds; on a CPU those that its threads worked, since others may want it meanwhile."""
+    synchronize(device)
+    return time.process_time() / torch.get_num_threads() if device.type == "cpu" else time.perf_counter()
 
 
 def synchronize(device: torch.device) -> None:
