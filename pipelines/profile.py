@@ -112,13 +112,19 @@ STAGES: dict[type, tuple[str, type, Callable[[Any], None]]] = {
 
 
 def profile(config: Any) -> None:
-    """Runs the stage until enough was seen, and prints what it cost. Raises `UserError` as the stage does."""
-    name, stage, train = STAGES[type(config)]
+    """Prints what a step of the stage costs. Raises `UserError` as the stage does."""
+    watch = measure(config)
+    if is_main():
+        print("\n".join(report(f"profile of {STAGES[type(config)][0]}", watch)))
+
+
+def measure(config: Any) -> Stopwatch:
+    """Runs the stage until enough was seen."""
+    _, stage, train = STAGES[type(config)]
     watch = Stopwatch(config.profile.warmup, config.profile.steps, config.profile.trace)
     with tempfile.TemporaryDirectory(prefix="reverie-profile-") as folder, watched(watch), suppress(Measured):
         train(_as_stage(config, stage, Path(folder) / "run"))
-    if is_main():
-        print("\n".join(report(f"profile of {name}", watch)))
+    return watch
 
 
 def _as_stage(config: Any, stage: type, out: Path) -> Any:

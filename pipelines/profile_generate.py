@@ -71,7 +71,14 @@ class GenerateProfile:
 
 
 def profile_generate(config: GenerateProfile) -> None:
-    """Generates until enough was seen, and prints what a frame costs."""
+    """Prints what a generated frame costs."""
+    watch = measure_generate(config)
+    title = f"profile of generate: K = {config.sampling_steps}, {config.batch_size} videos"
+    print("\n".join(report(title, watch)))
+
+
+def measure_generate(config: GenerateProfile) -> Stopwatch:
+    """Generates until enough was seen."""
     device = pick_device(config.device)
     tokenizer = _tokenizer(config).to(device).eval()
     dynamics = _dynamics(config, tokenizer).to(device).eval()
@@ -79,9 +86,7 @@ def profile_generate(config: GenerateProfile) -> None:
     fast = bfloat16(device, in_bfloat16(config.precision, device))
     with torch.no_grad(), fast, suppress(Measured):
         _generate(config, dynamics, tokenizer, watch)
-    context = dynamics.config.context_length
-    title = f"profile of generate: K = {config.sampling_steps}, context {context}, {config.batch_size} videos"
-    print("\n".join(report(title, watch)))
+    return watch
 
 
 def _tokenizer(config: GenerateProfile) -> Tokenizer:

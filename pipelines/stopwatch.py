@@ -89,28 +89,66 @@ def is_main() -> bool:
     return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
-def report(title: str, watch: Stopwatch) -> list[str]:
-    """What the stopwatch saw, in lines for people."""
+@dataclass(frozen=True)
+class Figures:
+    """What was measured: means over the timed steps, but for `seconds`, which is one for each."""
+
+    device: str
+    dtype: str
+    """Of most products: float32 or bfloat16."""
+    seconds: list[float]
+    flops: float
+    rates: dict[str, float]
+    """FLOP/s that the device reaches in matrix products, by dtype."""
+    mfu: float
+    frames_per_second: float
+    tokens_per_second: float
+    parts: dict[str, float]
+    """Share of each part of a step."""
+    peak_memory: int
+    """Bytes."""
+
+
+def figures(watch: Stopwatch) -> Figures:
+    """What the stopwatch saw; measures the device's rates anew."""
     assert watch.gauge is not None and watch.timed
     device, dtype = watch.gauge.device, watch.gauge.dtype
-    rates = {x: matmul_rate(device, x, anew=True) for x in (torch.float32, torch.bfloat16)}
+    rates = {_name(x): matmul_rate(device, x, anew=True) for x in (torch.float32, torch.bfloat16)}
     seconds = [step.seconds for step in watch.timed]
     total, flops = sum(seconds), sum(step.cost.flops for step in watch.timed)
-    frames, tokens = (sum(getattr(step.cost, x) for step in watch.timed) for x in ("frames", "tokens"))
+    return Figures(
+        device=device_name(device),
+        dtype=_name(dtype),
+        seconds=seconds,
+        flops=flops / len(seconds),
+        rates=rates,
+        mfu=mfu(flops, total, rates[_name(dtype)]),
+        frames_per_second=sum(step.cost.frames for step in watch.timed) / total,
+        tokens_per_second=sum(step.cost.tokens for step in watch.timed) / total,
+        parts=_shares(watch.timed, total),
+        peak_memory=peak_memory(device),
+    )
+
+
+def report(title: str, watch: Stopwatch) -> list[str]:
+    """The figures, and the most expensive operations, in lines for people."""
+    assert watch.gauge is not None
+    found, device = figures(watch), watch.gauge.device
     threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
-    place = f"{device_name(device)}{threads}, torch {torch.__version__}"
+    place = f"{found.device}{threads}, torch {torch.__version__}"
+    seconds = found.seconds
     spread = f"{min(seconds):.4g} {statistics.median(seconds):.4g} {max(seconds):.4g}  (min, median, max)"
-    both = "  ".join(f"{_name(x)} {rate / 1e9:.4g} GFLOP/s" for x, rate in rates.items())
+    both = "  ".join(f"{name} {rate / 1e9:.4g} GFLOP/s" for name, rate in found.rates.items())
     return [
         f"{title}: {len(seconds)} steps after {watch.warmup} of warm-up on {place}",
         _line("seconds a step", spread),
-        _line("FLOPs a step", f"{flops / len(seconds):.4g}"),
+        _line("FLOPs a step", f"{found.flops:.4g}"),
         _line("matmul rate", both),
-        _line("MFU", f"{mfu(flops, total, rates[dtype]):.1%} of {_name(dtype)}'s rate"),
-        _line("frames/s", f"{frames / total:.4g}"),
-        *([_line("tokens/s", f"{tokens / total:.4g}")] if tokens else []),
-        _line("parts of a step", _shares(watch.timed, total)),
-        _line("peak memory", f"{peak_memory(device) / 1e9:.3g} GB"),
+        _line("MFU", f"{found.mfu:.1%} of {found.dtype}'s rate"),
+        _line("frames/s", f"{found.frames_per_second:.4g}"),
+        *([_line("tokens/s", f"{found.tokens_per_second:.4g}")] if found.tokens_per_second else []),
+        _line("parts of a step", "  ".join(f"{name} {share:.1%}" for name, share in found.parts.items())),
+        _line("peak memory", f"{found.peak_memory / 1e9:.3g} GB"),
         "most expensive operations of a step that was traced:",
         *(
             f"  {name[:52]:52} {calls:>7,} calls {1000 * own:>10.3f} ms"
@@ -124,11 +162,10 @@ def _line(name: str, value: str) -> str:
     return f"  {name:18}{value}"
 
 
-def _shares(timed: list[TimedStep], total: float) -> str:
+def _shares(timed: list[TimedStep], total: float) -> dict[str, float]:
     names = list(dict.fromkeys(name for step in timed for name in step.parts))
     shares = {name: sum(step.parts.get(name, 0.0) for step in timed) / total for name in names}
-    shares["rest"] = 1 - sum(shares.values())
-    return "  ".join(f"{name} {share:.1%}" for name, share in shares.items())
+    return shares | {"rest": 1 - sum(shares.values())}
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -74,7 +74,7 @@ def test_generation_is_measured(decode: bool, tmp_path: Path, capsys: pytest.Cap
     )
     profile_generate(config)
     said = capsys.readouterr().out
-    assert "context 6, 2 videos: 3 steps" in said
+    assert "K = 4, 2 videos: 3 steps" in said
     assert ("decode " in said) == decode
 
 
