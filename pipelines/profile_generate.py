@@ -1,11 +1,14 @@
 """`reverie profile generate`: what a generated and decoded frame costs, by models of any size or those of run folders."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
@@ -80,13 +83,62 @@ def profile_generate(config: GenerateProfile) -> None:
 def measure_generate(config: GenerateProfile) -> Stopwatch:
     """Generates until enough was seen."""
     device = pick_device(config.device)
-    tokenizer = _tokenizer(config).to(device).eval()
-    dynamics = _dynamics(config, tokenizer).to(device).eval()
     watch = Stopwatch(config.profile.warmup, config.profile.steps, config.profile.trace)
     fast = bfloat16(device, in_bfloat16(config.precision, device))
     with torch.no_grad(), fast, suppress(Measured):
-        _generate(config, dynamics, tokenizer, watch)
+        video = open_video(config, device)
+        video.frame()  # the first frame has none before it
+        cost = video.cost()
+        gauge = Gauge(device=device, dtype=products(device, config.precision))
+        with watched(watch):
+            while True:
+                video.frame()
+                end_step(cost, gauge)
     return watch
+
+
+@dataclass
+class OpenVideo:
+    """Videos with a full context that go on frame by frame."""
+
+    dynamics: Dynamics
+    continuation: Continuation
+    step: Step
+    decode: Callable[[Tensor], object]
+    sampling_steps: int
+
+    def frame(self) -> None:
+        """The next frame of each video."""
+        with part("denoise"):
+            latents = self.continuation.next(self.step)
+        with part("decode"):
+            self.decode(latents)
+
+    def cost(self) -> StepCost:
+        """What a frame of each video works on; makes one."""
+        b = self.step.action_mask.shape[0]
+        tokens = b * self.sampling_steps * self.dynamics.config.num_world_tokens
+        return StepCost(b, tokens, count_flops(self.frame))
+
+
+def open_video(config: GenerateProfile, device: torch.device) -> OpenVideo:
+    """Models and caches, full of past frames; to be called without gradients and in the wanted precision."""
+    tokenizer = _tokenizer(config).to(device).eval()
+    dynamics = _dynamics(config, tokenizer).to(device).eval()
+    b, context = config.batch_size, dynamics.config.context_length
+    past = torch.rand(b, context, *dynamics.config.latent_shape, device=device) * 2 - 1
+    continuation = Continuation(
+        dynamics,
+        past,
+        _null_actions(dynamics.action_space, b, context, device),
+        sampling_steps=config.sampling_steps,
+        frames_per_pass=max(FRAMES_PER_PASS, b),
+    )
+    decode: Callable[[Tensor], object] = lambda latents: None  # noqa: E731
+    if config.decode:
+        decode = partial(tokenizer.decode, cache=warm_decoder(tokenizer, past))
+    step = _null_actions(dynamics.action_space, b, 1, device)
+    return OpenVideo(dynamics, continuation, step, decode, config.sampling_steps)
 
 
 def _tokenizer(config: GenerateProfile) -> Tokenizer:
@@ -105,38 +157,6 @@ def _dynamics(config: GenerateProfile, tokenizer: Tokenizer) -> Dynamics:
     context = config.model.context_length if config.context is None else config.context
     model = replace(config.model, latent_shape=tokenizer.config.latent_shape, context_length=context)
     return Dynamics(model, MINECRAFT)
-
-
-def _generate(config: GenerateProfile, dynamics: Dynamics, tokenizer: Tokenizer, watch: Stopwatch) -> None:
-    """Frames without end; the watch ends it."""
-    device = dynamics.registers.device
-    b, context = config.batch_size, dynamics.config.context_length
-    past = torch.rand(b, context, *dynamics.config.latent_shape, device=device) * 2 - 1
-    video = Continuation(
-        dynamics,
-        past,
-        _null_actions(dynamics.action_space, b, context, device),
-        sampling_steps=config.sampling_steps,
-        frames_per_pass=max(FRAMES_PER_PASS, b),
-    )
-    seen = warm_decoder(tokenizer, past) if config.decode else None
-    step = _null_actions(dynamics.action_space, b, 1, device)
-
-    def frame() -> None:
-        with part("denoise"):
-            latents = video.next(step)
-        if seen is not None:
-            with part("decode"):
-                tokenizer.decode(latents, cache=seen)
-
-    flops = 0
-    for _ in range(2):  # the first frame has none before it
-        flops = count_flops(frame)
-    gauge = Gauge(device=device, dtype=products(device, config.precision))
-    with watched(watch):
-        while True:
-            frame()
-            end_step(StepCost(b, b * config.sampling_steps * dynamics.config.num_world_tokens, flops), gauge)
 
 
 def _null_actions(space: ActionSpace, b: int, t: int, device: torch.device) -> Step:
