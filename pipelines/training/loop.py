@@ -26,6 +26,7 @@ from reverie.pipelines.training.optimization import (
     make_optimizer,
     set_learning_rate,
 )
+from reverie.pipelines.training.parts import part
 from reverie.pipelines.training.processes import Processes
 from reverie.pipelines.training.session import Session
 from reverie.pipelines.training.sharding import full_tensor, shard_layers
@@ -139,11 +140,15 @@ def fit(
         while session.running:
             step, batch = session.begin_step()
             updates.prepare(raw_optimizer, step)
-            loss, metrics = forward(model, batch, fabric.device, precision)
-            fabric.backward(loss)
-            norm = _clipped_norm(fabric, model, optimizer, updates.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad()
+            with session.counted():
+                with part("forward"):
+                    loss, metrics = forward(model, batch, fabric.device, precision)
+                with part("backward"):
+                    fabric.backward(loss)
+            with part("optimizer"):
+                norm = _clipped_norm(fabric, model, optimizer, updates.clip_norm)
+                optimizer.step()
+                optimizer.zero_grad()
             session.end_step({**metrics, GRADIENT_NORM: norm})
 
 

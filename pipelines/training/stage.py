@@ -38,6 +38,7 @@ from reverie.pipelines.training.loop import (
     scheduled_updates,
 )
 from reverie.pipelines.training.optimization import OptimizerConfig
+from reverie.pipelines.training.pace import Gauge, products
 from reverie.pipelines.training.processes import Processes, sole_run
 from reverie.pipelines.training.session import Session, TrainingConfig, derive_seed
 
@@ -203,6 +204,11 @@ def _train(
             batches=plan.open_batches(objective, processes),
             config=training,
             processes=processes,
+            gauge=Gauge(
+                device=fabric.device,
+                dtype=products(fabric.device, config.fabric.precision),
+                world_size=processes.world_size,
+            ),
             evaluate=plan.open_evaluation(objective, run_model),
             counts=plan.counts,
             advice=plan.advice,
