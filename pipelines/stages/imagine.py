@@ -24,6 +24,7 @@ from reverie.pipelines.runs.run import RunFolder, open_run
 from reverie.pipelines.training.batches import BatchesConfig, Mixture, heldout_batches, training_batches
 from reverie.pipelines.training.checkpoints import load_agent, read_card, weights_sha256
 from reverie.pipelines.training.finite import GRADIENT_NORM
+from reverie.pipelines.training.layers import refuse_layers
 from reverie.pipelines.training.loop import heldout_metrics
 from reverie.pipelines.training.optimization import (
     OptimizerConfig,
@@ -99,6 +100,7 @@ def train_imagine(config: ImagineStage) -> None:
     )
     with sole_run(config.out, processes):
         processes.by_main(open_this)
+        refuse_layers(config.training.compile, config.training.checkpointing)  # they are frozen here
         torch.manual_seed(derive_seed(config.training.seed, -2))
         agent = load_agent(config.agent)
         agent.freeze_prior()

@@ -27,6 +27,7 @@ from reverie.pipelines.training.batches import (
     training_batches,
 )
 from reverie.pipelines.training.checkpoints import Card
+from reverie.pipelines.training.layers import prepare_layers
 from reverie.pipelines.training.loop import (
     FabricConfig,
     Updates,
@@ -101,6 +102,7 @@ class Plan:
     open_evaluation called with the objective and its wrapped form; None where nothing is held out
     counts          further figures of every logged row
     advice          what to change when training leaves the finite numbers: flags, in words
+    frames          frames of a step over all processes, on average; by which `--training.compile auto` decides on a CPU
     """
 
     build: Callable[[], nn.Module]
@@ -112,6 +114,7 @@ class Plan:
     open_evaluation: Callable[[nn.Module, Run], Evaluate | None]
     counts: Callable[[], Mapping[str, float]] = dict
     advice: str = "lower the learning rate"
+    frames: float = 0.0
 
 
 def train_stage(
@@ -148,6 +151,7 @@ def train_stage(
         ),
         open_evaluation=open_evaluation,
         advice=calmer({"--optimizer.lr": config.optimizer.lr}, full_precision(config.fabric)),
+        frames=config.batches.frames,
     )
     train(name, config, plan)
 
@@ -192,6 +196,13 @@ def _train(
     half = in_bfloat16(config.fabric.precision, fabric.device)
     require_backends(objective, fabric.device, torch.bfloat16 if half else torch.float32)
     training = config.training if steps is None else replace(config.training, steps=steps)
+    prepare_layers(
+        objective,
+        fabric.device,
+        compile=training.compile,
+        checkpointing=training.checkpointing,
+        frames=plan.frames * training.steps / processes.world_size,
+    )
 
     def make_session(model: nn.Module, optimizer: torch.optim.Optimizer) -> Session:
         run_model = partial(forward, model, device=fabric.device, precision=config.fabric.precision)
