@@ -125,7 +125,7 @@ def test_layers_are_compiled_once_for_a_model_of_any_depth(capsys: pytest.Captur
 def test_names_stay_and_runs_go_on_with_other_choices() -> None:
     plain, _ = dynamics()
     other, batch = dynamics()
-    prepare_layers(other, CPU, compile="on", checkpointing=checkpointing, frames=1.0, backend="eager")
+    prepare_layers(other, CPU, compile="on", checkpointing="layers", frames=1.0, backend="eager")
     other.load_state_dict(plain.state_dict())
     assert list(plain.state_dict()) == list(other.state_dict())
     losses = []
