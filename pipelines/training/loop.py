@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from reverie.data.batch import Batch
 from reverie.data.errors import UserError
+from reverie.nn.onednn import onednn_products
 from reverie.nn.precision import bfloat16, in_bfloat16, tf32
 from reverie.pipelines.training.finite import GRADIENT_NORM
 from reverie.pipelines.training.metrics import Averages
@@ -136,7 +137,7 @@ def fit(
     optimizer = fabric.setup_optimizers(raw_optimizer)
     assert not isinstance(optimizer, tuple)
     fast = tf32(fabric.device, in_bfloat16(precision, fabric.device))
-    with fast, make_session(model, raw_optimizer) as session:
+    with onednn_products(objective, fabric.device), fast, make_session(model, raw_optimizer) as session:
         while session.running:
             step, batch = session.begin_step()
             updates.prepare(raw_optimizer, step)
