@@ -1,9 +1,9 @@
 """Float32 matrix products on CPUs by oneDNN instead of MKL, where that is quicker and just as exact.
 
-Torch takes oneDNN for products of float32 tensors only where it may use bfloat16 inside (`set_float32_matmul_precision("medium")`).
-Whether it then does is a matter of the machine: with AMX it rounds, with AVX-512 alone it multiplies in float32. So a probe compares
-with float64 before it is used. MKL is slow on AMD's processors: a training step took 0.65 to 0.97 of its CPU time with oneDNN.
-Single frames take more (each product is set up anew), so it is for training steps alone.
+Torch takes oneDNN for products of float32 only where it may use bfloat16 inside, after `set_float32_matmul_precision("medium")`.
+Whether it then does depends on the machine: with AMX it rounds, with AVX-512 alone it multiplies in float32. So a probe compares
+with float64 before it is used. MKL is slow on AMD's processors: a training step took 0.65 to 0.96 (by model) of its CPU time
+with oneDNN. Single frames take more (each product is set up anew), so it is for training steps alone.
 """
 
 from collections.abc import Iterator

@@ -21,6 +21,7 @@ from reverie.dynamics.generation import use_fast
 from reverie.nn.compilation import Compile
 from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.runs.run import RunFolder, open_run
+from reverie.pipelines.training.accumulation import refuse_accumulation
 from reverie.pipelines.training.batches import BatchesConfig, Mixture, heldout_batches, training_batches
 from reverie.pipelines.training.checkpoints import load_agent, read_card, weights_sha256
 from reverie.pipelines.training.finite import GRADIENT_NORM
@@ -100,6 +101,7 @@ def train_imagine(config: ImagineStage) -> None:
     )
     with sole_run(config.out, processes):
         processes.by_main(open_this)
+        refuse_accumulation(config.batches.accumulate)
         refuse_layers(config.training.compile, config.training.checkpointing)  # they are frozen here
         torch.manual_seed(derive_seed(config.training.seed, -2))
         agent = load_agent(config.agent)

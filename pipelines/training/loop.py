@@ -19,6 +19,7 @@ from reverie.data.batch import Batch
 from reverie.data.errors import UserError
 from reverie.nn.onednn import onednn_products
 from reverie.nn.precision import bfloat16, in_bfloat16, tf32
+from reverie.pipelines.training.accumulation import mean_metrics, micro_batches, one_step
 from reverie.pipelines.training.finite import GRADIENT_NORM
 from reverie.pipelines.training.metrics import Averages
 from reverie.pipelines.training.optimization import (
@@ -126,11 +127,13 @@ def fit(
     updates: Updates,
     make_session: Callable[[nn.Module, Optimizer], Session],
     precision: str,
+    accumulate: int = 1,
 ) -> None:
     """Trains until the session's last step.
 
     Args:
       make_session: called with the wrapped objective and the optimiser; resumes both.
+      accumulate: micro-batches of a step, see `reverie.pipelines.training.accumulation`.
     """
     model = fabric.setup_module(objective)
     raw_optimizer = updates.make_optimizer(objective)
@@ -141,16 +144,26 @@ def fit(
         while session.running:
             step, batch = session.begin_step()
             updates.prepare(raw_optimizer, step)
-            with session.counted():
-                with part("forward"):
-                    loss, metrics = forward(model, batch, fabric.device, precision)
-                with part("backward"):
-                    fabric.backward(loss)
+            with session.counted(), one_step(objective, accumulate):
+                metrics = _passes(fabric, model, micro_batches(batch, accumulate), precision)
             with part("optimizer"):
                 norm = _clipped_norm(fabric, model, optimizer, updates.clip_norm)
                 optimizer.step()
                 optimizer.zero_grad()
             session.end_step({**metrics, GRADIENT_NORM: norm})
+
+
+def _passes(fabric: "Fabric", model: Any, parts: Sequence[Batch], precision: str) -> Mapping[str, Tensor]:
+    """Forward and backward of every micro-batch; gradients of processes meet in the last one. Returns the metrics."""
+    seen = []
+    for number, rows in enumerate(parts, 1):
+        with fabric.no_backward_sync(model, enabled=number < len(parts)):
+            with part("forward"):
+                loss, metrics = forward(model, rows, fabric.device, precision)
+            with part("backward"):
+                fabric.backward(loss if len(parts) == 1 else loss / len(parts))
+        seen.append(metrics)
+    return mean_metrics(seen)
 
 
 def _clipped_norm(fabric: "Fabric", model: Any, optimizer: Any, clip_norm: float | None) -> Tensor:

@@ -102,6 +102,7 @@ class Plan:
     open_evaluation called with the objective and its wrapped form; None where nothing is held out
     counts          further figures of every logged row
     advice          what to change when training leaves the finite numbers: flags, in words
+    accumulate      micro-batches of a step
     frames          frames of a step over all processes, on average; by which `--training.compile auto` decides on a CPU
     """
 
@@ -114,6 +115,7 @@ class Plan:
     open_evaluation: Callable[[nn.Module, Run], Evaluate | None]
     counts: Callable[[], Mapping[str, float]] = dict
     advice: str = "lower the learning rate"
+    accumulate: int = 1
     frames: float = 0.0
 
 
@@ -151,6 +153,7 @@ def train_stage(
         ),
         open_evaluation=open_evaluation,
         advice=calmer({"--optimizer.lr": config.optimizer.lr}, full_precision(config.fabric)),
+        accumulate=config.batches.accumulate,
         frames=config.batches.frames,
     )
     train(name, config, plan)
@@ -225,7 +228,7 @@ def _train(
             advice=plan.advice,
         )
 
-    fit(fabric, objective, plan.updates, make_session, config.fabric.precision)
+    fit(fabric, objective, plan.updates, make_session, config.fabric.precision, plan.accumulate)
 
 
 def _build(build: Callable[[], nn.Module]) -> nn.Module:
