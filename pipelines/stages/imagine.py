@@ -29,7 +29,7 @@ from reverie.pipelines.training.optimization import (
     make_optimizer,
     set_learning_rate,
 )
-from reverie.pipelines.training.processes import Processes, sole_run
+from reverie.pipelines.training.processes import Processes, Vote, sole_run
 from reverie.pipelines.training.session import Session, TrainingConfig, derive_seed
 from reverie.pipelines.training.stage import (
     calmer,
@@ -115,15 +115,7 @@ def accelerate_processes(accelerator: Accelerator) -> Processes:
     if accelerator.num_processes == 1:
         return Processes()
 
-    def anyone(value: bool) -> bool:
-        return bool(accelerator.reduce(torch.tensor(float(value), device=accelerator.device)) > 0)
-
-    return Processes(
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
-        barrier=accelerator.wait_for_everyone,
-        any=anyone,
-    )
+    return Processes(rank=accelerator.process_index, world_size=accelerator.num_processes, vote=Vote())
 
 
 def _fit(
