@@ -35,7 +35,7 @@ from reverie.pipelines.training.optimization import (
 )
 from reverie.pipelines.training.pace import Gauge, batch_frames
 from reverie.pipelines.training.parts import part
-from reverie.pipelines.training.processes import Processes, sole_run
+from reverie.pipelines.training.processes import Processes, Vote, sole_run
 from reverie.pipelines.training.session import Session, TrainingConfig, derive_seed
 from reverie.pipelines.training.stage import (
     calmer,
@@ -125,15 +125,7 @@ def accelerate_processes(accelerator: Accelerator) -> Processes:
     if accelerator.num_processes == 1:
         return Processes()
 
-    def anyone(value: bool) -> bool:
-        return bool(accelerator.reduce(torch.tensor(float(value), device=accelerator.device)) > 0)
-
-    return Processes(
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
-        barrier=accelerator.wait_for_everyone,
-        any=anyone,
-    )
+    return Processes(rank=accelerator.process_index, world_size=accelerator.num_processes, vote=Vote())
 
 
 def _fit(

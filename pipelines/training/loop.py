@@ -29,9 +29,9 @@ from reverie.pipelines.training.optimization import (
     set_learning_rate,
 )
 from reverie.pipelines.training.parts import part
-from reverie.pipelines.training.processes import Processes
+from reverie.pipelines.training.processes import Processes, Vote
 from reverie.pipelines.training.session import Session
-from reverie.pipelines.training.sharding import full_tensor, shard_layers
+from reverie.pipelines.training.sharding import full_tensor, require_shard_size, shard_layers
 
 if TYPE_CHECKING:  # lightning takes seconds to import, which `--help` should not
     from lightning.fabric import Fabric
@@ -50,6 +50,9 @@ class FabricConfig:
     """Nodes; start the command on each by torchrun or SLURM."""
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     """ddp copies the model to every process, fsdp shards it over them; auto is ddp if there are several."""
+    shard_size: int | None = None
+    """With fsdp, how many neighbouring processes share one copy of the weights, such as the devices of a node (hybrid sharding);
+    null for all."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "32-true"
     """Arithmetic of the forward pass; what needs 32 bits keeps them, see `reverie.nn.precision`.
     auto: bf16-mixed on GPUs that multiply it in hardware, 32-true elsewhere."""
@@ -64,12 +67,13 @@ def make_fabric(config: FabricConfig) -> "Fabric":
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     config = _as_launched(config)
+    strategy = _strategy(config)
     try:
         fabric = Fabric(
             accelerator=config.accelerator,
             devices=config.devices,
             num_nodes=config.num_nodes,
-            strategy=_strategy(config),
+            strategy=strategy,
         )
     except (RuntimeError, ValueError, TypeError, MisconfigurationException) as error:
         raise UserError(
@@ -89,13 +93,7 @@ def fabric_processes(fabric: "Fabric") -> Processes:
     if fabric.world_size == 1:
         return Processes()
 
-    def anyone(value: bool) -> bool:
-        flags = fabric.all_reduce(torch.tensor(float(value), device=fabric.device), reduce_op="max")
-        return bool(flags)
-
-    return Processes(
-        rank=fabric.global_rank, world_size=fabric.world_size, barrier=fabric.barrier, any=anyone
-    )
+    return Processes(rank=fabric.global_rank, world_size=fabric.world_size, vote=Vote())
 
 
 @dataclass(frozen=True)
@@ -204,11 +202,15 @@ def _as_launched(config: FabricConfig) -> FabricConfig:
 def _strategy(config: FabricConfig) -> "Strategy | str":
     from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy
 
+    # All processes share out the data; by default Lightning would split matrices over those of a node.
+    processes = config.devices * config.num_nodes
     if config.strategy == "fsdp":
-        # All processes share out the data; by default Lightning would split matrices over those of a node.
-        world_size = config.devices * config.num_nodes
-        return ModelParallelStrategy(shard_layers, data_parallel_size=world_size, tensor_parallel_size=1)
-    if config.strategy == "ddp" or config.devices * config.num_nodes > 1:
-        # Which heads and embeddings a batch reaches depends on its labels.
-        return DDPStrategy(find_unused_parameters=True)
+        require_shard_size(config.shard_size, processes)
+        shard = partial(shard_layers, shard_size=config.shard_size)
+        return ModelParallelStrategy(shard, data_parallel_size=processes, tensor_parallel_size=1)
+    if config.shard_size is not None:
+        raise UserError("--fabric.shard_size: is for sharded weights; add --fabric.strategy fsdp.")
+    if config.strategy == "ddp" or processes > 1:
+        # Which heads and embeddings a batch reaches depends on its labels. Gradients are the buckets, not copies of them.
+        return DDPStrategy(find_unused_parameters=True, gradient_as_bucket_view=True)
     return "auto"

@@ -166,9 +166,10 @@ class Session:
         with self._pace.aside():
             if last or (self.config.evaluate_every and self.step % self.config.evaluate_every == 0):
                 self._evaluate()
-        stop = self.processes.any(self._stop.requested)
+        due = last or self.step % self.config.save_every == 0
+        stop = self.processes.vote(self._stop.requested, due)
         with self._pace.aside():
-            if last or stop or self.step % self.config.save_every == 0:
+            if due or stop:
                 self.save()
         if self._meter is not None:
             self._meter.update()
