@@ -13,8 +13,9 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from reverie.data.actions import ActionSpace, Binary, Categorical, Component, Continuous
-from reverie.nn.attention import Backend, init_linear
-from reverie.nn.cache import RingCache
+from reverie.nn.attention import init_linear
+from reverie.nn.cache import Past, RingCache
+from reverie.nn.dispatch import Backend, require_possible
 from reverie.nn.distributions import scale_continuous
 from reverie.nn.precision import Float32Linear, in_float32
 from reverie.nn.transformer import BlockCausalTransformer, Group, TransformerConfig
@@ -50,9 +51,10 @@ class DynamicsConfig:
     softcap: float | None = 50.0
     """Soft cap of attention logits; null for none."""
     backend: Backend = "auto"
-    """Attention: auto (sdpa without a soft cap, else math), math, sdpa or flex (for GPUs, compiled)."""
+    """Kernels of attention: auto, math, sdpa, flex or flash (docs/attention.md); only auto falls back on others."""
 
     def __post_init__(self) -> None:
+        require_possible(self.backend, self.softcap)
         if self.max_sampling_steps < 2 or self.max_sampling_steps & (self.max_sampling_steps - 1):
             raise ValueError(f"max_sampling_steps must be a power of two >= 2, got {self.max_sampling_steps}")
         if not 0 < self.context_signal_level <= 1:
@@ -162,7 +164,7 @@ class Dynamics(nn.Module):
         action_mask: Tensor,
         *,
         segment: Tensor | None = None,
-        cache: RingCache | None = None,
+        cache: RingCache | Past | None = None,
         agent_tokens: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Predicts clean latents.
@@ -179,23 +181,52 @@ class Dynamics(nn.Module):
         Returns:
           z_hat (B, T, N_z, D_z) float32 and the agent tokens' outputs (B, T, A, D), or None.
         """
-        b, t = signal_index.shape
-        parts = [
+        return self.predict(
+            noisy_latents,
             self.action_embedding(actions, action_mask),
-            torch.cat([self.signal_embedding[signal_index], self.step_embedding[step_index]], -1)[:, :, None],
+            self.shortcut_tokens(signal_index, step_index),
+            segment=segment,
+            cache=cache,
+            agent_tokens=agent_tokens,
+        )
+
+    def shortcut_tokens(self, signal_index: Tensor, step_index: Tensor) -> Tensor:
+        """The tokens for (tau, d): (...) int64 each -> (..., 1, D)."""
+        return torch.cat([self.signal_embedding[signal_index], self.step_embedding[step_index]], -1)[
+            ..., None, :
+        ]
+
+    def predict(
+        self,
+        noisy_latents: Tensor,
+        action_tokens: Tensor,
+        shortcut_tokens: Tensor,
+        *,
+        segment: Tensor | None = None,
+        cache: RingCache | Past | None = None,
+        agent_tokens: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """`forward` for actions and signal levels that are embedded already: (B, T, S_a, D) and (B, T, 1, D)."""
+        b, t = noisy_latents.shape[:2]
+        parts = [
+            action_tokens,
+            shortcut_tokens.expand(b, t, -1, -1),
             self.latent_in(noisy_latents) + self.spatial_positions,
-            repeat(self.registers, "n d -> b t n d", b=b, t=t),
+            self.registers.expand(b, t, -1, -1),
         ]
         if agent_tokens is not None:
             parts.append(agent_tokens)
-        out = self.transformer(
-            torch.cat(parts, dim=2), self._groups(agent_tokens), segment=segment, cache=cache
-        )
+        # What is predicted, and what agents say; the other positions matter to these alone.
         first = self.config.num_action_tokens + 1
-        z_hat = self.latent_out(out[:, :, first : first + self.config.latent_shape[0]])
+        num_latents = self.config.latent_shape[0]
+        read = slice(first, first + num_latents if agent_tokens is None else None)
+        out = self.transformer(
+            torch.cat(parts, dim=2), self._groups(agent_tokens), segment=segment, cache=cache, read=read
+        )
+        z_hat = self.latent_out(out[:, :, :num_latents])
         if agent_tokens is None:
             return z_hat, None
-        return z_hat, out[:, :, self.config.num_world_tokens :]
+        return z_hat, out[:, :, self.config.num_world_tokens - first :]
 
     def new_cache(self, batch_size: int) -> RingCache:
         """An empty cache for `batch_size` rollouts."""

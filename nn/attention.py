@@ -5,99 +5,110 @@ D model width. A mask is True where a query may see a key and broadcasts to (*X,
 """
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from reverie.nn.dense_attention import math_attention, sdpa_attention
+from reverie.nn.dispatch import Backend, Kernel, kernel_of
 from reverie.nn.norm import rms_norm
-from reverie.nn.precision import at_least_float32
-
-Backend = Literal["auto", "math", "sdpa", "flex"]
+from reverie.nn.visibility import CausalWindow, Kind
 
 QK_GAIN = 2.0
 """Initial gain of normalised queries and keys. With 1, logits start at unit variance and attention near uniform; a small
 tokenizer on MiniGrid DoorKey was at 22.4 dB held-out after 150 steps instead of 24.2."""
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What is visible in the form that one kernel reads, made once for all layers; see `prepare`."""
+
+    kernel: Kernel
+    visible: Any
+
+
+Visible = Tensor | CausalWindow | Prepared | None
+"""What queries may see of keys: a dense bool mask, frames of a window, either of them prepared, or all."""
+
+
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, softcap: float | None, backend: Backend
+    q: Tensor, k: Tensor, v: Tensor, *, visible: Visible, softcap: float | None, backend: Backend
 ) -> Tensor:
     """softmax(cap(q k^T / sqrt(H))) v with cap(x) = c tanh(x / c).
 
     Args:
-      q: (*X, N, Q, H). k, v: (*X, G, K, H). mask: True = visible, or None for full attention.
+      q: (*X, N, Q, H). k, v: (*X, G, K, H).
+      visible: see `Visible`.
       softcap: c, or None for no cap.
-      backend: `math` runs anywhere; `sdpa` needs softcap None; `flex` (FlexAttention, no backward on CPU) does all on a GPU
-        when compiled; `auto` takes `sdpa` without a cap, else `math`.
+      backend: which kernel, see `reverie.nn.dispatch`; for a prepared `visible` that is decided.
 
     Returns:
       (*X, N, Q, H) in v's dtype.
 
     Raises:
-      ValueError: a forced backend cannot do what is asked.
+      UserError: a forced backend cannot do what is asked.
     """
-    if backend == "auto":
-        backend = "sdpa" if softcap is None else "math"
-    if backend == "math":
-        return _math_attention(q, k, v, mask, softcap)
-    if backend == "sdpa":
-        if softcap is not None:
-            raise ValueError(
-                "attention.backend=sdpa has no soft cap; set softcap to null or use backend math or flex"
-            )
-        return _sdpa_attention(q, k, v, mask)
-    return _flex_attention(q, k, v, mask, softcap)
+    if not isinstance(visible, Prepared):
+        needs_gradient = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+        kernel = kernel_of(
+            backend, _kind(visible, q), q.device, q.dtype, q.shape[-1], softcap is not None, needs_gradient
+        )
+        visible = _as_read_by(kernel, visible, q, k)
+    if q.numel() == 0 or k.numel() == 0:  # which not every kernel takes
+        return q.new_zeros(*q.shape[:-1], v.shape[-1], dtype=v.dtype)
+    return _run(visible, q, k, v, softcap)
 
 
-def _math_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, softcap: float | None) -> Tensor:
-    groups, repeats = k.shape[-3], q.shape[-3] // k.shape[-3]
-    # All query heads of one key head in one matmul: keys and values are never repeated in memory.
-    scale = q.shape[-1] ** -0.5 / (softcap or 1.0)
-    q = rearrange(q * scale, "... (g r) q h -> ... g (r q) h", g=groups)
-    logits = at_least_float32(rearrange(q @ k.transpose(-1, -2), "... (r q) k -> ... r q k", r=repeats))
-    if softcap is not None:
-        logits = torch.tanh(logits) * softcap
-    if mask is not None:
-        logits = logits.masked_fill(~mask, -torch.inf)
-    weights = rearrange(logits.softmax(-1).to(v.dtype), "... r q k -> ... (r q) k")
-    return rearrange(weights @ v, "... g (r q) h -> ... (g r) q h", r=repeats)
+def _kind(visible: Tensor | CausalWindow | None, q: Tensor) -> Kind:
+    if visible is None:
+        return "query" if q.shape[-2] == 1 else "full"
+    return visible.kind if isinstance(visible, CausalWindow) else "mask"
 
 
-def _sdpa_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    leading = torch.broadcast_shapes(q.shape[:-3], k.shape[:-3])
-    flat = [x.expand(*leading, *x.shape[-3:]).flatten(0, -4) for x in (q, k, v)]
-    if mask is not None:
-        heads = mask.expand(*leading, k.shape[-3], q.shape[-3] // k.shape[-3], *mask.shape[-2:])
-        mask = rearrange(heads, "... g r q k -> ... (g r) q k").flatten(0, -4)
-    grouped = q.shape[-3] != k.shape[-3]
-    out = F.scaled_dot_product_attention(flat[0], flat[1], flat[2], attn_mask=mask, enable_gqa=grouped)
-    return out.unflatten(0, leading)
+def _as_read_by(kernel: Kernel, visible: Tensor | CausalWindow | None, q: Tensor, k: Tensor) -> Prepared:
+    if isinstance(visible, CausalWindow):
+        return prepare(visible, kernel, q.dtype)
+    if kernel == "flex" and visible is not None:
+        from reverie.nn.flex import mask_blocks
+
+        return Prepared(kernel, mask_blocks(visible, q, k))
+    return Prepared(kernel, visible)
 
 
-def _flex_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, softcap: float | None) -> Tensor:
-    from torch.nn.attention.flex_attention import flex_attention
+def prepare(window: CausalWindow, kernel: Kernel, dtype: torch.dtype) -> Prepared:
+    """`window` as `kernel` reads it, for queries of `dtype`, any number of leading dimensions after the first and any heads."""
+    if kernel == "math":
+        return Prepared(kernel, window.bias(torch.promote_types(dtype, torch.float32)))
+    if kernel == "sdpa":
+        return Prepared(kernel, window if window.kind == "causal" else window.bias(dtype))
+    if kernel == "flex":
+        from reverie.nn.flex import window_blocks
 
-    leading = torch.broadcast_shapes(q.shape[:-3], k.shape[:-3])
-    flat = [x.expand(*leading, *x.shape[-3:]).flatten(0, -4).contiguous() for x in (q, k, v)]
-    repeats = q.shape[-3] // k.shape[-3]
-    visible = None
-    if mask is not None:
-        visible = mask.expand(*leading, k.shape[-3], repeats, q.shape[-2], k.shape[-2]).flatten(0, -5)
+        return Prepared(kernel, window_blocks(window))
+    from reverie.nn.flash import flash_window
 
-    def score(logit: Tensor, b: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        if softcap is not None:
-            logit = torch.tanh(logit / softcap) * softcap
-        if visible is not None:
-            logit = torch.where(visible[b, head // repeats, head % repeats, i, j], logit, -torch.inf)
-        return logit
+    return Prepared(kernel, flash_window(window))
 
-    run = torch.compile(flex_attention) if q.is_cuda else flex_attention
-    out = run(flat[0], flat[1], flat[2], score_mod=score, enable_gqa=repeats > 1)
-    assert isinstance(out, Tensor)
-    return out.unflatten(0, leading)
+
+def _run(prepared: Prepared, q: Tensor, k: Tensor, v: Tensor, softcap: float | None) -> Tensor:
+    kernel, visible = prepared.kernel, prepared.visible
+    if kernel == "math":
+        return math_attention(q, k, v, visible, softcap)
+    if kernel == "sdpa":
+        causal = isinstance(visible, CausalWindow)
+        return sdpa_attention(q, k, v, None if causal else visible, causal)
+    if kernel == "flex":
+        from reverie.nn.flex import flex_attention
+
+        return flex_attention(q, k, v, visible, softcap)
+    from reverie.nn.flash import flash2, flash4, flash_attention
+
+    return flash_attention(q, k, v, visible, softcap, flash2() if kernel == "flash2" else flash4())
 
 
 class Attention(nn.Module):
@@ -124,19 +135,57 @@ class Attention(nn.Module):
         init_linear(self.qkv)
         init_linear(self.out, out_scale)
 
-    def project(self, x: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
-        """X (*X, L, D) -> q (*X, N, L, H), k and v (*X, G, L, H); `rope` is (cos, sin), each (L, H/2)."""
-        heads = rearrange(self.qkv(x), "... l (n h) -> ... n l h", h=self.head_dim)
-        q, k, v = heads.split([self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=-3)
+    def project(
+        self, x: Tensor, rope: tuple[Tensor, Tensor] | None, read: slice = slice(None)
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """X (*X, L, D) -> q (*X, N, number read, H), k and v (*X, G, L, H).
+
+        `rope` is (cos, sin), each (L, H/2); queries are those of the positions that `read` chooses.
+        """
+        q, k, v = self._heads(x) if _is_all(read, x.shape[-2]) else self._heads_read(x, read)
         q, k = rms_norm(q, self.q_gain), rms_norm(k, self.k_gain)
         if rope is not None:
-            q, k = rotate(q, *rope).to(v.dtype), rotate(k, *rope).to(v.dtype)
+            q, k = rotate(q, *(table[read] for table in rope)).to(v.dtype), rotate(k, *rope).to(v.dtype)
         return q, k, v
 
-    def read(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    def _heads(self, x: Tensor) -> Sequence[Tensor]:
+        heads = rearrange(self.qkv(x), "... l (n h) -> ... n l h", h=self.head_dim)
+        return heads.split([self.num_heads, self.num_kv_heads, self.num_kv_heads], dim=-3)
+
+    def _heads_read(self, x: Tensor, read: slice) -> Sequence[Tensor]:
+        queries = self.num_heads * self.head_dim
+        parts = (x[..., read, :], self.qkv.weight[:queries]), (x, self.qkv.weight[queries:])
+        q, kv = (rearrange(F.linear(y, w), "... l (n h) -> ... n l h", h=self.head_dim) for y, w in parts)
+        return q, *kv.split(self.num_kv_heads, dim=-3)
+
+    def prepare(self, window: CausalWindow | None, x: Tensor) -> Prepared | None:
+        """`window` for this layer and its like, which read x (*X, L, D)."""
+        if window is None:
+            return None
+        device = x.device.type
+        autocast = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if autocast else self.qkv.weight.dtype
+        needs_gradient = torch.is_grad_enabled() and (x.requires_grad or self.qkv.weight.requires_grad)
+        capped = self.softcap is not None
+        kernel = kernel_of(self.backend, window.kind, x.device, dtype, self.head_dim, capped, needs_gradient)
+        return prepare(window, kernel, dtype)
+
+    def read(self, q: Tensor, k: Tensor, v: Tensor, visible: Visible) -> Tensor:
         """Attention output before the output projection, (*X, Q, N H)."""
-        out = attend(q, k, v, mask=mask, softcap=self.softcap, backend=self.backend)
+        out = attend(q, k, v, visible=visible, softcap=self.softcap, backend=self.backend)
         return rearrange(out, "... n q h -> ... q (n h)")
+
+
+def require_backends(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuses a forced backend that cannot train `model` on `device` in `dtype`. Raises `UserError`."""
+    for layer in model.modules():
+        if isinstance(layer, Attention) and layer.backend != "auto":
+            capped = layer.softcap is not None
+            kernel_of(layer.backend, "full", device, dtype, layer.head_dim, capped, gradient=True)
+
+
+def _is_all(read: slice, size: int) -> bool:
+    return read.indices(size) == (0, size, 1)
 
 
 def init_linear(linear: nn.Linear, scale: float = 1.0) -> None:
@@ -153,10 +202,12 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def rope_angles(positions: Tensor, head_dim: int, base: float = 10_000.0) -> Tensor:
     """(L,) positions -> (L, head_dim / 2) float64 angles. Float64: at frame 72,000 float32 angles are off by 4e-3."""
-    frequencies = base ** -(
-        torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions.device) / head_dim
-    )
-    return positions.double()[:, None] * frequencies
+    return positions.double()[:, None] * rope_frequencies(head_dim, positions.device, base)
+
+
+def rope_frequencies(head_dim: int, device: torch.device | str, base: float = 10_000.0) -> Tensor:
+    """(head_dim / 2,) float64 radians a position."""
+    return base ** -(torch.arange(0, head_dim, 2, dtype=torch.float64, device=device) / head_dim)
 
 
 def rope_table(angles: Tensor) -> tuple[Tensor, Tensor]:

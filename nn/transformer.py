@@ -13,10 +13,12 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reverie.nn.attention import Attention, Backend, init_linear, rope_angles, rope_table
-from reverie.nn.cache import RingCache
+from reverie.nn.attention import Attention, Visible, init_linear, rope_angles, rope_table
+from reverie.nn.cache import Past, RingCache
+from reverie.nn.dispatch import Backend, require_possible
 from reverie.nn.norm import rms_norm
 from reverie.nn.precision import at_least_float32
+from reverie.nn.visibility import causal_window
 
 Group = tuple[slice, slice]
 Rope = tuple[Tensor, Tensor]
@@ -43,9 +45,10 @@ class TransformerConfig:
     softcap: float | None = 50.0
     """Attention logits are capped to +-softcap by tanh; null for none."""
     backend: Backend = "auto"
-    """Attention backend: auto, math, sdpa or flex."""
+    """Attention backend: auto, math, sdpa, flex or flash; see `reverie.nn.dispatch`."""
 
     def __post_init__(self) -> None:
+        require_possible(self.backend, self.softcap)
         if self.width % self.num_heads or (self.width // self.num_heads) % 4:
             raise ValueError(
                 f"width {self.width} must be num_heads {self.num_heads} times a multiple of 4; change width or num_heads"
@@ -61,6 +64,12 @@ class TransformerConfig:
     def num_time_layers(self) -> int:
         """How many of the layers attend over time."""
         return self.depth // self.time_every
+
+    @property
+    def last_space_layer(self) -> int | None:
+        """Number of the last layer that attends over space; None if there is none."""
+        last = self.depth - 1 if self.depth % self.time_every else self.depth - 2
+        return last if self.time_every > 1 else None
 
     @property
     def reach(self) -> int:
@@ -102,24 +111,30 @@ class Layer(nn.Module):
         )
         self.mlp = SwiGLU(config.width, config.mlp_ratio, scale)
 
-    def space(self, x: Tensor, groups: Sequence[Group], rope: Rope | None) -> Tensor:
-        """Attention within each frame; `groups` cover the S tokens in order. (B, T, S, D) -> same."""
-        q, k, v = self.attention.project(rms_norm(x), rope)
-        if len(groups) == 1:
-            out = self.attention.read(q, k, v, None)
-        else:
-            parts = [self.attention.read(q[..., i, :], k[..., j, :], v[..., j, :], None) for i, j in groups]
-            out = torch.cat(parts, dim=-2)
-        x = x + self.attention.out(out)
+    def space(
+        self, x: Tensor, groups: Sequence[Group], rope: Rope | None, read: slice = slice(None)
+    ) -> Tensor:
+        """Attention within each frame, (B, T, S, D) -> (B, T, number read, D).
+
+        `groups` cover the S tokens in order. All of them are keys, those that `read` chooses are computed.
+        """
+        size = x.shape[-2]
+        q, k, v = self.attention.project(rms_norm(x), rope, read)
+        parts = [
+            self.attention.read(q[..., i, :], k[..., j, :], v[..., j, :], None)
+            for i, j in _groups_read(groups, read, size)
+        ]
+        out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
+        x = x[..., read, :] + self.attention.out(out)
         return x + self.mlp(rms_norm(x))
 
-    def time(self, x: Tensor, mask: Tensor | None, rope: Rope, cache: RingCache | None, index: int) -> Tensor:
+    def time(self, x: Tensor, visible: Visible, rope: Rope, past: Past | None, index: int) -> Tensor:
         """Attention of each token position over frames; `index` numbers the time layers. (B, T, S, D) -> same."""
         tokens = rearrange(rms_norm(x), "b t s d -> b s t d")
         q, k, v = self.attention.project(tokens, rope)
-        if cache is not None:
-            k, v = cache.write(index, k, v)
-        out = self.attention.out(self.attention.read(q, k, v, mask))
+        if past is not None:
+            k, v = past.write(index, k, v)
+        out = self.attention.out(self.attention.read(q, k, v, visible))
         x = x + rearrange(out, "b s t d -> b t s d")
         return x + self.mlp(rms_norm(x))
 
@@ -141,7 +156,7 @@ class BlockCausalTransformer(nn.Module):
         *,
         space_rope: Rope | None = None,
         segment: Tensor | None = None,
-        cache: RingCache | None = None,
+        cache: RingCache | Past | None = None,
         read: slice = slice(None),
     ) -> Tensor:
         """Runs all layers.
@@ -152,53 +167,59 @@ class BlockCausalTransformer(nn.Module):
           space_rope: (cos, sin), each (S, head_dim / 2), or None.
           segment: (B, T) int64; time attention never crosses a change of it. None: one segment.
           cache: past keys and values. Either empty (then T frames are a prefill), or T is 1, or 2: a finished frame and one
-            that follows it. The caller decides with `cache.advance` how many of these frames become past.
-          read: which of the S positions are wanted. A last layer over time runs on these alone, since it mixes no positions.
+            that follows it. The caller decides with `cache.advance` how many of these frames become past. For passes that
+            repeat, `RingCache.past` of it.
+          read: which of the S positions are wanted. The last layer over space computes these alone, of keys and values of all,
+            and so do the layers over time after it, since they mix no positions. With a cache, every pass must read from the
+            same first position on, the first pass most.
 
         Returns:
           (B, T, number read, D) normalised tokens, float32 whatever autocast multiplies in.
         """
-        first = 0 if cache is None else cache.position
-        positions = torch.arange(first, first + x.shape[1], device=x.device)
-        time_rope = rope_table(rope_angles(positions, self.config.width // self.config.num_heads))
-        mask = self._time_mask(x.shape[1], segment, cache, x.device)
+        past = cache.past(x.shape[1], segment) if isinstance(cache, RingCache) else cache
         x = at_least_float32(x)  # the residual stream; branches may be rounded, what they are added to is not
+        time_rope, visible = self._over_time(x, segment, past)
+        last_space = self.config.last_space_layer
+        if last_space is None:
+            x = x[:, :, read]
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
-            if not layer.over_time:
-                x = layer.space(x, groups, space_rope)
-            if i == self.config.depth - 1:
-                x = x[:, :, read]
             if layer.over_time:
-                x = layer.time(x, mask, time_rope, cache, i // self.config.time_every)
+                x = layer.time(x, visible, time_rope, past, i // self.config.time_every)
+            else:
+                x = layer.space(x, groups, space_rope, read if i == last_space else slice(None))
         return rms_norm(x)
 
     def new_cache(self, batch_size: int, device: torch.device | str = "cpu") -> RingCache:
         """An empty cache for `batch_size` rows, `context_length` frames deep."""
-        return RingCache(self.config.num_time_layers, batch_size, self.config.context_length, device)
+        config = self.config
+        return RingCache(
+            config.num_time_layers,
+            batch_size,
+            config.context_length,
+            config.width // config.num_heads,
+            device,
+        )
 
-    def _time_mask(
-        self, steps: int, segment: Tensor | None, cache: RingCache | None, device: torch.device
-    ) -> Tensor | None:
-        if cache is not None:
-            cache.expect(steps, segment)
-            if cache.position > 0:
-                visible = cache.visible(steps)
-                return None if visible is None else rearrange(visible, "b q k -> b 1 1 1 q k")
-        return window_mask(steps, self.config.context_length, segment, device)
+    def _over_time(self, x: Tensor, segment: Tensor | None, past: Past | None) -> tuple[Rope, Visible]:
+        """Rotary tables and what frames see of frames, once for all time layers."""
+        if past is not None and past.rope is not None:
+            return past.rope, past.mask
+        steps = x.shape[1]
+        first = self.layers[self.config.time_every - 1]
+        assert isinstance(first, Layer)
+        angles = rope_angles(torch.arange(steps, device=x.device), first.attention.head_dim)
+        window = causal_window(steps, self.config.context_length, segment, x.device)
+        return rope_table(angles), first.attention.prepare(window, x)
 
 
-def window_mask(steps: int, window: int, segment: Tensor | None, device: torch.device) -> Tensor | None:
-    """Where frame i (query) may see frame j (key): j <= i, i - j < window, same segment.
-
-    Returns None when everything is visible (one frame), else bool broadcastable to (B, S, G, N/G, T, T).
-    """
-    if steps == 1:
-        return None
-    i = torch.arange(steps, device=device)
-    distance = i[:, None] - i[None, :]
-    mask = (distance >= 0) & (distance < window)
-    if segment is None:
-        return mask
-    same = segment[:, :, None] == segment[:, None, :]
-    return rearrange(mask & same, "b q k -> b 1 1 1 q k")
+def _groups_read(groups: Sequence[Group], read: slice, size: int) -> list[Group]:
+    """`groups` of `size` positions, without the queries that `read` leaves out; slices of queries count those read."""
+    first, stop, _ = read.indices(size)
+    kept = []
+    for queries, keys in groups:
+        begin, end, _ = queries.indices(size)
+        begin, end = max(begin, first), min(end, stop)
+        if begin < end:
+            kept.append((slice(begin - first, end - first), keys))
+    return kept

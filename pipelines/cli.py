@@ -4,6 +4,7 @@ Later sources win: defaults, --preset, each --config file.yaml in order, then si
 Mistakes of the user end in one line on stderr and a code that is not 0; only programming errors show a traceback.
 """
 
+import logging
 import os
 import sys
 from argparse import ArgumentError
@@ -140,6 +141,7 @@ def _run_member(group: str, arguments: Sequence[str]) -> int:
 def _run(name: str, arguments: Sequence[str]) -> int:
     from reverie.pipelines.runs.stops import Stopped
 
+    _show_log()
     try:
         config = parse(name, arguments)
     except UserError as error:
@@ -161,6 +163,14 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         place = f"{error.filename}: " if error.filename else ""
         return _fail(f"{place}{error.strerror or error}.", USER_ERROR)
     return 0
+
+
+def _show_log() -> None:
+    """What modules tell of their choices goes to stderr, from the first of several processes."""
+    log = logging.getLogger("reverie")
+    first = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+    log.handlers = [logging.StreamHandler()] if first else []
+    log.setLevel(logging.INFO)
 
 
 def _parser(name: str, cls: type) -> Any:

@@ -27,7 +27,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "data.sources.vpt": DATA,
     "data.sources.lerobot": DATA,
     "data.loading": SOURCES,
-    "nn": ("data",),
+    "nn": ("data", "data.files"),
     "tokenizer": ("data", "data.files", "nn"),
     "dynamics": ("data", "nn"),
     "agent": ("data", "nn", "tokenizer", "dynamics"),

@@ -14,6 +14,8 @@ from reverie.data.batch import Batch
 from reverie.data.errors import UserError
 from reverie.data.files.location import Location
 from reverie.data.loading.corpora import Corpora
+from reverie.nn.attention import require_backends
+from reverie.nn.precision import in_bfloat16
 from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.runs.run import RunFolder, open_run
 from reverie.pipelines.training.batches import (
@@ -187,6 +189,8 @@ def _train(
 ) -> None:
     torch.manual_seed(derive_seed(config.training.seed, -2))
     objective = _build(plan.build)
+    half = in_bfloat16(config.fabric.precision, fabric.device)
+    require_backends(objective, fabric.device, torch.bfloat16 if half else torch.float32)
     training = config.training if steps is None else replace(config.training, steps=steps)
 
     def make_session(model: nn.Module, optimizer: torch.optim.Optimizer) -> Session:

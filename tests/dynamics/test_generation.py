@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reverie.dynamics.generation import Finished, Step, commit, denoise, generate
+from reverie.dynamics.generation import Finished, Step, commit, denoise, generate, sample
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.dynamics.objective import corrupt
 from tests.batches import SPACE, latent_batch, random_actions
@@ -70,31 +70,29 @@ def test_cached_equals_uncached_beyond_several_windows(context, sampling_steps, 
     torch.testing.assert_close(torch.cat(frames, 1), expected, atol=1e-5, rtol=1e-5)
 
 
-class OracleDynamics:
-    """Answers every question with the data, whatever the noise."""
-
-    config = CONFIG
-
-    def __init__(self, z):
-        self.z = z
-
-    def __call__(self, noisy, *args, **kwargs):
-        return self.z, None
-
-
 @pytest.mark.parametrize("sampling_steps", [1, 2, 4, 64])
 def test_an_oracle_denoiser_lands_on_the_data(sampling_steps):
+    """Whatever the noise."""
     z = torch.rand(3, 1, 4, 8, dtype=torch.float64)
-    step = Step({}, torch.ones(3, 1, dtype=torch.bool))
-    out = denoise(OracleDynamics(z), None, step, torch.randn_like(z), sampling_steps)
+    out = sample(lambda _, i: z, torch.randn_like(z), sampling_steps)
     torch.testing.assert_close(out, z, atol=1e-12, rtol=0)
+
+
+def test_sampling_is_the_shortcut_equation():
+    """For a denoiser that is a function of z and tau, step by step as the paper writes it."""
+    z = noise = torch.randn(2, 1, 4, 8, dtype=torch.float64)
+    for tau in (0.0, 0.25, 0.5, 0.75):
+        z = z + (torch.sin(z + tau) - z) / (1 - tau) * 0.25
+    found = sample(lambda x, i: torch.sin(x + i / 4), noise, 4)
+    torch.testing.assert_close(found, z, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("sampling_steps", [0, 3, 128])
 def test_other_numbers_of_steps_are_refused(sampling_steps):
-    z = torch.rand(1, 1, 4, 8)
+    dynamics = make()
+    step = Step(random_actions(1, 1), torch.ones(1, 1, dtype=torch.bool))
     with pytest.raises(ValueError, match="power of two"):
-        denoise(OracleDynamics(z), None, Step({}, torch.ones(1, 1)), z, sampling_steps)
+        denoise(dynamics, dynamics.new_cache(1), step, torch.rand(1, 1, 4, 8), sampling_steps)
 
 
 def test_generate_is_a_function_of_its_seed_and_its_actions():
@@ -115,12 +113,16 @@ def test_generate_is_a_function_of_its_seed_and_its_actions():
     assert torch.equal(a[:, :3], b[:, :3]) and not torch.equal(a[:, 3], b[:, 3])
 
 
+@torch.no_grad()
 def test_memory_of_a_long_rollout_is_constant():
+    """The buffers of the first frame serve all others."""
     dynamics = make()
     cache, z = dynamics.new_cache(1), torch.rand(1, 1, 4, 8)
     step = Step(random_actions(1, 1), torch.ones(1, 1, dtype=torch.bool))
-    with torch.no_grad():
-        for _ in range(50):
-            commit(dynamics, cache, z, step, torch.randn_like(z))
-    assert all(k.shape[-2] == CONFIG.context_length for k, _ in cache._layers)
+    buffers = []
+    for _ in range(50):
+        commit(dynamics, cache, z, step, torch.randn_like(z))
+        buffers.append([(x.data_ptr(), x.shape) for layer in cache.past(1).layers for x in layer])
+    assert buffers[0] == buffers[-1]
+    assert {shape[-2] for _, shape in buffers[0]} == {CONFIG.context_length + 1}
     assert cache.position == 50

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from reverie.nn.attention import rope_angles, rope_table
 from reverie.nn.transformer import BlockCausalTransformer, TransformerConfig
 
 ALL = [(slice(None), slice(None))]
@@ -124,9 +126,42 @@ def test_impossible_sizes_are_named():
         TransformerConfig(width=32, depth=3, num_heads=4, num_kv_heads=4, context_length=4)
 
 
+GROUPS = [(slice(0, 3), slice(0, 3)), (slice(3, None), slice(None))]
+
+
+@pytest.mark.parametrize("read", [slice(0, 2), slice(1, 4), slice(3, None), slice(4, 5), slice(None)])
+@pytest.mark.parametrize(("depth", "time_every"), [(8, 4), (9, 4), (2, 1), (4, 2)])
+def test_reading_some_positions_equals_reading_all(depth, time_every, read):
+    """Outputs and gradients, whether the last layer runs over time or space, or all do."""
+    model, x = make(depth=depth, time_every=time_every), torch.randn(2, 6, 5, 32, requires_grad=True)
+    rope = rope_table(rope_angles(torch.arange(5), 8))
+    weight, results = torch.randn(2, 6, 5, 32)[:, :, read], []
+    for out in (model(x, GROUPS, space_rope=rope, read=read), model(x, GROUPS, space_rope=rope)[:, :, read]):
+        gradients = torch.autograd.grad((out * weight).sum(), [x, *model.parameters()])
+        results.append((out.detach(), *gradients))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_positions_that_are_not_read_cost_less():
+    """All but keys and values of the last space layer, and all of the time layer after it."""
+    model, x = make(depth=4), torch.randn(2, 6, 20, 32)
+    with FlopCounterMode(display=False) as whole:
+        model(x, ALL)
+    with FlopCounterMode(display=False) as part:
+        model(x, ALL, read=slice(0, 1))
+    assert part.get_total_flops() < 0.66 * whole.get_total_flops()
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("depth", [8, 9])
-def test_reading_some_positions_equals_reading_all(depth):
-    """Whether the last layer runs over time (8) or space (9)."""
-    model, x = make(depth=depth), torch.randn(2, 6, 5, 32)
-    torch.testing.assert_close(model(x, ALL, read=slice(1, 3)), model(x, ALL)[:, :, 1:3])
+def test_reading_some_positions_with_a_cache():
+    """As many as the first pass read or fewer, from the same position on."""
+    model, x = make(context=4), torch.randn(2, 9, 5, 32)
+    expected, cache = model(x, GROUPS), model.new_cache(2)
+    out = model(x[:, :3], GROUPS, cache=cache, read=slice(1, 5))
+    torch.testing.assert_close(out, expected[:, :3, 1:5], atol=2e-5, rtol=2e-5)
+    cache.advance(3)
+    for t in range(3, 9):
+        out = model(x[:, t : t + 1], GROUPS, cache=cache, read=slice(1, 5 if t < 7 else 3))
+        torch.testing.assert_close(out, expected[:, t : t + 1, 1 : 5 if t < 7 else 3], atol=2e-5, rtol=2e-5)
+        cache.advance()

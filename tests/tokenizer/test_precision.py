@@ -79,7 +79,7 @@ def test_the_decoder_is_the_same_to_the_bit(trained):
 @torch.no_grad()
 def test_the_encoder_multiplies_in_bfloat16_and_returns_float32(trained):
     frames, types = room(0).frames, set()
-    hook = trained.model.encoder.layers[0].attention.qkv.register_forward_hook(
+    hook = trained.model.encoder.layers[0].attention.out.register_forward_hook(
         lambda *seen: types.add(seen[-1].dtype)
     )
     with bfloat16(CPU):
