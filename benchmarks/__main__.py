@@ -1,6 +1,6 @@
 """What the hot paths cost beside plain torch, public packages and older code of this project, in one table.
 
-    python -m benchmarks [--quick] [--only NAME ...] [--repeats 5] [--threads 1] [--bf16] [--device cpu]
+    python -m benchmarks [--quick] [--only NAME ...] [--repeats 5] [--threads 1] [--bf16] [--compile] [--device cpu]
                          [--against FOLDER] [--python FILE] [--out table.md]
 
 Times are CPU-seconds of one call (seconds on a GPU), ratios those of equal repeats. `--python` names an interpreter that
@@ -35,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     contestants = [
         Contestant("ours", "ours"),
+        *([Contestant("ours, compiled", "compiled")] if args.compile else []),
         Contestant("plain torch", "reference"),
         Contestant("dreamer4", "dreamer4", python=args.python),
     ]
@@ -90,6 +91,9 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--compile", action="store_true", help="ours compiled, too; takes minutes the first time"
+    )
     parser.add_argument("--against", type=Path, help="another checkout of this project")
     parser.add_argument("--python", default=sys.executable, help="interpreter that has the public packages")
     parser.add_argument("--tiny", action="store_true", help="sizes for tests")
