@@ -8,7 +8,7 @@ Where a function takes `fast`, the passes of one frame are one compiled graph (`
 of every rollout of the same sizes; results differ by rounding alone.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache as once
 
@@ -18,7 +18,24 @@ from torch import Tensor
 from reverie.dynamics.model import Dynamics
 from reverie.dynamics.objective import corrupt
 from reverie.nn.cache import FRAMES_PER_PASS, Past, RingCache
-from reverie.nn.compilation import compiled
+from reverie.nn.compilation import Compile, compiled, use_compile
+
+FRAMES_THAT_PAY = 20_000
+"""Generated frames (of a batch) from which compiling pays on a CPU: it takes one to three minutes there, and saves some
+hundredths of a second a frame."""
+
+
+def use_fast(choice: Compile, device: torch.device, frames: int | None) -> bool:
+    """Whether to make frames by compiled functions; `auto` does on GPUs, and on CPUs for `FRAMES_THAT_PAY`.
+
+    Args:
+      frames: how many will be made, a batch at a time counted once; None where nobody knows.
+
+    Raises:
+      UserError: `choice` is on, and this machine cannot.
+    """
+    pays = device.type == "cuda" or (frames is not None and frames >= FRAMES_THAT_PAY)
+    return use_compile(choice, device, pays=pays, flag="--compile")
 
 
 @dataclass(frozen=True)
@@ -223,21 +240,48 @@ def prefill(
     """
     b, steps = latents.shape[:2]
     first = steps if segment is not None else min(steps, max(1, frames_per_pass))
-    states = []
-    for rows in _rows(b, max(1, frames_per_pass // max(1, first))) if steps else ():
-        pieces = None if segment is None else segment[rows]
-        tokens = None if agent_tokens is None else agent_tokens[rows, :first]
-        past = cache.past(first, pieces, rows=rows)
-        part = latents[rows, :first], step.rows(rows).at(slice(0, first)), noise[rows, :first]
-        states.append(_become_past(dynamics, past, *part, tokens, pieces))
-    whole = [None if agent_tokens is None else torch.cat(states)] if steps else []
+    states = (
+        [
+            _prefill_rows(dynamics, cache, latents, step, noise, agent_tokens, segment, first, rows)
+            for rows in _rows(b, max(1, frames_per_pass // max(1, first)))
+        ]
+        if steps
+        else []
+    )
     cache.advance(first)
+    begun = [_join(states, 0)] if steps else []
     for t in range(first, steps):
         now = slice(t, t + 1)
         tokens = None if agent_tokens is None else agent_tokens[:, now]
-        part = latents[:, now], step.at(now), noise[:, now]
-        whole.append(commit(dynamics, cache, *part, agent_tokens=tokens))
-    return None if agent_tokens is None else torch.cat(whole, 1)
+        begun.append(
+            commit(dynamics, cache, latents[:, now], step.at(now), noise[:, now], agent_tokens=tokens)
+        )
+    return _join(begun, 1)
+
+
+def _prefill_rows(
+    dynamics: Dynamics,
+    cache: RingCache,
+    latents: Tensor,
+    step: Step,
+    noise: Tensor,
+    agent_tokens: Tensor | None,
+    segment: Tensor | None,
+    steps: int,
+    rows: slice,
+) -> Tensor | None:
+    """The first `steps` frames of some rows."""
+    pieces = None if segment is None else segment[rows]
+    tokens = None if agent_tokens is None else agent_tokens[rows, :steps]
+    past = cache.past(steps, pieces, rows=rows)
+    frames = latents[rows, :steps], step.rows(rows).at(slice(0, steps)), noise[rows, :steps]
+    return _become_past(dynamics, past, *frames, tokens, pieces)
+
+
+def _join(states: Sequence[Tensor | None], dim: int) -> Tensor | None:
+    """Agent states of all parts together, None without agents."""
+    there = [x for x in states if x is not None]
+    return torch.cat(there, dim) if there else None
 
 
 def _rows(batch_size: int, most: int) -> list[slice]:

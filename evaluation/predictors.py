@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,11 +26,13 @@ class LatentPredictor:
     """Dreamer 4: encodes the context, continues it by `generator`, and decodes frame by frame.
 
     The decoder's cache is warm from the context. Of the context the tokenizer sees at most `frames_per_pass` frames at once.
+    `fast` compiles the decoder, as the generator may its own passes.
     """
 
     tokenizer: Tokenizer
     generator: Generate
     frames_per_pass: int = FRAMES_PER_PASS
+    fast: bool = False
 
     @torch.no_grad()
     def __call__(
@@ -40,14 +43,14 @@ class LatentPredictor:
         latents = encode_long(tokenizer, truth, first)
         known = latents[:, :context]
         past, future = actions.to(device).split(context)
+        decode = partial(decode_future, tokenizer, known, frames_per_pass=first, fast=self.fast)
         frames = {
-            "model": decode_future(tokenizer, known, self.generator(known, past, future, seed), first),
-            "tokenizer": decode_future(tokenizer, known, latents[:, context:], first),
+            "model": decode(self.generator(known, past, future, seed)),
+            "tokenizer": decode(latents[:, context:]),
         }
         if others is not None:
             _, future = others.to(device).split(context)
-            imagined = self.generator(known, past, future, seed)
-            frames["shuffled"] = decode_future(tokenizer, known, imagined, first)
+            frames["shuffled"] = decode(self.generator(known, past, future, seed))
         return frames
 
 

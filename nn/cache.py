@@ -133,12 +133,12 @@ class RingCache:
             every frame. Otherwise slots that are still empty are left out, and the mask where it hides nothing.
         """
         if fixed:
-            return self._follow(steps, self.now + ahead, self.window, all_seen=False)
+            return self._follow(steps, self.now + ahead, self.window, rows, all_seen=False)
         position = self.position + ahead
         if position > 0 or steps == 1:
             filled = min(position + 1, self.window)
             all_seen = steps == 1 and self._latest_start <= position + 1 - filled
-            return self._follow(steps, self.now + ahead, filled, all_seen)
+            return self._follow(steps, self.now + ahead, filled, rows, all_seen)
         if segment is not None:
             self.start[rows] = (segment != segment[:, -1:]).sum(1)
             self._latest_start = steps  # no row begins later
@@ -159,7 +159,7 @@ class RingCache:
         self.start.copy_(torch.where(rows.to(self.start.device), self.now, self.start))
         self._latest_start = self.position
 
-    def _follow(self, steps: int, now: Tensor, filled: int, all_seen: bool) -> Past:
+    def _follow(self, steps: int, now: Tensor, filled: int, rows: slice, all_seen: bool) -> Past:
         if steps > 2:
             raise ValueError(
                 f"a cache that holds {self.position} frames takes at most two new frames at a time, got {steps}"
@@ -171,8 +171,8 @@ class RingCache:
             slots = torch.cat([slots, second[None]])
         rope = rope_table((now + self._slots[:steps]).double()[:, None] * self._frequencies)
         keys = filled + steps - 1
-        mask = None if all_seen else self._mask(steps, keys, now, second)
-        return self._make(slots, keys=keys, rope=rope, mask=mask)
+        mask = None if all_seen else self._mask(steps, keys, now, second)[rows]
+        return self._make(slots, rows=rows, keys=keys, rope=rope, mask=mask)
 
     def _mask(self, steps: int, keys: int, now: Tensor, second: Tensor) -> Tensor:
         slots = self._slots[:keys]

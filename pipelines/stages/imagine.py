@@ -17,6 +17,8 @@ from reverie.agent.imagination import ImaginationConfig, ImaginationObjective, i
 from reverie.data.errors import UserError
 from reverie.data.files.location import Location
 from reverie.data.loading.corpora import Corpora
+from reverie.dynamics.generation import use_fast
+from reverie.nn.compilation import Compile
 from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.runs.run import RunFolder, open_run
 from reverie.pipelines.training.batches import BatchesConfig, Mixture, heldout_batches, training_batches
@@ -71,6 +73,8 @@ class ImagineStage:
     """Stay on the CPU where a GPU is present."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """Accelerate's mixed precision: no, bf16 or fp16."""
+    compile: Compile = "auto"
+    """Compile what happens at every imagined frame: auto does on GPUs, and on CPUs where it pays."""
 
 
 def train_imagine(config: ImagineStage) -> None:
@@ -137,13 +141,15 @@ def _fit(
     raw_optimizer = make_optimizer(objective.to(accelerator.device), config.optimizer)
     model, optimizer = accelerator.prepare(objective, raw_optimizer)
     trained = list(objective.trainable_parameters())
+    frames = config.training.steps * config.imagination.horizon
+    fast = use_fast(config.compile, accelerator.device, frames)
     with _session(model, objective, raw_optimizer, processes, corpora, run, config, accelerator) as session:
         while session.running:
             step, context = session.begin_step()
             set_learning_rate(raw_optimizer, learning_rate(step, config.training.steps, config.optimizer))
             context = context.to(accelerator.device)
             with accelerator.autocast():
-                rollout = imagine(objective.model, context, config.imagination)
+                rollout = imagine(objective.model, context, config.imagination, fast=fast)
             for _ in range(config.imagination.updates_per_rollout):
                 loss, metrics = model(context, rollout)
                 accelerator.backward(loss)
