@@ -177,14 +177,6 @@ class Attention(nn.Module):
         return rearrange(out, "... n q h -> ... q (n h)")
 
 
-def require_backends(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    """Refuses a forced backend that cannot train `model` on `device` in `dtype`. Raises `UserError`."""
-    for layer in model.modules():
-        if isinstance(layer, Attention) and layer.backend != "auto":
-            capped = layer.softcap is not None
-            kernel_of(layer.backend, "full", device, dtype, layer.head_dim, capped, gradient=True)
-
-
 def _is_all(read: slice, size: int) -> bool:
     return read.indices(size) == (0, size, 1)
 
