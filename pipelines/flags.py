@@ -36,6 +36,8 @@ def in_form(cls: type, arguments: Sequence[str]) -> list[str]:
     while rest:
         flag, equals, value = rest.pop(0).partition("=")
         name = flag.removeprefix("--").rstrip("+")
+        if name not in settings and (underscored := name.replace("-", "_")) in settings:
+            flag, name = flag.replace(name, underscored), underscored
         if not flag.startswith("--") or name in _OWN:
             done.append(f"{flag}{equals}{value}")
             continue

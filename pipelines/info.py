@@ -1,9 +1,11 @@
-"""`reverie info`: exact parameter counts of a preset, or what a run folder or shard folder holds."""
+"""`reverie info`: parameter counts and memory plan of a preset, or what a run folder or shard folder holds."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from rich.console import Console
 from torch import nn
 
 from reverie.agent.model import Agent, AgentConfig
@@ -13,6 +15,7 @@ from reverie.data.files.location import Location, Url
 from reverie.data.shards.index import INDEX, ShardIndex
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.pipelines.presets import PRESETS, Preset
+from reverie.pipelines.runs.progress import meter
 from reverie.pipelines.training.checkpoints import (
     build_model,
     find_checkpoint,
@@ -29,26 +32,66 @@ MINECRAFT = ActionSpace({"keys": Binary(23), "mouse": Categorical(121, null=60)}
 
 @dataclass(frozen=True, kw_only=True)
 class InfoConfig:
-    """Prints exact parameter counts."""
+    """Prints exact parameter counts, or which batches fit given devices."""
 
     preset: str | None = None
     """Count this preset's models; null for all presets, unless `path` is given."""
     path: Location | None = None
     """Run folder, checkpoint folder, or shard folder or its URL, to describe instead."""
+    devices: int | None = None
+    """Print the memory plan of `preset` for this many devices, in all nodes together; takes a minute or two."""
+    device_memory: str = "80GB"
+    """Memory of each device: 80GB (10^9 bytes each) or 79.6GiB (2^30 bytes each)."""
+    frame_size: tuple[int, int] | None = None
+    """Height and width of the frames that are planned for; null for the preset's."""
 
     def __post_init__(self) -> None:
+        memory_bytes(self.device_memory)
+        if self.devices is not None and self.devices < 1:
+            raise UserError(f"--devices {self.devices}: must be at least 1")
+        if self.devices is not None and self.preset is None:
+            raise UserError(f"--devices: needs a --preset to plan for, one of {', '.join(PRESETS)}")
+        if self.frame_size is not None and min(self.frame_size) < 1:
+            raise UserError(f"--frame_size {self.frame_size}: must be two sides of at least 1 pixel")
         if self.preset is not None and self.preset not in PRESETS:
             raise UserError(f"--preset {self.preset}: is not known, choose one of {', '.join(PRESETS)}")
 
 
 def info(config: InfoConfig) -> None:
     """Prints one line per part."""
+    if config.devices is not None and config.preset is not None:
+        return _print_plan(config, config.preset, config.devices)
     if config.path is not None:
         lines = describe_folder(config.path)
     else:
         names = [config.preset] if config.preset is not None else list(PRESETS)
         lines = [line for name in names for line in describe_preset(name, PRESETS[name])]
     print("\n".join(lines))
+
+
+def _print_plan(config: InfoConfig, preset: str, devices: int) -> None:
+    from reverie.pipelines.memory_plan import count_stage, plan_stage, stages
+    from reverie.pipelines.memory_table import heading, print_stage
+
+    memory = memory_bytes(config.device_memory)
+    console = Console(highlight=False)
+    console.print(heading(preset, devices, memory))
+    planned = stages(PRESETS[preset], config.frame_size)
+    with meter("plan", len(planned)) as shown:
+        for stage in planned:
+            print_stage(console, plan_stage(stage, count_stage(stage), devices, memory))
+            shown.update()
+
+
+def memory_bytes(text: str) -> float:
+    """80GB, 79.6 GiB, 24000MB -> bytes. Raises `UserError` for anything else."""
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*([KMGT])(i?)B", text.strip(), re.IGNORECASE | re.ASCII)
+    size = 0.0
+    if found is not None:
+        size = float(found[1]) * (1024 if found[3] else 1000) ** (" KMGT".index(found[2].upper()))
+    if not size:
+        raise UserError(f"--device-memory {text}: is no size of memory, write it as 80GB or 79.6GiB")
+    return size
 
 
 def describe_preset(name: str, preset: Preset) -> list[str]:

@@ -1,10 +1,12 @@
 """LPIPS (Zhang et al. 2018) from the `lpips` package with converted pretrained weights, frozen."""
 
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import lpips
+import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -19,18 +21,8 @@ MIN_SIDE = 64
 class PerceptualDistance(nn.Module):
     """Frozen LPIPS. `forward(a, b)`: (N, 3, H, W) in [-1, 1] -> (N,) distances. No parameters, no saved state."""
 
-    def __init__(self, net: str, weights: Path):
+    def __init__(self, model: nn.Module):
         super().__init__()
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # torchvision's deprecated `pretrained` argument, used inside lpips
-            model = lpips.LPIPS(net=net, pretrained=True, pnet_rand=True, verbose=False)
-        missing, unexpected = model.net.load_state_dict(load_file(weights), strict=False)
-        if missing or unexpected:
-            raise UserError(
-                f"{weights}: is not a converted {net} backbone of LPIPS; run `reverie fetch-weights --net {net}`."
-            )
         # Held outside the module tree: neither parameters to train nor weights to save.
         self._model = [model.eval().requires_grad_(False)]
 
@@ -51,4 +43,25 @@ def load_lpips(net: Literal["alex", "vgg"], weights: Path | None) -> PerceptualD
     """
     from reverie.tokenizer.weights import find_weights
 
-    return PerceptualDistance(net, weights or find_weights(net))
+    weights = weights or find_weights(net)
+    model = _network(net)
+    missing, unexpected = model.net.load_state_dict(load_file(weights), strict=False)
+    if missing or unexpected:
+        raise UserError(
+            f"{weights}: is not a converted {net} backbone of LPIPS; run `reverie fetch-weights --net {net}`."
+        )
+    return PerceptualDistance(model)
+
+
+@cache
+def untrained_lpips(net: Literal["alex", "vgg"]) -> PerceptualDistance:
+    """LPIPS of the same sizes with weights that mean nothing, to count its memory and operations; needs no file."""
+    with torch.device("meta"):  # drawing weights would take seconds
+        model = _network(net)
+    return PerceptualDistance(model.to_empty(device="cpu"))
+
+
+def _network(net: str) -> lpips.LPIPS:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchvision's deprecated `pretrained` argument, used inside lpips
+        return lpips.LPIPS(net=net, pretrained=True, pnet_rand=True, verbose=False)
