@@ -30,9 +30,8 @@ def math_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, softcap
 
 
 def _scaled_product(a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """`scale` a b. In bfloat16 a is scaled first: the gradients of a trained tokenizer were then up to three times as close to
-    those of float32.
-    """
+    """`scale` a b."""
+    # Which of two bfloat16 roundings is luck, but gradients of a trained tokenizer lay up to three times nearer to float32's.
     if a.dtype in (torch.bfloat16, torch.float16):
         return torch.bmm(a * scale, b)
     return torch.baddbmm(a.new_zeros(()), a, b, beta=0, alpha=scale)
