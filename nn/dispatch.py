@@ -229,6 +229,7 @@ def kernel_of(
     long: bool = True,
 ) -> Kernel:
     """The kernel of a kind of call on `device`; tells it in one line of the log, once. Raises as `choose`."""
+    long = long or device.type != "cpu"  # nobody else asks, and one kind of call should be told as one
     return told_choice(backend, kind, device, dtype, head_dim, softcap, gradient, long).kernel
 
 
