@@ -21,6 +21,8 @@ from reverie.data.files.location import Url
 from reverie.pipelines.endings import ending
 from reverie.pipelines.flags import did_you_mean, in_form, in_our_words
 
+PROFILE = "profile "
+"""Before the name of a stage, whose flags are then taken."""
 USER_ERROR, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 
 
@@ -59,6 +61,15 @@ COMMANDS = {
     ),
     "play": Command("interactive.play", "PlayConfig", "play", "play inside the world model, in a browser"),
     "demo": Command("demo", "DemoConfig", "demo", "all of the above on a small game"),
+    **{
+        f"profile {stage}": Command(
+            "profile", f"{stage.title()}Profile", "profile", f"measure what a step of `{stage}` costs"
+        )
+        for stage in ("tokenizer", "dynamics", "clone", "imagine", "baseline")
+    },
+    "profile generate": Command(
+        "profile_generate", "GenerateProfile", "profile_generate", "measure what a generated frame costs"
+    ),
     "info": Command("info", "InfoConfig", "info", "print parameter counts, or what a folder holds"),
     "data info": Command("datasets.info", "DataInfoConfig", "data_info", "count what shards hold"),
     "data show": Command(
@@ -210,7 +221,7 @@ def _preset_defaults(name: str, arguments: Sequence[str]) -> dict[str, Any]:
 
     presets = presets_of(name)
     preset = _setting("preset", arguments)
-    if preset is None and name == "baseline":
+    if preset is None and name.removeprefix(PROFILE) == "baseline":
         preset = DEFAULT_BASELINES.get(_setting("version", arguments))
     if preset is None or not presets:
         return {}

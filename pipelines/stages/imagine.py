@@ -24,6 +24,7 @@ from reverie.pipelines.runs.run import RunFolder, open_run
 from reverie.pipelines.training.batches import BatchesConfig, Mixture, heldout_batches, training_batches
 from reverie.pipelines.training.checkpoints import load_agent, read_card, weights_sha256
 from reverie.pipelines.training.finite import GRADIENT_NORM
+from reverie.pipelines.training.layers import refuse_layers
 from reverie.pipelines.training.loop import heldout_metrics
 from reverie.pipelines.training.optimization import (
     OptimizerConfig,
@@ -31,6 +32,8 @@ from reverie.pipelines.training.optimization import (
     make_optimizer,
     set_learning_rate,
 )
+from reverie.pipelines.training.pace import Gauge, batch_frames
+from reverie.pipelines.training.parts import part
 from reverie.pipelines.training.processes import Processes, sole_run
 from reverie.pipelines.training.session import Session, TrainingConfig, derive_seed
 from reverie.pipelines.training.stage import (
@@ -97,6 +100,7 @@ def train_imagine(config: ImagineStage) -> None:
     )
     with sole_run(config.out, processes):
         processes.by_main(open_this)
+        refuse_layers(config.training.compile, config.training.checkpointing)  # they are frozen here
         torch.manual_seed(derive_seed(config.training.seed, -2))
         agent = load_agent(config.agent)
         agent.freeze_prior()
@@ -148,14 +152,18 @@ def _fit(
             step, context = session.begin_step()
             set_learning_rate(raw_optimizer, learning_rate(step, config.training.steps, config.optimizer))
             context = context.to(accelerator.device)
-            with accelerator.autocast():
-                rollout = imagine(objective.model, context, config.imagination, fast=fast)
-            for _ in range(config.imagination.updates_per_rollout):
-                loss, metrics = model(context, rollout)
-                accelerator.backward(loss)
-                norm = accelerator.clip_grad_norm_(trained, config.optimizer.clip_norm)
-                optimizer.step()
-                optimizer.zero_grad()
+            with session.counted():
+                with part("forward"), accelerator.autocast():
+                    rollout = imagine(objective.model, context, config.imagination, fast=fast)
+                for _ in range(config.imagination.updates_per_rollout):
+                    with part("forward"):
+                        loss, metrics = model(context, rollout)
+                    with part("backward"):
+                        accelerator.backward(loss)
+                    with part("optimizer"):
+                        norm = accelerator.clip_grad_norm_(trained, config.optimizer.clip_norm)
+                        optimizer.step()
+                        optimizer.zero_grad()
             if (
                 accelerator.scaler is None
             ):  # a scaler skips the steps at which it finds the gradients too large
@@ -165,6 +173,17 @@ def _fit(
 
 def _full_precision(config: ImagineStage) -> str | None:
     return None if config.precision == "no" else "--precision no"
+
+
+def _gauge(config: ImagineStage, accelerator: Accelerator) -> Gauge:
+    """Frames are those of the contexts and of the rollouts."""
+    horizon = config.imagination.horizon
+    return Gauge(
+        device=accelerator.device,
+        dtype=torch.float32 if config.precision == "no" else torch.bfloat16,
+        frames=lambda context: batch_frames(context) + context.shape[0] * horizon,
+        world_size=accelerator.num_processes,
+    )
 
 
 def _session(
@@ -200,6 +219,7 @@ def _session(
         config=config.training,
         advice=calmer({"--optimizer.lr": config.optimizer.lr}, _full_precision(config)),
         processes=processes,
+        gauge=_gauge(config, accelerator),
         evaluate=partial(heldout_metrics, lambda x: model(x.to(accelerator.device)), held_out)
         if held_out
         else None,

@@ -44,6 +44,12 @@ class BatchesConfig:
         if not 0 <= self.long_probability <= 1:
             raise ValueError(f"batches.long_probability must lie in [0, 1], got {self.long_probability}")
 
+    @property
+    def frames(self) -> float:
+        """Frames of a step, on average."""
+        short, long = self.batch_size * self.length, self.long_batch_size * self.long_length
+        return short + self.long_probability * (long - short)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from reverie.data.batch import Batch
 from reverie.data.errors import UserError
+from reverie.nn.onednn import onednn_products
 from reverie.nn.precision import bfloat16, in_bfloat16, tf32
 from reverie.pipelines.training.finite import GRADIENT_NORM
 from reverie.pipelines.training.metrics import Averages
@@ -26,6 +27,7 @@ from reverie.pipelines.training.optimization import (
     make_optimizer,
     set_learning_rate,
 )
+from reverie.pipelines.training.parts import part
 from reverie.pipelines.training.processes import Processes
 from reverie.pipelines.training.session import Session
 from reverie.pipelines.training.sharding import full_tensor, shard_layers
@@ -135,15 +137,19 @@ def fit(
     optimizer = fabric.setup_optimizers(raw_optimizer)
     assert not isinstance(optimizer, tuple)
     fast = tf32(fabric.device, in_bfloat16(precision, fabric.device))
-    with fast, make_session(model, raw_optimizer) as session:
+    with onednn_products(objective, fabric.device), fast, make_session(model, raw_optimizer) as session:
         while session.running:
             step, batch = session.begin_step()
             updates.prepare(raw_optimizer, step)
-            loss, metrics = forward(model, batch, fabric.device, precision)
-            fabric.backward(loss)
-            norm = _clipped_norm(fabric, model, optimizer, updates.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad()
+            with session.counted():
+                with part("forward"):
+                    loss, metrics = forward(model, batch, fabric.device, precision)
+                with part("backward"):
+                    fabric.backward(loss)
+            with part("optimizer"):
+                norm = _clipped_norm(fabric, model, optimizer, updates.clip_norm)
+                optimizer.step()
+                optimizer.zero_grad()
             session.end_step({**metrics, GRADIENT_NORM: norm})
 
 

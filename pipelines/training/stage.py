@@ -28,6 +28,7 @@ from reverie.pipelines.training.batches import (
     training_batches,
 )
 from reverie.pipelines.training.checkpoints import Card
+from reverie.pipelines.training.layers import prepare_layers
 from reverie.pipelines.training.loop import (
     FabricConfig,
     Updates,
@@ -39,6 +40,7 @@ from reverie.pipelines.training.loop import (
     scheduled_updates,
 )
 from reverie.pipelines.training.optimization import OptimizerConfig
+from reverie.pipelines.training.pace import Gauge, products
 from reverie.pipelines.training.processes import Processes, sole_run
 from reverie.pipelines.training.session import Session, TrainingConfig, derive_seed
 from reverie.tokenizer.model import TokenizerConfig
@@ -102,6 +104,7 @@ class Plan:
     open_evaluation called with the objective and its wrapped form; None where nothing is held out
     counts          further figures of every logged row
     advice          what to change when training leaves the finite numbers: flags, in words
+    frames          frames of a step over all processes, on average; by which `--training.compile auto` decides on a CPU
     """
 
     build: Callable[[], nn.Module]
@@ -113,6 +116,7 @@ class Plan:
     open_evaluation: Callable[[nn.Module, Run], Evaluate | None]
     counts: Callable[[], Mapping[str, float]] = dict
     advice: str = "lower the learning rate"
+    frames: float = 0.0
 
 
 def train_stage(
@@ -149,6 +153,7 @@ def train_stage(
         ),
         open_evaluation=open_evaluation,
         advice=calmer({"--optimizer.lr": config.optimizer.lr}, full_precision(config.fabric)),
+        frames=config.batches.frames,
     )
     train(name, config, plan)
 
@@ -200,6 +205,13 @@ def _train(
     torch.manual_seed(derive_seed(config.training.seed, -2))
     objective = _build(plan.build)
     training = config.training if steps is None else replace(config.training, steps=steps)
+    prepare_layers(
+        objective,
+        fabric.device,
+        compile=training.compile,
+        checkpointing=training.checkpointing,
+        frames=plan.frames * training.steps / processes.world_size,
+    )
 
     def make_session(model: nn.Module, optimizer: torch.optim.Optimizer) -> Session:
         run_model = partial(forward, model, device=fabric.device, precision=config.fabric.precision)
@@ -212,6 +224,11 @@ def _train(
             batches=plan.open_batches(objective, processes),
             config=training,
             processes=processes,
+            gauge=Gauge(
+                device=fabric.device,
+                dtype=products(fabric.device, config.fabric.precision),
+                world_size=processes.world_size,
+            ),
             evaluate=plan.open_evaluation(objective, run_model),
             counts=plan.counts,
             advice=plan.advice,
