@@ -1,7 +1,7 @@
 """Parameters that may be spread over processes (FSDP2), and their whole values.
 
 Weights, gradients and optimiser state are sharded in float32 along their first dimension, and gradients are summed in float32.
-bfloat16 stays the business of autocast (`reverie.nn.precision`): a policy of FSDP would also round what must not be rounded (gains
+bfloat16 is a matter of autocast (`reverie.nn.precision`): a policy of FSDP would also round what must not be rounded (gains
 of norms, embeddings, first and last projections, the tokenizer's decoder), and would save only bandwidth.
 """
 
