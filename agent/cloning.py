@@ -13,7 +13,14 @@ from torch import Tensor, nn
 
 from reverie.agent.model import Agent
 from reverie.data.batch import Batch
-from reverie.dynamics.objective import Network, corrupt, draw_corruption, forcing_step, isolate_start_frames
+from reverie.dynamics.objective import (
+    Network,
+    corrupt,
+    draw_bootstrap_rows,
+    draw_corruption,
+    forcing_step,
+    isolate_start_frames,
+)
 from reverie.nn.distributions import ActionDistribution
 from reverie.nn.normalize import RunningRMS, in_any_process, mean_of_all_rows
 from reverie.nn.twohot import twohot_loss
@@ -81,7 +88,8 @@ class CloningObjective(nn.Module):
         return {name: mean.value() for name, mean in totals.items()}
 
     def _add_policy_loss(self, total: "_Mean", parameters: Tensor, batch: Batch, distance: int) -> None:
-        known = _same_segment(batch, distance) & batch.action_mask[:, distance:] & batch.relevant[:, None]
+        relevant = batch.relevant.to(batch.segment.device, non_blocking=True)
+        known = _same_segment(batch, distance) & batch.action_mask[:, distance:] & relevant[:, None]
         if known.shape[1] == 0:
             return
         space = self.model.dynamics.action_space
@@ -117,20 +125,21 @@ class CloningObjective(nn.Module):
 
     def _video_loss(self, batch: Batch) -> Tensor | None:
         """Shortcut forcing on the uniform rows, or None if no process has any."""
-        uniform = ~batch.relevant
-        count = uniform.sum()
-        here = bool(uniform.any())
-        if not in_any_process(here, count.device):
+        uniform = (~batch.relevant).nonzero()[:, 0]  # on the host: no device is asked how many
+        count, device = len(uniform), batch.segment.device
+        if not in_any_process(count > 0, device):
             return None
         # A process without such rows takes part with one that does not count: sharded layers (FSDP) wait for all processes.
-        rows = batch.rows(uniform if here else slice(0, 1))
+        rows = batch.rows(uniform if count else slice(0, 1))
         assert rows.latents is not None
         segment, action_mask = isolate_start_frames(rows, self.config.start_frame_fraction)
         network = Network(self.model.dynamics, rows.actions, action_mask, segment)
-        bootstrap = torch.rand(len(rows.latents), device=segment.device) < self.config.bootstrap_fraction
-        drawn = draw_corruption(rows.latents, self.model.dynamics.config, bootstrap)
-        loss = forcing_step(network, rows.latents, drawn, self.model.dynamics.config)[0]
-        return mean_of_all_rows(loss * count, count)
+        config = self.model.dynamics.config
+        coarse, chosen = draw_bootstrap_rows(len(rows.latents), self.config.bootstrap_fraction, device)
+        drawn = draw_corruption(rows.latents, config, chosen)
+        loss = forcing_step(network, rows.latents, drawn, config, coarse)[0]
+        counted = torch.full((), float(count), device=device)
+        return mean_of_all_rows(loss * counted, counted)
 
 
 class _Mean:

@@ -13,7 +13,7 @@ from reverie.nn.cache import FRAMES_PER_PASS
 from reverie.nn.frames import to_uint8
 from reverie.nn.precision import bfloat16
 from reverie.tokenizer.model import Tokenizer
-from reverie.tokenizer.streaming import encode_long, warm_decoder
+from reverie.tokenizer.streaming import decode_next, encode_long, warm_decoder
 
 
 class Dream:
@@ -27,9 +27,10 @@ class Dream:
       seed: of the noise.
       frames_per_pass: frames N C that a model sees at once.
       half: multiply matrices in bfloat16 (see `reverie.nn.precision`).
+      fast: compile what makes a frame.
     """
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def __init__(
         self,
         tokenizer: Tokenizer,
@@ -41,8 +42,9 @@ class Dream:
         seed: int = 0,
         frames_per_pass: int = FRAMES_PER_PASS,
         half: bool = False,
+        fast: bool = False,
     ):
-        self.tokenizer, self.device, self.half = tokenizer, tokenizer.mask_token.device, half
+        self.tokenizer, self.device, self.half, self.fast = tokenizer, tokenizer.mask_token.device, half, fast
         with bfloat16(self.device, self.half):
             if frames.shape[1]:
                 latents = encode_long(tokenizer, frames, frames_per_pass)
@@ -56,11 +58,12 @@ class Dream:
                 sampling_steps=sampling_steps,
                 generator=torch.Generator(self.device).manual_seed(seed),
                 frames_per_pass=frames_per_pass,
+                fast=fast,
             )
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def next(self, step: Step) -> Tensor:
         """The frames (N, H, W, 3) uint8 that `step`'s actions lead to; where its mask is False they are unknown."""
         with bfloat16(self.device, self.half):
             latents = self._continuation.next(step.to(self.device))
-            return to_uint8(self.tokenizer.decode(latents, cache=self._cache))[:, 0]
+            return to_uint8(decode_next(self.tokenizer, latents, self._cache, fast=self.fast))[:, 0]

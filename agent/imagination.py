@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from reverie.agent.model import Agent
 from reverie.agent.returns import lambda_returns, pmpo_loss
 from reverie.data.batch import Batch
-from reverie.dynamics.generation import Step, commit, denoise
+from reverie.dynamics.generation import Step, commit, denoise, prefill
+from reverie.nn.cache import FRAMES_PER_PASS
 from reverie.nn.normalize import mean_of_all_rows
 from reverie.nn.twohot import twohot_loss, twohot_mean
 
@@ -59,45 +60,69 @@ class Rollout:
 
 
 @torch.no_grad()
-def imagine(agent: Agent, context: Batch, config: ImaginationConfig) -> Rollout:
+def imagine(
+    agent: Agent,
+    context: Batch,
+    config: ImaginationConfig,
+    *,
+    frames_per_pass: int = FRAMES_PER_PASS,
+    fast: bool = False,
+) -> Rollout:
     """One rollout per context row: actions from the policy, frames from the flow, rewards from the reward head.
 
     Only the last segment of each row is seen. The task of the last frame holds for the whole rollout.
+
+    Args:
+      frames_per_pass: frames B T of the context that the model sees at once.
+      fast: compile what happens at every frame, see `reverie.dynamics.generation`.
     """
+    with torch.inference_mode():
+        states, actions, latents = _roll(agent, context, config, frames_per_pass, fast)
+    # Losses differentiate what follows from these, which inference tensors do not allow.
+    states, latents = states.clone(), latents.clone()
+    return Rollout(
+        states=states,
+        actions={name: x.clone() for name, x in actions.items()},
+        rewards=twohot_mean(agent.reward_head.nearest(states[:, 1:])),
+        continues=agent.continue_head.nearest(states[:, 1:])[..., 0].sigmoid(),
+        latents=latents,
+    )
+
+
+def _roll(
+    agent: Agent, context: Batch, config: ImaginationConfig, frames_per_pass: int, fast: bool
+) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """States (B, H+1, D), actions (B, H, ...) and latents (B, H, N_z, D_z) of the rollouts."""
     assert context.latents is not None
     dynamics = agent.dynamics
     cache = dynamics.new_cache(len(context.latents))
     task = context.task[:, -1:]
     tokens = agent.agent_tokens(task.expand_as(context.task))
-    past = Step(context.actions, context.action_mask)
-    seen = commit(
+    seen = prefill(
         dynamics,
         cache,
         context.latents,
-        past,
+        Step(context.actions, context.action_mask),
         torch.randn_like(context.latents),
         agent_tokens=tokens,
         segment=context.segment,
+        frames_per_pass=frames_per_pass,
     )
     assert seen is not None
     states, taken, latents = [seen[:, -1:, 0]], [], []
     known = torch.ones_like(task, dtype=torch.bool)
     for _ in range(config.horizon):
         step = Step(agent.act(states[-1]).sample(), known)
-        z = denoise(dynamics, cache, step, torch.randn_like(context.latents[:, :1]), config.sampling_steps)
-        h = commit(dynamics, cache, z, step, torch.randn_like(z), agent_tokens=tokens[:, -1:])
+        noise = torch.randn_like(context.latents[:, :1])
+        z = denoise(dynamics, cache, step, noise, config.sampling_steps, fast=fast)
+        frame = dynamics, cache, z, step, torch.randn_like(z)
+        h = commit(*frame, agent_tokens=tokens[:, -1:], fast=fast)
         assert h is not None
         states.append(h[:, :, 0])
         taken.append(step.actions)
         latents.append(z)
-    arrived = torch.cat(states[1:], dim=1)
-    return Rollout(
-        states=torch.cat(states, dim=1),
-        actions={name: torch.cat([a[name] for a in taken], dim=1) for name in taken[0]},
-        rewards=twohot_mean(agent.reward_head.nearest(arrived)),
-        continues=agent.continue_head.nearest(arrived)[..., 0].sigmoid(),
-        latents=torch.cat(latents, dim=1),
-    )
+    actions = {name: torch.cat([a[name] for a in taken], dim=1) for name in taken[0]}
+    return torch.cat(states, dim=1), actions, torch.cat(latents, dim=1)
 
 
 class ImaginationObjective(nn.Module):
@@ -149,7 +174,7 @@ class ImaginationObjective(nn.Module):
             "loss": loss,
             "loss/policy": policy_loss,
             "loss/value": value_loss,
-            "return": returns[:, 0][alive].mean() if bool(alive.any()) else returns.new_zeros(()),
+            "return": torch.where(alive, returns[:, 0], 0.0).sum() / alive.sum().clamp_min(1),
             "reward": (rollout.rewards * weight).sum(1).mean(),
             "value": values.mean(),
             "advantage/positive": ((advantage >= 0) * weight).sum() / weight.sum().clamp_min(1e-8),

@@ -9,6 +9,7 @@ from reverie.data.actions import Continuous
 from reverie.dynamics.generation import Step, commit
 from reverie.nn.twohot import twohot_mean
 from reverie.tokenizer.model import Tokenizer
+from reverie.tokenizer.streaming import encode_next
 
 
 class Player:
@@ -21,6 +22,7 @@ class Player:
       prior: act by the cloned policy (the behavioural prior) instead of the improved one.
       greedy: take the most likely action instead of sampling.
       seed: of the sampling and of the context corruption.
+      fast: compile what happens at every frame.
     """
 
     def __init__(
@@ -33,8 +35,9 @@ class Player:
         prior: bool = False,
         greedy: bool = False,
         seed: int = 0,
+        fast: bool = False,
     ):
-        self.tokenizer, self.agent = tokenizer.eval(), agent.eval()
+        self.tokenizer, self.agent, self.fast = tokenizer.eval(), agent.eval(), fast
         self.prior, self.greedy = prior, greedy
         self.device = agent.task_embedding.device
         self.generator = torch.Generator(self.device).manual_seed(seed)
@@ -49,6 +52,8 @@ class Player:
 
     def reset(self, rows: np.ndarray) -> None:
         """New episodes begin in the games where `rows` (N,) is True; call before the `act` that sees their first frame."""
+        if not np.any(rows):
+            return
         restarted = torch.from_numpy(np.asarray(rows, bool)).to(self.device)
         self.encoder_cache.reset(restarted)
         self.cache.reset(restarted)
@@ -58,7 +63,7 @@ class Player:
         """From the next frame on the games are played for `tasks`, (N,) indices, -1 for none; their memory stays."""
         self.task = torch.from_numpy(np.asarray(tasks, np.int64)).to(self.device)[:, None]
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def act(self, frames: np.ndarray) -> dict[str, np.ndarray]:
         """Frames (N, H, W, C) uint8 just seen -> the actions to take now, component -> (N, ...)."""
         self.states = self._observe(torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)[:, None])
@@ -67,18 +72,19 @@ class Player:
         self.action_known = torch.ones_like(self.action_known)
         return {name: self._playable(name, x) for name, x in self.last_actions.items()}
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def values(self) -> np.ndarray:
         """What the value head expects from the frames last seen, (N,) float32."""
         return twohot_mean(self.agent.value_head.nearest(self.states))[:, 0].cpu().numpy()
 
     def _observe(self, frames: Tensor) -> Tensor:
         """(N, 1, H, W, C) uint8 -> agent states (N, 1, D)."""
-        latents = self.tokenizer.encode(frames, cache=self.encoder_cache)
+        latents = encode_next(self.tokenizer, frames, self.encoder_cache, fast=self.fast)
         noise = torch.randn(latents.shape, generator=self.generator, device=self.device)
         step = Step(self.last_actions, self.action_known)
         tokens = self.agent.agent_tokens(self.task)
-        states = commit(self.agent.dynamics, self.cache, latents, step, noise, agent_tokens=tokens)
+        frame = self.agent.dynamics, self.cache, latents, step, noise
+        states = commit(*frame, agent_tokens=tokens, fast=self.fast)
         assert states is not None
         return states[:, :, 0]
 

@@ -29,7 +29,7 @@ class Batch:
     is_terminal  (B, T) bool, the episode ended for good: nothing beyond to bootstrap from
     task         (B, T) int64, index into the corpus' task list, -1 for none
     segment      (B, T) int64, rows pack several pieces of video; nothing attends across a change of this number
-    relevant     (B,) bool, the row was drawn from stretches in which its task is accomplished
+    relevant     (B,) bool, the row was drawn from stretches in which its task is accomplished; on the host, wherever the batch is
     key          B strings, where each row starts: source and frame
     """
 
@@ -58,17 +58,28 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The batch on `device`; copies do not block when memory is pinned."""
-        return self.map(lambda x: x.to(device, non_blocking=True))
+        moved = self.map(lambda x: x.to(device, non_blocking=True))
+        moved.relevant = self.relevant
+        return moved
 
     def pin_memory(self) -> "Batch":
         """The batch in page-locked memory (called by torch's DataLoader)."""
         return self.map(lambda x: x.pin_memory())
 
     def rows(self, index: Tensor | slice) -> "Batch":
-        """The rows chosen by a boolean or integer index."""
-        chosen = torch.arange(len(self.key))[index.cpu() if isinstance(index, Tensor) else index].tolist()
-        picked = self.map(lambda x: x[index])
-        picked.key = [self.key[i] for i in chosen]
+        """The rows chosen by a slice, or by a boolean or integer index on the host."""
+        chosen = torch.arange(len(self.key))[index]
+        where: dict[torch.device, Tensor] = {}
+
+        def pick(x: Tensor) -> Tensor:
+            if isinstance(index, slice):
+                return x[index]
+            if x.device not in where:  # without waiting: `x[index]` would do so in every call
+                where[x.device] = chosen.to(x.device, non_blocking=True)
+            return x[where[x.device]]
+
+        picked = self.map(pick)
+        picked.key = [self.key[i] for i in chosen.tolist()]
         return picked
 
     def steps(self, start: int, stop: int) -> "Batch":

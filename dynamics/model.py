@@ -13,8 +13,9 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from reverie.data.actions import ActionSpace, Binary, Categorical, Component, Continuous
-from reverie.nn.attention import Backend, init_linear
+from reverie.nn.attention import init_linear
 from reverie.nn.cache import Past, RingCache
+from reverie.nn.dispatch import Backend, require_possible
 from reverie.nn.distributions import scale_continuous
 from reverie.nn.precision import Float32Linear, in_float32
 from reverie.nn.transformer import BlockCausalTransformer, Group, TransformerConfig
@@ -50,9 +51,10 @@ class DynamicsConfig:
     softcap: float | None = 50.0
     """Soft cap of attention logits; null for none."""
     backend: Backend = "auto"
-    """Attention: auto (sdpa without a soft cap, else math), math, sdpa or flex (for GPUs, compiled)."""
+    """Kernels of attention: auto, math, sdpa, flex or flash (docs/attention.md); only auto falls back on others."""
 
     def __post_init__(self) -> None:
+        require_possible(self.backend, self.softcap)
         if self.max_sampling_steps < 2 or self.max_sampling_steps & (self.max_sampling_steps - 1):
             raise ValueError(f"max_sampling_steps must be a power of two >= 2, got {self.max_sampling_steps}")
         if not 0 < self.context_signal_level <= 1:

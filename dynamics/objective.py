@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from reverie.data.batch import Batch
 from reverie.dynamics.model import Dynamics, DynamicsConfig
-from reverie.nn.normalize import RunningRMS, in_any_process
+from reverie.nn.normalize import RunningRMS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,22 @@ class Corruption:
     signal_index: Tensor
     step_index: Tensor
     noise: Tensor
+
+
+def draw_bootstrap_rows(b: int, fraction: float, device: torch.device) -> tuple[Tensor | None, Tensor]:
+    """Which of `b` rows draw from all step sizes: each with probability `fraction`, and at most ceil(b fraction) together.
+
+    That number holds for every batch and process, so that shapes are known without asking the device.
+
+    Returns:
+      (ceil(b fraction),) int64 rows outside of which there are none, or None for all; and (b,) bool, those that do.
+    """
+    if fraction == 1:
+        return None, torch.ones(b, dtype=torch.bool, device=device)
+    count = math.ceil(b * fraction)
+    rows = torch.randperm(b, device=device)[:count]
+    drawn = torch.rand(count, device=device) < b * fraction / max(count, 1)
+    return rows, torch.zeros(b, dtype=torch.bool, device=device).index_copy(0, rows, drawn)
 
 
 def draw_corruption(
@@ -149,33 +165,24 @@ class DynamicsObjective(nn.Module):
         model_config = self.model.config
         segment, action_mask = isolate_start_frames(batch, self.config.start_frame_fraction)
         network = Network(self.model, batch.actions, action_mask, segment)
-        rows = torch.rand(len(batch.latents), device=batch.latents.device) < self.config.bootstrap_fraction
-        drawn = draw_corruption(batch.latents, model_config, rows)
-        loss, metrics = forcing_step(network, batch.latents, drawn, model_config)
+        b, device = len(batch.latents), batch.latents.device
+        rows, chosen = draw_bootstrap_rows(b, self.config.bootstrap_fraction, device)
+        drawn = draw_corruption(batch.latents, model_config, chosen)
+        loss, metrics = forcing_step(network, batch.latents, drawn, model_config, rows)
         return self.rms(loss), metrics
 
 
 def forcing_step(
-    network: Network, z: Tensor, drawn: Corruption, config: DynamicsConfig
+    network: Network, z: Tensor, drawn: Corruption, config: DynamicsConfig, rows: Tensor | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The raw shortcut forcing loss (scalar) for drawn corruptions, and its detached parts."""
+    """The raw shortcut forcing loss (scalar) for drawn corruptions, and its detached parts.
+
+    `rows` (n,) int64: those with steps coarser than d_min are among them; None for any.
+    """
     tau = (drawn.signal_index / config.max_sampling_steps).to(z.dtype)
     z_tilde = corrupt(z, drawn.noise, tau)
     finest = drawn.step_index == config.num_step_sizes - 1
-    velocity = torch.zeros_like(z)
-    coarse_rows = (~finest).any(1).nonzero().squeeze(1)
-    here = len(coarse_rows) > 0
-    if in_any_process(here, z.device):
-        # Sharded layers (FSDP) wait for all processes; the velocity of a row without coarse steps is not read.
-        coarse_rows = coarse_rows if here else coarse_rows.new_zeros(1)
-        with torch.no_grad():
-            velocity[coarse_rows] = bootstrap_velocity(
-                network.rows(coarse_rows),
-                z_tilde[coarse_rows],
-                drawn.signal_index[coarse_rows],
-                drawn.step_index[coarse_rows],
-                config.max_sampling_steps,
-            )
+    velocity = _velocity_of_rows(network, z_tilde, drawn, config, rows)
     z_hat = network(z_tilde, drawn.signal_index, drawn.step_index)
     per_frame = shortcut_forcing_loss(z_hat, z, z_tilde, velocity, tau, finest)
     loss = per_frame.mean()
@@ -186,3 +193,18 @@ def forcing_step(
         "loss/bootstrap": (detached * ~finest).sum() / (~finest).sum().clamp_min(1),
     }
     return loss, metrics
+
+
+@torch.no_grad()
+def _velocity_of_rows(
+    network: Network, z_tilde: Tensor, drawn: Corruption, config: DynamicsConfig, rows: Tensor | None
+) -> Tensor:
+    """The bootstrap velocity of some rows, 0 in the others."""
+    steps = config.max_sampling_steps
+    if rows is None:
+        return bootstrap_velocity(network, z_tilde, drawn.signal_index, drawn.step_index, steps)
+    if not len(rows):
+        return torch.zeros_like(z_tilde)
+    chosen = z_tilde[rows], drawn.signal_index[rows], drawn.step_index[rows]
+    velocity = bootstrap_velocity(network.rows(rows), *chosen, steps)
+    return torch.zeros_like(z_tilde).index_copy(0, rows, velocity.to(z_tilde.dtype))

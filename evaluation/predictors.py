@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from reverie.nn.frames import to_uint8
 from reverie.rssm.model import Dreamer
 from reverie.rssm.state import State
 from reverie.tokenizer.model import Tokenizer
-from reverie.tokenizer.streaming import encode_long, warm_decoder
+from reverie.tokenizer.streaming import decode_next, encode_long, warm_decoder
 
 Generate = Callable[[Tensor, Actions, Actions, int], Tensor]
 """Context latents (B, C, N, D), context actions (B, C), future actions (B, H), noise seed -> (B, H, N, D)."""
@@ -25,11 +26,13 @@ class LatentPredictor:
     """Dreamer 4: encodes the context, continues it by `generator`, and decodes frame by frame.
 
     The decoder's cache is warm from the context. Of the context the tokenizer sees at most `frames_per_pass` frames at once.
+    `fast` compiles the decoder, as the generator may its own passes.
     """
 
     tokenizer: Tokenizer
     generator: Generate
     frames_per_pass: int = FRAMES_PER_PASS
+    fast: bool = False
 
     @torch.no_grad()
     def __call__(
@@ -40,14 +43,14 @@ class LatentPredictor:
         latents = encode_long(tokenizer, truth, first)
         known = latents[:, :context]
         past, future = actions.to(device).split(context)
+        decode = partial(decode_future, tokenizer, known, frames_per_pass=first, fast=self.fast)
         frames = {
-            "model": decode_future(tokenizer, known, self.generator(known, past, future, seed), first),
-            "tokenizer": decode_future(tokenizer, known, latents[:, context:], first),
+            "model": decode(self.generator(known, past, future, seed)),
+            "tokenizer": decode(latents[:, context:]),
         }
         if others is not None:
             _, future = others.to(device).split(context)
-            imagined = self.generator(known, past, future, seed)
-            frames["shuffled"] = decode_future(tokenizer, known, imagined, first)
+            frames["shuffled"] = decode(self.generator(known, past, future, seed))
         return frames
 
 
@@ -86,7 +89,7 @@ class RecurrentPredictor:
 
 
 def dynamics_generator(
-    dynamics: Dynamics, sampling_steps: int, frames_per_pass: int = FRAMES_PER_PASS
+    dynamics: Dynamics, sampling_steps: int, frames_per_pass: int = FRAMES_PER_PASS, fast: bool = False
 ) -> Generate:
     """`generation.generate` as a `Generate`: its noise depends on the seed alone."""
 
@@ -101,18 +104,24 @@ def dynamics_generator(
             sampling_steps=sampling_steps,
             generator=torch.Generator(latents.device).manual_seed(seed),
             frames_per_pass=frames_per_pass,
+            fast=fast,
         )
 
     return run
 
 
 def decode_future(
-    tokenizer: Tokenizer, context: Tensor, future: Tensor, frames_per_pass: int = FRAMES_PER_PASS
+    tokenizer: Tokenizer,
+    context: Tensor,
+    future: Tensor,
+    frames_per_pass: int = FRAMES_PER_PASS,
+    *,
+    fast: bool = False,
 ) -> Tensor:
     """Latents of context and future (B, T, N, D) -> the future's frames (B, T, H, W, C) uint8, one by one."""
     cache = warm_decoder(tokenizer, context, frames_per_pass)
-    frames = [to_uint8(tokenizer.decode(future[:, t : t + 1], cache=cache)) for t in range(future.shape[1])]
-    return torch.cat(frames, dim=1)
+    steps = [future[:, t : t + 1] for t in range(future.shape[1])]
+    return torch.cat([to_uint8(decode_next(tokenizer, z, cache, fast=fast)) for z in steps], dim=1)
 
 
 def _frames(model: Dreamer, states: State) -> Tensor:

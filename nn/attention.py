@@ -56,7 +56,7 @@ def attend(
     if not isinstance(visible, Prepared):
         needs_gradient = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
         kernel = kernel_of(
-            backend, _kind(visible), q.device, q.dtype, q.shape[-1], softcap is not None, needs_gradient
+            backend, _kind(visible, q), q.device, q.dtype, q.shape[-1], softcap is not None, needs_gradient
         )
         visible = _as_read_by(kernel, visible, q, k)
     if q.numel() == 0 or k.numel() == 0:  # which not every kernel takes
@@ -64,9 +64,9 @@ def attend(
     return _run(visible, q, k, v, softcap)
 
 
-def _kind(visible: Tensor | CausalWindow | None) -> Kind:
+def _kind(visible: Tensor | CausalWindow | None, q: Tensor) -> Kind:
     if visible is None:
-        return "full"
+        return "query" if q.shape[-2] == 1 else "full"
     return visible.kind if isinstance(visible, CausalWindow) else "mask"
 
 
@@ -174,6 +174,14 @@ class Attention(nn.Module):
         """Attention output before the output projection, (*X, Q, N H)."""
         out = attend(q, k, v, visible=visible, softcap=self.softcap, backend=self.backend)
         return rearrange(out, "... n q h -> ... q (n h)")
+
+
+def require_backends(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Refuses a forced backend that cannot train `model` on `device` in `dtype`. Raises `UserError`."""
+    for layer in model.modules():
+        if isinstance(layer, Attention) and layer.backend != "auto":
+            capped = layer.softcap is not None
+            kernel_of(layer.backend, "full", device, dtype, layer.head_dim, capped, gradient=True)
 
 
 def _is_all(read: slice, size: int) -> bool:

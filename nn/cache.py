@@ -119,6 +119,7 @@ class RingCache:
         segment: Tensor | None = None,
         *,
         rows: slice = slice(None),
+        ahead: int = 0,
         fixed: bool = False,
     ) -> Past:
         """Prepares passes over `steps` new frames.
@@ -127,11 +128,17 @@ class RingCache:
           steps: into an empty cache any number; later one, or two: a finished frame and the one being made after it.
           segment: (B, steps) of a prefill; the last segment of each row stays visible.
           rows: the rows that pass, in a prefill; it is whole when all have.
-          fixed: shapes depend on `steps` alone, and nothing on the host's knowledge of the position: the same graph serves
+          ahead: how many frames will have become past by then.
+          fixed: shapes depend on `steps` alone, and nothing on what the host knows of the position: the same graph serves
             every frame. Otherwise slots that are still empty are left out, and the mask where it hides nothing.
         """
-        if fixed or self.position > 0 or steps == 1:
-            return self._follow(steps, fixed)
+        if fixed:
+            return self._follow(steps, self.now + ahead, self.window, rows, all_seen=False)
+        position = self.position + ahead
+        if position > 0 or steps == 1:
+            filled = min(position + 1, self.window)
+            all_seen = steps == 1 and self._latest_start <= position + 1 - filled
+            return self._follow(steps, self.now + ahead, filled, rows, all_seen)
         if segment is not None:
             self.start[rows] = (segment != segment[:, -1:]).sum(1)
             self._latest_start = steps  # no row begins later
@@ -152,33 +159,27 @@ class RingCache:
         self.start.copy_(torch.where(rows.to(self.start.device), self.now, self.start))
         self._latest_start = self.position
 
-    def _follow(self, steps: int, fixed: bool) -> Past:
+    def _follow(self, steps: int, now: Tensor, filled: int, rows: slice, all_seen: bool) -> Past:
         if steps > 2:
             raise ValueError(
                 f"a cache that holds {self.position} frames takes at most two new frames at a time, got {steps}"
             )
-        filled = self.window if fixed else min(self.position + 1, self.window)
+        slots = torch.remainder(now, self.window)[None]
+        # The second of two frames: the next empty slot, or the last, which belongs to no past frame.
+        second = (now + 1).clamp_max(self.window)
+        if steps == 2:
+            slots = torch.cat([slots, second[None]])
+        rope = rope_table((now + self._slots[:steps]).double()[:, None] * self._frequencies)
         keys = filled + steps - 1
-        slots = torch.remainder(self.now, self.window)[None]
-        if steps == 2:
-            slots = torch.cat([slots, self._second()[None]])
-        numbers = self.now + self._slots[:steps]
-        rope = rope_table(numbers.double()[:, None] * self._frequencies)
-        all_seen = not fixed and steps == 1 and self._latest_start <= self.position + 1 - filled
-        return self._make(slots, keys=keys, rope=rope, mask=None if all_seen else self._mask(steps, keys))
+        mask = None if all_seen else self._mask(steps, keys, now, second)[rows]
+        return self._make(slots, rows=rows, keys=keys, rope=rope, mask=mask)
 
-    def _second(self) -> Tensor:
-        """The slot of the second of two frames: the next empty one, or the last, which belongs to no past frame."""
-        return (self.now + 1).clamp_max(self.window)
-
-    def _mask(self, steps: int, keys: int) -> Tensor:
+    def _mask(self, steps: int, keys: int, now: Tensor, second: Tensor) -> Tensor:
         slots = self._slots[:keys]
-        frames = self.now - torch.remainder(
-            self.now - slots, self.window
-        )  # below 0 where nothing is kept yet
-        if steps == 2:
-            frames = torch.where(slots == self._second(), self.now + 1, frames)
-        query = (self.now + self._slots[:steps])[:, None]
+        frames = now - torch.remainder(now - slots, self.window)  # below 0 where nothing is kept yet
+        if steps == 2:  # the last slot is no frame's, unless the second one takes it
+            frames = torch.where(slots == second, now + 1, frames.where(slots < self.window, -1))
+        query = (now + self._slots[:steps])[:, None]
         seen = (frames <= query) & (frames > query - self.window) & (frames >= self.start[:, None, None])
         return rearrange(seen, "b q k -> b 1 1 1 q k")
 

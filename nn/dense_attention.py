@@ -63,6 +63,8 @@ def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal:
 
 def alike(q: Tensor, k: Tensor, v: Tensor) -> tuple[torch.Size, Tensor, Tensor, Tensor]:
     """The leading dimensions of all three together, and the three with these."""
+    if q.shape[:-3] == k.shape[:-3]:  # nearly always, and the rest costs more than a small product
+        return q.shape[:-3], q, k, v
     leading = torch.broadcast_shapes(q.shape[:-3], k.shape[:-3])
     q, k, v = (x.expand(*leading, *x.shape[-3:]) for x in (q, k, v))
     return leading, q, k, v

@@ -50,6 +50,7 @@ class Call:
 
 _WORDS: dict[Kind, str] = {
     "full": "all visible",
+    "query": "one query",
     "causal": "causal",
     "window": "sliding window",
     "segments": "window and segments",
@@ -66,7 +67,7 @@ class Machine:
     capability: tuple[int, int] = (0, 0)
     """Compute capability of a CUDA device."""
     compiler: bool = False
-    """torch.compile can make code for it."""
+    """torch.compile can make code for a CUDA device."""
     flash2: bool = False
     """flash-attn 2.8 or later is installed."""
     flash4: bool = False
@@ -108,14 +109,15 @@ def preferred(call: Call, machine: Machine) -> tuple[Kernel, ...]:
         return ("flash2", "sdpa", "math") if call.kind == "window" else ("sdpa", "math")
     if call.kind == "mask":  # one or two queries: their logits are few
         return ("math",)
+    if call.kind == "query":  # as many keys as a cache holds: not new code for each number
+        return ("flash2", "math")
     if call.kind == "segments":  # packing pieces for flash-attn waits for the device once a pass
         return ("flex", "flash2", "flash4", "math")
     return ("flash2", "flex", "flash4", "math")
 
 
 def _preferred_on_cpu(call: Call) -> tuple[Kernel, ...]:
-    short = call.kind != "full" and call.gradient
-    return ("math",) if short or call.softcap else ("sdpa", "math")
+    return ("sdpa", "math") if call.kind == "full" and not call.softcap else ("math",)
 
 
 def cannot(kernel: Kernel, call: Call, machine: Machine) -> str | None:
@@ -172,11 +174,26 @@ def _flash4_cannot(call: Call, machine: Machine) -> str | None:
     return None
 
 
+def require_possible(backend: Backend, softcap: float | None, needs_float32: bool = False) -> None:
+    """Refuses what no machine can do. Raises `ValueError`.
+
+    Args:
+      needs_float32: some of the model's attention is computed in float32 whatever the precision.
+    """
+    if backend == "sdpa" and softcap is not None:
+        raise ValueError("backend sdpa has no soft cap; set softcap to null, or backend to auto")
+    if backend == "flash" and needs_float32:
+        raise ValueError(
+            "backend flash multiplies bfloat16 only, and a part of this model needs float32; set backend to auto, "
+            "which takes flash-attn where it can"
+        )
+
+
 @cache
 def this_machine(device: torch.device) -> Machine:
     """What `device` and the installed software have. Imports none of the optional packages."""
-    if device.type != "cuda":
-        return Machine(device.type, compiler=cannot_compile(device) is None)
+    if device.type != "cuda":  # where no kernel needs a compiler
+        return Machine(device.type)
     return Machine(
         "cuda",
         torch.cuda.get_device_capability(device),
@@ -194,9 +211,8 @@ def _installed(package: str, least: tuple[int, ...]) -> bool:
     return all(x.isdigit() for x in numbers) and tuple(map(int, numbers)) >= least
 
 
-# Constant under torch.compile: what it depends on are the arguments, and dynamo need not trace the questions to the machine.
+# Constant under torch.compile: it depends on nothing but its arguments, and dynamo cannot trace questions to the machine.
 @torch.compiler.assume_constant_result
-@cache
 def kernel_of(
     backend: Backend,
     kind: Kind,
@@ -207,12 +223,26 @@ def kernel_of(
     gradient: bool,
 ) -> Kernel:
     """The kernel of a kind of call on `device`; tells it in one line of the log, once. Raises as `choose`."""
-    call, machine = Call(kind, dtype, head_dim, softcap, gradient), this_machine(device)
-    choice = choose(backend, call, machine)
+    return told_choice(backend, kind, device, dtype, head_dim, softcap, gradient).kernel
+
+
+@cache
+def told_choice(
+    backend: Backend,
+    kind: Kind,
+    device: torch.device,
+    dtype: torch.dtype,
+    head_dim: int,
+    softcap: bool,
+    gradient: bool,
+) -> Choice:
+    """`choose` for this machine, and the line of the log."""
+    call = Call(kind, dtype, head_dim, softcap, gradient)
+    choice = choose(backend, call, this_machine(device))
     # On a CPU nothing is left to wonder about, unless it was asked for.
     level = logging.INFO if device.type == "cuda" or backend != "auto" else logging.DEBUG
     log.log(level, "attention (%s): %s on %s (%s)", call, choice.kernel, device, choice.reason)
-    return choice.kernel
+    return choice
 
 
 assert set(get_args(Backend)) == {"auto", *KERNELS}

@@ -80,6 +80,11 @@ def _normal(parameters: Tensor) -> tuple[Tensor, Tensor]:
     return mean.tanh(), 0.9 * torch.sigmoid(deviation + 2) + 0.1
 
 
+def _gaussian(parameters: Tensor) -> torch.distributions.Normal:
+    # Unchecked: a check of values makes a device wait, and breaks compiled graphs.
+    return torch.distributions.Normal(*_normal(parameters), validate_args=False)
+
+
 def _sample(component: Component, parameters: Tensor, generator: torch.Generator | None) -> Tensor:
     if isinstance(component, Continuous):
         mean, std = _normal(parameters)
@@ -101,8 +106,7 @@ def _mode(component: Component, parameters: Tensor) -> Tensor:
 
 def _log_prob(component: Component, parameters: Tensor, action: Tensor) -> Tensor:
     if isinstance(component, Continuous):
-        mean, std = _normal(parameters)
-        return torch.distributions.Normal(mean, std).log_prob(scale_continuous(action, component)).sum(-1)
+        return _gaussian(parameters).log_prob(scale_continuous(action, component)).sum(-1)
     if isinstance(component, Categorical):
         return parameters.log_softmax(-1).gather(-1, action.unsqueeze(-1)).squeeze(-1)
     return -F.binary_cross_entropy_with_logits(parameters, action.to(parameters.dtype), reduction="none").sum(
@@ -112,7 +116,7 @@ def _log_prob(component: Component, parameters: Tensor, action: Tensor) -> Tenso
 
 def _entropy(component: Component, parameters: Tensor) -> Tensor:
     if isinstance(component, Continuous):
-        return torch.distributions.Normal(*_normal(parameters)).entropy().sum(-1)
+        return _gaussian(parameters).entropy().sum(-1)
     if isinstance(component, Categorical):
         log_p = parameters.log_softmax(-1)
         return -(log_p.exp() * log_p).sum(-1)
@@ -122,8 +126,7 @@ def _entropy(component: Component, parameters: Tensor) -> Tensor:
 
 def _kl(component: Component, a: Tensor, b: Tensor) -> Tensor:
     if isinstance(component, Continuous):
-        normals = [torch.distributions.Normal(*_normal(x)) for x in (a, b)]
-        return torch.distributions.kl_divergence(*normals).sum(-1)
+        return torch.distributions.kl_divergence(_gaussian(a), _gaussian(b)).sum(-1)
     if isinstance(component, Categorical):
         log_p, log_q = a.log_softmax(-1), b.log_softmax(-1)
         return (log_p.exp() * (log_p - log_q)).sum(-1)

@@ -28,8 +28,8 @@ def flex_attention(q: Tensor, k: Tensor, v: Tensor, blocks: Any, softcap: float 
     leading, q, k, v = alike(q, k, v)
     by_row = blocks is not None and len(leading) > 1
     q, k, v = (fold(x, by_row) for x in (q, k, v))
-    run = _run if torch.compiler.is_compiling() or not q.is_cuda else _compiled()
-    out = run(q, k, v, _cap(softcap), blocks, q.shape[1] != k.shape[1])
+    run = _run if torch.compiler.is_compiling() or not q.is_cuda else compiled_flex()
+    out = run(q, k, v, capped(softcap), blocks, q.shape[1] != k.shape[1])
     return out.reshape(*leading, -1, *out.shape[-2:])
 
 
@@ -42,12 +42,14 @@ def _run(q: Tensor, k: Tensor, v: Tensor, score: Score | None, blocks: Any, grou
 
 
 @cache
-def _compiled() -> Callable[..., Tensor]:
+def compiled_flex() -> Callable[..., Tensor]:
+    """FlexAttention as code: made once for each device, type, head width, soft cap, window and shape."""
     return compiled(_run, "FlexAttention", required=True)
 
 
 @cache
-def _cap(softcap: float | None) -> Score | None:
+def capped(softcap: float | None) -> Score | None:
+    """The cap as a function of one score, always the same one."""
     if softcap is None:
         return None
 

@@ -13,8 +13,9 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reverie.nn.attention import Attention, Backend, Visible, init_linear, rope_angles, rope_table
+from reverie.nn.attention import Attention, Visible, init_linear, rope_angles, rope_table
 from reverie.nn.cache import Past, RingCache
+from reverie.nn.dispatch import Backend, require_possible
 from reverie.nn.norm import rms_norm
 from reverie.nn.precision import at_least_float32
 from reverie.nn.visibility import causal_window
@@ -47,6 +48,7 @@ class TransformerConfig:
     """Attention backend: auto, math, sdpa, flex or flash; see `reverie.nn.dispatch`."""
 
     def __post_init__(self) -> None:
+        require_possible(self.backend, self.softcap)
         if self.width % self.num_heads or (self.width // self.num_heads) % 4:
             raise ValueError(
                 f"width {self.width} must be num_heads {self.num_heads} times a multiple of 4; change width or num_heads"

@@ -21,8 +21,9 @@ def symexp(x: Tensor) -> Tensor:
 @lru_cache
 def bins(device: torch.device) -> Tensor:
     """(255,) float32 bin values: antisymmetric, the middle one exactly 0, the outermost +-symexp(20)."""
-    half = symexp(torch.linspace(-20, 0, NUM_BINS // 2 + 1, dtype=torch.float64))
-    return torch.cat([half, -half[:-1].flip(0)]).float().to(device)
+    with torch.inference_mode(False):  # whoever asks first, losses use it, too
+        half = symexp(torch.linspace(-20, 0, NUM_BINS // 2 + 1, dtype=torch.float64))
+        return torch.cat([half, -half[:-1].flip(0)]).float().to(device)
 
 
 def twohot(x: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-Kind = Literal["full", "causal", "window", "segments", "mask"]
-"""How much a call hides: nothing; the future; also frames out of the window; also other segments; what a dense mask says."""
+Kind = Literal["full", "query", "causal", "window", "segments", "mask"]
+"""How much a call hides: nothing; nothing from a single query; the future; also frames out of the window; also other segments;
+what a dense mask says."""
 
 
 @dataclass(frozen=True, eq=False)

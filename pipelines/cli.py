@@ -4,6 +4,7 @@ Later sources win: defaults, --preset, each --config file.yaml in order, then si
 Mistakes of the user end in one line on stderr and a code that is not 0; only programming errors show a traceback.
 """
 
+import logging
 import os
 import sys
 from argparse import ArgumentError
@@ -20,6 +21,8 @@ from reverie.data.files.location import Url
 from reverie.pipelines.endings import ending
 from reverie.pipelines.flags import did_you_mean, in_form, in_our_words
 
+PROFILE = "profile "
+"""Before the name of a stage, whose flags are then taken."""
 USER_ERROR, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 
 
@@ -58,6 +61,15 @@ COMMANDS = {
     ),
     "play": Command("interactive.play", "PlayConfig", "play", "play inside the world model, in a browser"),
     "demo": Command("demo", "DemoConfig", "demo", "all of the above on a small game"),
+    **{
+        f"profile {stage}": Command(
+            "profile", f"{stage.title()}Profile", "profile", f"measure what a step of `{stage}` costs"
+        )
+        for stage in ("tokenizer", "dynamics", "clone", "imagine", "baseline")
+    },
+    "profile generate": Command(
+        "profile_generate", "GenerateProfile", "profile_generate", "measure what a generated frame costs"
+    ),
     "info": Command("info", "InfoConfig", "info", "print parameter counts, or what a folder holds"),
     "data info": Command("datasets.info", "DataInfoConfig", "data_info", "count what shards hold"),
     "data show": Command(
@@ -129,6 +141,7 @@ def _run_member(group: str, arguments: Sequence[str]) -> int:
 def _run(name: str, arguments: Sequence[str]) -> int:
     from reverie.pipelines.runs.stops import Stopped
 
+    _show_log()
     try:
         config = parse(name, arguments)
     except UserError as error:
@@ -150,6 +163,14 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         place = f"{error.filename}: " if error.filename else ""
         return _fail(f"{place}{error.strerror or error}.", USER_ERROR)
     return 0
+
+
+def _show_log() -> None:
+    """What modules tell of their choices goes to stderr, from the first of several processes."""
+    log = logging.getLogger("reverie")
+    first = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+    log.handlers = [logging.StreamHandler()] if first else []
+    log.setLevel(logging.INFO)
 
 
 def _parser(name: str, cls: type) -> Any:
@@ -200,7 +221,7 @@ def _preset_defaults(name: str, arguments: Sequence[str]) -> dict[str, Any]:
 
     presets = presets_of(name)
     preset = _setting("preset", arguments)
-    if preset is None and name == "baseline":
+    if preset is None and name.removeprefix(PROFILE) == "baseline":
         preset = DEFAULT_BASELINES.get(_setting("version", arguments))
     if preset is None or not presets:
         return {}

@@ -224,6 +224,12 @@ PRESETS: Mapping[str, Preset] = {"nano": NANO, "small": SMALL, "base": BASE, "pa
 
 def presets_of(command: str) -> Mapping[str, Mapping[str, Any]]:
     """Preset -> field of the command's configuration -> value; empty for commands without presets."""
+    if command == "profile generate":
+        return {
+            name: {"model": stages["dynamics"]["model"], "decoder": stages["tokenizer"]["model"]}
+            for name, stages in PRESETS.items()
+        }
+    command = command.removeprefix("profile ")
     if command == "baseline":
         return BASELINES
     if not any(command in stages for stages in PRESETS.values()):

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from reverie.nn.attention import Backend, axial_angles, init_linear, rope_table
+from reverie.nn.attention import axial_angles, init_linear, rope_table
 from reverie.nn.cache import Past, RingCache
+from reverie.nn.dispatch import Backend, require_possible
 from reverie.nn.frames import to_float
 from reverie.nn.norm import rms_norm
 from reverie.nn.precision import Float32Linear, at_least_float32, in_float32
@@ -53,9 +54,10 @@ class TokenizerConfig:
     softcap: float | None = 50.0
     """Soft cap of attention logits; null for none."""
     backend: Backend = "auto"
-    """Attention: auto (sdpa without a soft cap, else math), math, sdpa or flex (for GPUs, compiled)."""
+    """Kernels of attention: auto, math, sdpa, flex or flash (docs/attention.md); only auto falls back on others."""
 
     def __post_init__(self) -> None:
+        require_possible(self.backend, self.softcap, needs_float32=True)
         if self.bottleneck_tokens % self.latents_per_token:
             raise ValueError(
                 f"latents_per_token {self.latents_per_token} must divide bottleneck_tokens {self.bottleneck_tokens}"
@@ -134,7 +136,7 @@ class Tokenizer(nn.Module):
         Args:
           frames: (B, T, H, W, C) uint8.
           segment: (B, T) int64, see `Batch`; None for one piece of video.
-          cache: from `encoder_cache`, to encode one frame (or a first stretch) at a time; is advanced.
+          cache: from `encoder_cache`, to encode one frame (or a first stretch) at a time; is advanced, but not a `Past` of it.
           mask_probability: (B, T) share of patches to replace by the mask token (training only).
 
         Returns:

@@ -9,11 +9,11 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -23,6 +23,12 @@ from reverie.data.files.lock import LOCK
 from reverie.pipelines.runs.atomic import write_json, write_text
 from reverie.pipelines.runs.configs import differences, to_plain
 from reverie.pipelines.runs.reading import read_json
+
+FORMER_SOFTCAP = 50.0
+"""Soft cap of attention logits that every run had which named none."""
+
+ModelT = TypeVar("ModelT", bound=Any)
+"""A model's configuration dataclass with a field `softcap`."""
 
 _PACKAGES = ("reverie", "torch", "lightning", "accelerate", "numpy", "webdataset", "decord", "av", "lpips")
 
@@ -88,6 +94,21 @@ def open_run(
     return run
 
 
+def keep_softcap(path: Path, model: ModelT) -> ModelT:
+    """`model` with the soft cap of the run in `path`, if that began with the one that was the default in 0.1.0.
+
+    For a run that goes on under a version or preset that leaves the cap out; told in a line, since it may have been asked for.
+    """
+    run = RunFolder(path)
+    if model.softcap is not None or not run.provenance.exists():
+        return model
+    known = read_provenance(run.provenance)["identity"]["model"]
+    if known.get("model", {}).get("softcap") != FORMER_SOFTCAP:
+        return model
+    print(f"{path}: goes on with its soft cap of {FORMER_SOFTCAP:g}; another --out takes none.", flush=True)
+    return replace(model, softcap=FORMER_SOFTCAP)
+
+
 def _write(run: RunFolder, known: dict[str, Any], config: Any) -> None:
     # First what makes it a run folder, so that dying in between does not lead to a refusal.
     write_json(run.provenance, known | {"launches": [*known["launches"], _launch()]})
@@ -138,8 +159,16 @@ def _refuse_other(path: Path, known: Mapping[str, Any], asked: Mapping[str, Any]
 
 
 def _shortened(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """`identity` with hashes of readable length."""
-    return {**identity, "inputs": {name: digest[:12] for name, digest in identity["inputs"].items()}}
+    """`identity` with hashes of readable length, and without what only says how the model is computed."""
+    inputs = {name: digest[:12] for name, digest in identity["inputs"].items()}
+    return {**identity, "inputs": inputs, "model": _without_backend(identity["model"])}
+
+
+def _without_backend(model: Any) -> Any:
+    """Plain values without any `backend`: the machine that continues a run may have other attention kernels."""
+    if not isinstance(model, Mapping):
+        return model
+    return {name: _without_backend(value) for name, value in model.items() if name != "backend"}
 
 
 def _seed(config: Any) -> int | None:

@@ -19,11 +19,12 @@ from reverie.data.files.location import Location
 from reverie.data.files.lock import sole_writer
 from reverie.data.shards.index import ShardIndex
 from reverie.data.shards.reader import ShardReader
-from reverie.dynamics.generation import Step
+from reverie.dynamics.generation import Step, use_fast
 from reverie.dynamics.model import Dynamics
 from reverie.evaluation.fvd import FVD, MIN_CHUNKS, Actor, act_as_recorded, act_by, dream_chunks, score
 from reverie.evaluation.i3d import FEATURES, MIN_FRAMES, SHA256, VideoFeatures, find_i3d, load_i3d
 from reverie.evaluation.windows import Actions, Stretch, load_windows, read_stretch, select
+from reverie.nn.compilation import Compile
 from reverie.nn.precision import in_bfloat16
 from reverie.pipelines.runs.atomic import write_json
 from reverie.pipelines.runs.progress import meter
@@ -78,6 +79,8 @@ class FvdConfig:
     """Seed of noise, policy and choice of recordings."""
     device: str = "auto"
     """Device: auto, cpu, cuda or cuda:N."""
+    compile: Compile = "auto"
+    """Compile what makes a frame: auto does on GPUs, and on CPUs where it pays."""
 
     def __post_init__(self) -> None:
         for name in ("videos", "batch_size"):
@@ -114,6 +117,11 @@ class _Models:
     dynamics: Dynamics
     policy: Agent | None
     features: VideoFeatures
+
+
+def _use_fast(config: FvdConfig, models: _Models) -> bool:
+    frames = -(-config.videos // config.batch_size) * config.frames
+    return use_fast(config.compile, models.tokenizer.mask_token.device, frames)
 
 
 def fvd(config: FvdConfig) -> FVD:
@@ -239,6 +247,7 @@ def _batch(
         sampling_steps=config.sampling_steps,
         seed=config.seed + int(rows[0]),
         half=in_bfloat16(config.precision, models.tokenizer.mask_token.device),
+        fast=_use_fast(config, models),
     )
     for chunk in dream_chunks(dream, actor, config.chunks_per_video, config.chunk):
         yield models.features(chunk).numpy()
@@ -252,7 +261,9 @@ def _actor(
     policy = models.policy
     assert policy is not None
     task = -1 if config.task is None else policy.task_index(config.task)
-    player = Player(models.tokenizer, policy, len(rows), task=task, seed=config.seed + int(rows[0]))
+    seed = config.seed + int(rows[0])
+    fast = _use_fast(config, models)
+    player = Player(models.tokenizer, policy, len(rows), task=task, seed=seed, fast=fast)
     return act_by(player, index.action_space, len(rows))
 
 

@@ -13,6 +13,7 @@ from reverie.dynamics.model import Dynamics
 from reverie.evaluation.figures import DREAMER_4
 from reverie.evaluation.report import Gallery
 from reverie.nn.cache import FRAMES_PER_PASS
+from reverie.nn.compilation import Compile
 from reverie.pipelines.stages.encode import pick_device
 from reverie.pipelines.training.checkpoints import (
     Kind,
@@ -114,6 +115,9 @@ class EvaluateConfig:
     """Seed of the choice of clips, of the noise, of the worlds and of the players."""
     device: str = "auto"
     """Device: auto, cpu, cuda or cuda:N."""
+    compile: Compile = "auto"
+    """Compile what makes a frame of Dreamer 4 and what its agents do at every frame: auto does on GPUs, and on CPUs where it
+    pays."""
 
     def __post_init__(self) -> None:
         for name in ("episodes", "num_envs", "context", "horizon", "clips", "batch_size", "frames_per_pass"):

@@ -9,6 +9,7 @@ from reverie.agent.player import Player
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
 from reverie.data.files.documents import MOST_YAML_BYTES, parse_yaml, read_bounded
+from reverie.dynamics.generation import use_fast
 from reverie.pipelines.scoring.models import EvaluateConfig, Scoring
 from reverie.pipelines.training.checkpoints import read_card
 from reverie.rssm.model import Dreamer
@@ -34,8 +35,16 @@ def learned_players(scoring: Scoring, task: str | None) -> Mapping[str, MakePlay
     def agent(model: Agent, num: int, *, prior: bool = False) -> Player:
         assert models.tokenizer is not None
         number = -1 if task is None else model.task_index(task)
+        device = models.tokenizer.mask_token.device
         return Player(
-            models.tokenizer, model, num, task=number, prior=prior, greedy=config.greedy, seed=config.seed
+            models.tokenizer,
+            model,
+            num,
+            task=number,
+            prior=prior,
+            greedy=config.greedy,
+            seed=config.seed,
+            fast=use_fast(config.compile, device, None),
         )
 
     found: dict[str, MakePlayer] = {

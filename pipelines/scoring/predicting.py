@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
+from reverie.dynamics.generation import use_fast
 from reverie.evaluation.charts import horizon_chart
 from reverie.evaluation.figures import DREAMER_4, RolloutFigures, world_models_table
 from reverie.evaluation.gallery import rollout_films, rollout_strips
@@ -44,8 +45,11 @@ def _predictors(scoring: Scoring) -> Mapping[str, Predictor]:
     models, found = scoring.models, dict[str, Predictor]()
     if models.dynamics is not None and models.tokenizer is not None:
         config = scoring.config
-        generator = dynamics_generator(models.dynamics, config.sampling_steps, config.frames_per_pass)
-        found[DREAMER_4] = LatentPredictor(models.tokenizer, generator, config.frames_per_pass)
+        frames = -(-config.clips // config.batch_size) * config.horizon * 2  # also with other clips' actions
+        fast = use_fast(config.compile, models.tokenizer.mask_token.device, frames)
+        first = config.frames_per_pass
+        generator = dynamics_generator(models.dynamics, config.sampling_steps, first, fast)
+        found[DREAMER_4] = LatentPredictor(models.tokenizer, generator, first, fast)
     return found | {name: RecurrentPredictor(model) for name, model in models.baselines.items()}
 
 

@@ -8,6 +8,7 @@ from reverie.data.loading.corpora import Corpora
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.dynamics.objective import DynamicsObjective, DynamicsObjectiveConfig
 from reverie.pipelines.runs.configs import to_plain
+from reverie.pipelines.runs.run import keep_softcap
 from reverie.pipelines.training.checkpoints import Card
 from reverie.pipelines.training.stage import StageConfig, require_known_actions, require_latents, train_stage
 
@@ -25,7 +26,7 @@ class DynamicsStage(StageConfig):
 def train_dynamics(config: DynamicsStage) -> None:
     """Runs the stage. Raises `UserError` when the data are not latents, or no action of a mixture would be known."""
     corpora = Corpora.load(config.data)
-    model = replace(config.model, latent_shape=require_latents(corpora))
+    model = replace(keep_softcap(config.out, config.model), latent_shape=require_latents(corpora))
     require_known_actions(corpora)
 
     def build() -> nn.Module:

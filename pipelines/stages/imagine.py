@@ -17,11 +17,15 @@ from reverie.agent.imagination import ImaginationConfig, ImaginationObjective, i
 from reverie.data.errors import UserError
 from reverie.data.files.location import Location
 from reverie.data.loading.corpora import Corpora
+from reverie.dynamics.generation import use_fast
+from reverie.nn.compilation import Compile
 from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.runs.run import RunFolder, open_run
+from reverie.pipelines.training.accumulation import refuse_accumulation
 from reverie.pipelines.training.batches import BatchesConfig, Mixture, heldout_batches, training_batches
 from reverie.pipelines.training.checkpoints import load_agent, read_card, weights_sha256
 from reverie.pipelines.training.finite import GRADIENT_NORM
+from reverie.pipelines.training.layers import refuse_layers
 from reverie.pipelines.training.loop import heldout_metrics
 from reverie.pipelines.training.optimization import (
     OptimizerConfig,
@@ -29,6 +33,8 @@ from reverie.pipelines.training.optimization import (
     make_optimizer,
     set_learning_rate,
 )
+from reverie.pipelines.training.pace import Gauge, batch_frames
+from reverie.pipelines.training.parts import part
 from reverie.pipelines.training.processes import Processes, Vote, sole_run
 from reverie.pipelines.training.session import Session, TrainingConfig, derive_seed
 from reverie.pipelines.training.stage import (
@@ -71,6 +77,8 @@ class ImagineStage:
     """Stay on the CPU where a GPU is present."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """Accelerate's mixed precision: no, bf16 or fp16."""
+    compile: Compile = "auto"
+    """Compile what happens at every imagined frame: auto does on GPUs, and on CPUs where it pays."""
 
 
 def train_imagine(config: ImagineStage) -> None:
@@ -93,6 +101,8 @@ def train_imagine(config: ImagineStage) -> None:
     )
     with sole_run(config.out, processes):
         processes.by_main(open_this)
+        refuse_accumulation(config.batches.accumulate)
+        refuse_layers(config.training.compile, config.training.checkpointing)  # they are frozen here
         torch.manual_seed(derive_seed(config.training.seed, -2))
         agent = load_agent(config.agent)
         agent.freeze_prior()
@@ -129,19 +139,25 @@ def _fit(
     raw_optimizer = make_optimizer(objective.to(accelerator.device), config.optimizer)
     model, optimizer = accelerator.prepare(objective, raw_optimizer)
     trained = list(objective.trainable_parameters())
+    frames = config.training.steps * config.imagination.horizon
+    fast = use_fast(config.compile, accelerator.device, frames)
     with _session(model, objective, raw_optimizer, processes, corpora, run, config, accelerator) as session:
         while session.running:
             step, context = session.begin_step()
             set_learning_rate(raw_optimizer, learning_rate(step, config.training.steps, config.optimizer))
             context = context.to(accelerator.device)
-            with accelerator.autocast():
-                rollout = imagine(objective.model, context, config.imagination)
-            for _ in range(config.imagination.updates_per_rollout):
-                loss, metrics = model(context, rollout)
-                accelerator.backward(loss)
-                norm = accelerator.clip_grad_norm_(trained, config.optimizer.clip_norm)
-                optimizer.step()
-                optimizer.zero_grad()
+            with session.counted():
+                with part("forward"), accelerator.autocast():
+                    rollout = imagine(objective.model, context, config.imagination, fast=fast)
+                for _ in range(config.imagination.updates_per_rollout):
+                    with part("forward"):
+                        loss, metrics = model(context, rollout)
+                    with part("backward"):
+                        accelerator.backward(loss)
+                    with part("optimizer"):
+                        norm = accelerator.clip_grad_norm_(trained, config.optimizer.clip_norm)
+                        optimizer.step()
+                        optimizer.zero_grad()
             if (
                 accelerator.scaler is None
             ):  # a scaler skips the steps at which it finds the gradients too large
@@ -151,6 +167,17 @@ def _fit(
 
 def _full_precision(config: ImagineStage) -> str | None:
     return None if config.precision == "no" else "--precision no"
+
+
+def _gauge(config: ImagineStage, accelerator: Accelerator) -> Gauge:
+    """Frames are those of the contexts and of the rollouts."""
+    horizon = config.imagination.horizon
+    return Gauge(
+        device=accelerator.device,
+        dtype=torch.float32 if config.precision == "no" else torch.bfloat16,
+        frames=lambda context: batch_frames(context) + context.shape[0] * horizon,
+        world_size=accelerator.num_processes,
+    )
 
 
 def _session(
@@ -186,6 +213,7 @@ def _session(
         config=config.training,
         advice=calmer({"--optimizer.lr": config.optimizer.lr}, _full_precision(config)),
         processes=processes,
+        gauge=_gauge(config, accelerator),
         evaluate=partial(heldout_metrics, lambda x: model(x.to(accelerator.device)), held_out)
         if held_out
         else None,

@@ -7,6 +7,7 @@ from torch import nn
 from reverie.data.errors import UserError
 from reverie.data.loading.corpora import Corpora
 from reverie.pipelines.runs.configs import to_plain
+from reverie.pipelines.runs.run import keep_softcap
 from reverie.pipelines.training.checkpoints import Card
 from reverie.pipelines.training.stage import StageConfig, train_stage
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
@@ -31,7 +32,7 @@ def train_tokenizer(config: TokenizerStage) -> None:
         raise UserError(
             f"{config.data}: holds latents, not video; give the folder that `reverie prepare` made."
         )
-    model = replace(config.model, frame_size=corpora.frame_size)
+    model = replace(keep_softcap(config.out, config.model), frame_size=corpora.frame_size)
     lpips = load_lpips(config.objective.lpips_net, None) if config.objective.lpips_weight > 0 else None
 
     def build() -> nn.Module:

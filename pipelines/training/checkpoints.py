@@ -30,6 +30,7 @@ from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.pipelines.runs.atomic import new_folder, write_json, write_text
 from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.runs.reading import from_plain, parse_json, read_json
+from reverie.pipelines.runs.run import FORMER_SOFTCAP
 from reverie.pipelines.training.integrity import (
     ALL_FILES,
     CARD,
@@ -235,12 +236,18 @@ def build_model(card: Card, file: Path) -> nn.Module:
 
 
 def _build_tokenizer(card: Card, file: Path) -> Tokenizer:
-    return Tokenizer(from_plain(TokenizerConfig, card.model, file, _REMEDY))
+    return Tokenizer(from_plain(TokenizerConfig, _as_loaded(card.model), file, _REMEDY))
 
 
 def _build_dynamics(card: Card, file: Path) -> Dynamics:
     model = card.model if card.kind == "dynamics" else card.dynamics
-    return Dynamics(from_plain(DynamicsConfig, model, file, _REMEDY), _action_space(card, file))
+    config = from_plain(DynamicsConfig, _as_loaded(model or {}), file, _REMEDY)
+    return Dynamics(config, _action_space(card, file))
+
+
+def _as_loaded(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A card's `model` for this machine, whose attention kernels may be others; without a soft cap named, 0.1.0's default."""
+    return {"softcap": FORMER_SOFTCAP, **model, "backend": "auto"}
 
 
 def _build_agent(card: Card, file: Path) -> Agent:

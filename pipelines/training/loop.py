@@ -17,7 +17,9 @@ from torch.optim import Optimizer
 
 from reverie.data.batch import Batch
 from reverie.data.errors import UserError
+from reverie.nn.onednn import onednn_products
 from reverie.nn.precision import bfloat16, in_bfloat16, tf32
+from reverie.pipelines.training.accumulation import mean_metrics, micro_batches, one_step
 from reverie.pipelines.training.finite import GRADIENT_NORM
 from reverie.pipelines.training.metrics import Averages
 from reverie.pipelines.training.optimization import (
@@ -26,9 +28,10 @@ from reverie.pipelines.training.optimization import (
     make_optimizer,
     set_learning_rate,
 )
+from reverie.pipelines.training.parts import part
 from reverie.pipelines.training.processes import Processes, Vote
 from reverie.pipelines.training.session import Session
-from reverie.pipelines.training.sharding import full_tensor, require_shard_size, shard_layers
+from reverie.pipelines.training.sharding import full_tensor, is_sharded, require_shard_size, shard_layers
 
 if TYPE_CHECKING:  # lightning takes seconds to import, which `--help` should not
     from lightning.fabric import Fabric
@@ -122,27 +125,46 @@ def fit(
     updates: Updates,
     make_session: Callable[[nn.Module, Optimizer], Session],
     precision: str,
+    accumulate: int = 1,
 ) -> None:
     """Trains until the session's last step.
 
     Args:
       make_session: called with the wrapped objective and the optimiser; resumes both.
+      accumulate: micro-batches of a step, see `reverie.pipelines.training.accumulation`.
     """
     model = fabric.setup_module(objective)
     raw_optimizer = updates.make_optimizer(objective)
     optimizer = fabric.setup_optimizers(raw_optimizer)
     assert not isinstance(optimizer, tuple)
     fast = tf32(fabric.device, in_bfloat16(precision, fabric.device))
-    with fast, make_session(model, raw_optimizer) as session:
+    with onednn_products(objective, fabric.device), fast, make_session(model, raw_optimizer) as session:
         while session.running:
             step, batch = session.begin_step()
             updates.prepare(raw_optimizer, step)
-            loss, metrics = forward(model, batch, fabric.device, precision)
-            fabric.backward(loss)
-            norm = _clipped_norm(fabric, model, optimizer, updates.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad()
+            with session.counted(), one_step(objective, accumulate):
+                metrics = _passes(fabric, model, micro_batches(batch, accumulate), precision)
+            with part("optimizer"):
+                norm = _clipped_norm(fabric, model, optimizer, updates.clip_norm)
+                optimizer.step()
+                optimizer.zero_grad()
             session.end_step({**metrics, GRADIENT_NORM: norm})
+
+
+def _passes(fabric: "Fabric", model: Any, parts: Sequence[Batch], precision: str) -> Mapping[str, Tensor]:
+    """Forward and backward of every micro-batch. Returns the metrics.
+
+    Gradients of processes meet in the last one; sharded ones in each, or every process would hold them whole in between.
+    """
+    seen, sharded = [], any(is_sharded(p) for p in model.parameters())
+    for number, rows in enumerate(parts, 1):
+        with fabric.no_backward_sync(model, enabled=number < len(parts) and not sharded):
+            with part("forward"):
+                loss, metrics = forward(model, rows, fabric.device, precision)
+            with part("backward"):
+                fabric.backward(loss if len(parts) == 1 else loss / len(parts))
+        seen.append(metrics)
+    return mean_metrics(seen)
 
 
 def _clipped_norm(fabric: "Fabric", model: Any, optimizer: Any, clip_norm: float | None) -> Tensor:

@@ -5,7 +5,8 @@ that is a pure function of (run seed, s, rank), so a resumed run needs no saved 
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,7 @@ from torch.optim import Optimizer
 
 from reverie.data.batch import Batch
 from reverie.data.errors import UserError
+from reverie.nn.compilation import Compile
 from reverie.pipelines.runs.progress import Meter
 from reverie.pipelines.runs.run import RunFolder
 from reverie.pipelines.runs.stops import Stopped, StopRequest
@@ -29,9 +31,12 @@ from reverie.pipelines.training.checkpoints import (
 )
 from reverie.pipelines.training.finite import FiniteSteps, rows_text
 from reverie.pipelines.training.integrity import ALL_FILES, OPTIMIZER, STATE, clear_checkpoints, newest_whole
+from reverie.pipelines.training.layers import Checkpointing
 from reverie.pipelines.training.metrics import Averages, MetricsLog, describe
+from reverie.pipelines.training.pace import Gauge, Pace
+from reverie.pipelines.training.parts import end_step, part
 from reverie.pipelines.training.processes import Processes
-from reverie.pipelines.training.sharding import full_tensor, like_parameter
+from reverie.pipelines.training.sharding import like_parameter, whole_tensors
 from reverie.pipelines.training.tensors import first_nonfinite, require_alike
 
 
@@ -51,6 +56,11 @@ class TrainingConfig:
     """Steps between two checkpoints."""
     keep: int = 2
     """Newest checkpoints to keep."""
+    compile: Compile = "auto"
+    """Compile transformer layers: auto (on GPUs, and on CPUs for runs of more than about 20 minutes), on or off."""
+    checkpointing: Checkpointing = "none"
+    """layers: keep only the inputs of transformer layers and compute them anew in the backward pass; less memory, a third more
+    time. none: keep all that the backward pass needs."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "log_every", "save_every", "keep"):
@@ -69,6 +79,7 @@ class Session:
       evaluate: held-out metrics, called with the objective in evaluation mode without gradients; every process calls it.
       counts: further figures of every logged row.
       advice: what to change when training leaves the finite numbers.
+      gauge: what the run's pace is measured by.
     """
 
     def __init__(
@@ -82,6 +93,7 @@ class Session:
         batches: BatchSource,
         config: TrainingConfig,
         processes: Processes,
+        gauge: Gauge,
         evaluate: Callable[[], Mapping[str, float]] | None = None,
         counts: Callable[[], Mapping[str, float]] = dict,
         advice: str = "lower the learning rate",
@@ -92,6 +104,8 @@ class Session:
         self.step, self._saved_step = 0, -1
         self._averages, self._skips_told = Averages(), 0
         self._finite, self._keys = FiniteSteps(), [""]
+        self._pace = Pace(gauge, objective.model if isinstance(objective.model, nn.Module) else objective)
+        self._batch: Batch | None = None
         self._resume()
 
     def __enter__(self) -> "Session":
@@ -99,6 +113,7 @@ class Session:
         self._stop = StopRequest()
         self._log = MetricsLog(self.run, self.step) if self.processes.main else None
         self._meter = Meter(self.name, self.config.steps, self.step) if self.processes.main else None
+        self._pace.restart()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -120,31 +135,42 @@ class Session:
     def begin_step(self) -> tuple[int, Batch]:
         """Number (from 0) and batch of the coming step; everything random in it is seeded."""
         try:
-            batch = self.batches.next(self.step)
+            with part("data"), self._pace.waiting():
+                batch = self.batches.next(self.step)
         except (
             ConnectionError,
             EOFError,
         ) as error:  # what the pipe from a dead process says, if it speaks first
             raise _lost_worker(self.run.path, str(error)) from None
-        self._keys = batch.key
+        self._keys, self._batch = batch.key, batch
         # After the batch: a loader that has just started takes a number from the generator.
         torch.manual_seed(derive_seed(self.config.seed, self.step, self.processes.rank))
         return self.step, batch
 
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Around the passes of a step, forward and backward: their FLOPs are counted once for every kind of step."""
+        with self._pace.counted(self._kind()):
+            yield
+
     def end_step(self, metrics: Mapping[str, Tensor]) -> None:
         """Takes the metrics in; logs, evaluates and saves when due. Raises `Stopped` after a request to stop."""
         self.step += 1
+        assert self._batch is not None
+        end_step(self._pace.step(self._batch, self._kind()), self._pace.gauge)
         self._averages.add(metrics)
         self._finite.add(self.step, metrics, self._keys)
         last = not self.running
         if last or self.step % self.config.log_every == 0:
             self._write_averages()
-        if last or (self.config.evaluate_every and self.step % self.config.evaluate_every == 0):
-            self._evaluate()
+        with self._pace.aside():
+            if last or (self.config.evaluate_every and self.step % self.config.evaluate_every == 0):
+                self._evaluate()
         due = last or self.step % self.config.save_every == 0
         stop = self.processes.vote(self._stop.requested, due)
-        if due or stop:
-            self.save()
+        with self._pace.aside():
+            if due or stop:
+                self.save()
         if self._meter is not None:
             self._meter.update()
         if stop and not last:
@@ -160,19 +186,24 @@ class Session:
         self.processes.by_main(lambda: save_checkpoint(self.run.checkpoints, snapshot, self.config.keep))
         self._saved_step = self.step
 
+    def _kind(self) -> Hashable:
+        """Steps of one kind cost the same: shape of the batch, and what of the model learns."""
+        assert self._batch is not None
+        return self._batch.shape, getattr(self.objective, "phase", None)
+
     def _snapshot(self) -> Snapshot:
         weights, rest = _split(self.objective.state_dict())
         moments = {
-            f"{name}.{key}": full_tensor(value)
+            f"{name}.{key}": value
             for name, parameter in self.objective.named_parameters()
             for key, value in self.optimizer.state.get(parameter, {}).items()
         }
         return Snapshot(
             step=self.step,
             card=self.card,
-            weights={name: full_tensor(x) for name, x in weights.items()},
-            objective={name: full_tensor(x) for name, x in rest.items()},
-            optimizer=moments,
+            weights=whole_tensors(weights, self.processes.main),
+            objective=whole_tensors(rest, self.processes.main),
+            optimizer=whole_tensors(moments, self.processes.main),
             state={
                 "seed": self.config.seed,
                 "optimizer": type(self.optimizer).__name__,
@@ -255,7 +286,8 @@ class Session:
         values = self._averages.take("train/")
         if self._log is not None and self._meter is not None:
             values |= self.counts()
-            self._log.write(self.step, values | {"train/steps_per_second": self._meter.rate})
+            rates = {"train/steps_per_second": self._meter.rate, **self._pace.take()}
+            self._log.write(self.step, values | rates)
             self._meter.update(0, note=f"loss {values.get('train/loss', float('nan')):.4g}")
             for sentence in self.batches.skipped[self._skips_told :]:
                 self._meter.line(f"{self.name}: skipped. {sentence}")

@@ -14,6 +14,8 @@ from reverie.data.batch import Batch
 from reverie.data.errors import UserError
 from reverie.data.files.location import Location
 from reverie.data.loading.corpora import Corpora
+from reverie.nn.attention import require_backends
+from reverie.nn.precision import in_bfloat16
 from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.runs.run import RunFolder, open_run
 from reverie.pipelines.training.batches import (
@@ -25,6 +27,7 @@ from reverie.pipelines.training.batches import (
     training_batches,
 )
 from reverie.pipelines.training.checkpoints import Card
+from reverie.pipelines.training.layers import prepare_layers
 from reverie.pipelines.training.loop import (
     FabricConfig,
     Updates,
@@ -36,6 +39,7 @@ from reverie.pipelines.training.loop import (
     scheduled_updates,
 )
 from reverie.pipelines.training.optimization import OptimizerConfig
+from reverie.pipelines.training.pace import Gauge, products
 from reverie.pipelines.training.processes import Processes, sole_run
 from reverie.pipelines.training.session import Session, TrainingConfig, derive_seed
 
@@ -98,6 +102,8 @@ class Plan:
     open_evaluation called with the objective and its wrapped form; None where nothing is held out
     counts          further figures of every logged row
     advice          what to change when training leaves the finite numbers: flags, in words
+    accumulate      micro-batches of a step
+    frames          frames of a step over all processes, on average; by which `--training.compile auto` decides on a CPU
     """
 
     build: Callable[[], nn.Module]
@@ -109,6 +115,8 @@ class Plan:
     open_evaluation: Callable[[nn.Module, Run], Evaluate | None]
     counts: Callable[[], Mapping[str, float]] = dict
     advice: str = "lower the learning rate"
+    accumulate: int = 1
+    frames: float = 0.0
 
 
 def train_stage(
@@ -145,6 +153,8 @@ def train_stage(
         ),
         open_evaluation=open_evaluation,
         advice=calmer({"--optimizer.lr": config.optimizer.lr}, full_precision(config.fabric)),
+        accumulate=config.batches.accumulate,
+        frames=config.batches.frames,
     )
     train(name, config, plan)
 
@@ -186,7 +196,16 @@ def _train(
 ) -> None:
     torch.manual_seed(derive_seed(config.training.seed, -2))
     objective = _build(plan.build)
+    half = in_bfloat16(config.fabric.precision, fabric.device)
+    require_backends(objective, fabric.device, torch.bfloat16 if half else torch.float32)
     training = config.training if steps is None else replace(config.training, steps=steps)
+    prepare_layers(
+        objective,
+        fabric.device,
+        compile=training.compile,
+        checkpointing=training.checkpointing,
+        frames=plan.frames * training.steps / processes.world_size,
+    )
 
     def make_session(model: nn.Module, optimizer: torch.optim.Optimizer) -> Session:
         run_model = partial(forward, model, device=fabric.device, precision=config.fabric.precision)
@@ -199,12 +218,17 @@ def _train(
             batches=plan.open_batches(objective, processes),
             config=training,
             processes=processes,
+            gauge=Gauge(
+                device=fabric.device,
+                dtype=products(fabric.device, config.fabric.precision),
+                world_size=processes.world_size,
+            ),
             evaluate=plan.open_evaluation(objective, run_model),
             counts=plan.counts,
             advice=plan.advice,
         )
 
-    fit(fabric, objective, plan.updates, make_session, config.fabric.precision)
+    fit(fabric, objective, plan.updates, make_session, config.fabric.precision, plan.accumulate)
 
 
 def _build(build: Callable[[], nn.Module]) -> nn.Module:

@@ -10,7 +10,9 @@ from reverie.dynamics.objective import (
     Corruption,
     DynamicsObjective,
     DynamicsObjectiveConfig,
+    Network,
     bootstrap_velocity,
+    draw_bootstrap_rows,
     draw_corruption,
     forcing_step,
     isolate_start_frames,
@@ -121,6 +123,34 @@ def test_drawn_levels_follow_the_paper():
 
 def test_ramp_weight_ends():
     torch.testing.assert_close(ramp_weight(torch.tensor([0.0, 0.5, 1.0])), torch.tensor([0.1, 0.55, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("b", "fraction", "most"), [(8, 0.25, 2), (2, 0.25, 1), (5, 0.3, 2), (3, 1.0, 3), (4, 0.0, 0)]
+)
+def test_bootstrap_rows_have_their_share_in_passes_of_one_size(b, fraction, most):
+    torch.manual_seed(0)
+    share = torch.zeros(b)
+    for _ in range(2000):
+        rows, chosen = draw_bootstrap_rows(b, fraction, torch.device("cpu"))
+        among = torch.arange(b) if rows is None else rows
+        assert len(among.unique()) == most
+        assert set(chosen.nonzero()[:, 0].tolist()) <= set(among.tolist())
+        share += chosen
+    assert share / 2000 == pytest.approx(torch.full((b,), fraction), abs=0.05)
+
+
+def test_bootstrap_of_chosen_rows_is_that_of_all():
+    """Whether the others pass or not; they train at d_min."""
+    torch.manual_seed(0)
+    model, batch = Dynamics(CONFIG, SPACE), latent_batch(6)
+    network = Network(model, batch.actions, batch.action_mask, batch.segment)
+    rows, chosen = draw_bootstrap_rows(6, 0.5, torch.device("cpu"))
+    drawn = draw_corruption(batch.latents, CONFIG, chosen)
+    some, every = (forcing_step(network, batch.latents, drawn, CONFIG, r)[0] for r in (rows, None))
+    torch.testing.assert_close(some, every)
+    without = forcing_step(network, batch.latents, drawn, CONFIG, rows[:0])[0]
+    assert not torch.allclose(without, every)
 
 
 def test_bootstrap_leaves_finest_frames_finite():

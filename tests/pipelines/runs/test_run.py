@@ -11,7 +11,7 @@ import yaml
 from reverie.data.errors import UserError
 from reverie.pipelines.runs.configs import differences, to_plain
 from reverie.pipelines.runs.reading import from_plain
-from reverie.pipelines.runs.run import open_run
+from reverie.pipelines.runs.run import keep_softcap, open_run
 from reverie.pipelines.training.metrics import read_metrics
 from reverie.pipelines.training.session import TrainingConfig
 from reverie.tokenizer.model import TokenizerConfig
@@ -65,6 +65,47 @@ def test_another_run_is_refused_with_the_difference(changed: dict, difference: s
         opened(tmp_path, **changed)
     assert str(tmp_path) in str(raised.value) and "\n" not in str(raised.value)
     assert (tmp_path / "config.yaml").read_text() == before
+
+
+def test_another_machine_may_compute_the_run_otherwise(tmp_path: Path) -> None:
+    """The attention backend is no part of what a run is, be it in the model or in the model of an agent."""
+    for backend in ("auto", "math"):
+        model = {"model": to_plain(TokenizerConfig(backend=backend)), "dynamics": {"backend": backend}}
+        open_run(tmp_path, kind="tokenizer", config=Stage(out=tmp_path), model=model, inputs=INPUTS)
+    assert len(json.loads((tmp_path / "provenance.json").read_text())["launches"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("began", "asked", "kept"), [(50.0, None, 50.0), (50.0, 50.0, 50.0), (None, None, None)]
+)
+def test_a_run_keeps_its_soft_cap_when_the_default_goes(
+    began: float | None,
+    asked: float | None,
+    kept: float | None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    def go_on(softcap: float | None) -> None:
+        model = keep_softcap(tmp_path, TokenizerConfig(softcap=softcap))
+        assert model == TokenizerConfig(softcap=kept)
+        card = {"kind": "tokenizer", "model": to_plain(model)}
+        open_run(
+            tmp_path, kind="tokenizer", config=Stage(out=tmp_path, model=model), model=card, inputs=INPUTS
+        )
+
+    go_on(began)
+    go_on(asked)
+    told = capsys.readouterr().out
+    assert ("goes on with its soft cap of 50" in told) == (began != asked)
+
+
+def test_a_soft_cap_that_was_never_the_default_is_refused_as_another_model(tmp_path: Path) -> None:
+    card = {"model": to_plain(TokenizerConfig(softcap=30.0))}
+    open_run(tmp_path, kind="tokenizer", config=Stage(out=tmp_path), model=card, inputs=INPUTS)
+    model = keep_softcap(tmp_path, TokenizerConfig(softcap=None))
+    with pytest.raises(UserError, match="softcap: 30.0 -> None"):
+        card = {"model": to_plain(model)}
+        open_run(tmp_path, kind="tokenizer", config=Stage(out=tmp_path), model=card, inputs=INPUTS)
 
 
 def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:

@@ -46,6 +46,34 @@ def test_a_snapshot_comes_back_as_it_was(tmp_path: Path) -> None:
         assert torch.equal(tensor, {**found.weights, **found.optimizer}[name]), name
 
 
+def _rewritten(folder: Path, **changes: object) -> None:
+    card = json.loads((folder / "config.json").read_text())
+    card["model"] |= {name: value for name, value in changes.items() if value != "absent"}
+    for name in (name for name, value in changes.items() if value == "absent"):
+        del card["model"][name]
+    (folder / "config.json").write_text(json.dumps(card))
+    write_checksums(folder)
+
+
+def test_a_model_forced_to_kernels_of_another_machine_is_loaded_for_this_one(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path, snapshot(1), keep=1)
+    for backend in ("flash", "sdpa", "flex"):
+        _rewritten(folder, backend=backend)
+        assert load_tokenizer(folder).config == CONFIG
+
+
+@pytest.mark.parametrize(("stored", "found"), [(50.0, 50.0), (None, None), (20.0, 20.0), ("absent", 50.0)])
+def test_a_model_keeps_the_soft_cap_that_it_was_trained_with(
+    stored: object, found: float | None, tmp_path: Path
+) -> None:
+    """Whatever the default is by then: a card that names none is of a time when it was 50."""
+    folder = save_checkpoint(tmp_path, snapshot(1), keep=1)
+    _rewritten(folder, softcap=stored)
+    model = load_tokenizer(folder)
+    assert model.config.softcap == found
+    assert {layer.attention.softcap for layer in model.encoder.layers} == {found}
+
+
 @pytest.mark.parametrize("moment", ["write_json", "_save_tensors", "write_text"])
 @pytest.mark.parametrize("calls_before", [0, 1, 2])
 def test_a_death_while_saving_leaves_the_former_checkpoint(

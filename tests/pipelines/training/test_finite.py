@@ -20,6 +20,7 @@ from reverie.pipelines.runs.run import RunFolder
 from reverie.pipelines.training.checkpoints import Card, read_snapshot
 from reverie.pipelines.training.finite import FiniteSteps
 from reverie.pipelines.training.integrity import ALL_FILES, newest_whole
+from reverie.pipelines.training.pace import Gauge
 from reverie.pipelines.training.processes import Processes
 from reverie.pipelines.training.session import Session, TrainingConfig
 from reverie.rssm.config import OptimizerConfig
@@ -112,6 +113,7 @@ def toy_session(out: Path, scale: float, processes: Processes, **training: int) 
         batches=Endless(),
         config=TrainingConfig(**{"steps": 4, "log_every": 9, "save_every": 2, **training}),
         processes=processes,
+        gauge=Gauge(device=torch.device("cpu"), dtype=torch.float32),
     )
 
 
