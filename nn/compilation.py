@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal, ParamSpec, TypeVar
 
 import torch
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from reverie.data.errors import UserError
 from reverie.data.files.durable import cache_folder
@@ -84,7 +85,7 @@ def compiled(
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         nonlocal failed
-        if failed:
+        if failed or _get_current_dispatch_mode() is not None:  # what watches single operations must see them
             return function(*args, **kwargs)
         try:
             with _telling(name):

@@ -52,13 +52,33 @@ class RunningRMS(nn.Module):
         self.decay, self.floor = decay, floor
         self.register_buffer("mean_square", torch.zeros((), dtype=torch.float64))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.collects = False
+        """Whether a step is made of several calls, which `settle` ends."""
+        self._collected: list[Tensor] = []
 
     def forward(self, loss: Tensor) -> Tensor:
-        """Scalar loss -> loss / max(RMS, floor). In training mode the estimate first takes the mean over the processes in."""
+        """Scalar loss -> loss / max(RMS, floor). In training mode the estimate first takes the mean over the processes in.
+
+        While it `collects`, the estimate is that of the steps before, and in the first step the magnitude of `loss` itself.
+        """
+        if self.training and self.collects:
+            mean = mean_over_processes(loss.double())
+            self._collected.append(mean)
+            scale = torch.where(self.count > 0, self.value(), mean.abs().clamp_min(self.floor))
+            return loss / scale.to(loss.dtype)
         if self.training:
-            self.mean_square.lerp_(mean_over_processes(loss.double()).square(), 1 - self.decay)
-            self.count += 1
+            self._take(mean_over_processes(loss.double()))
         return loss / self.value().to(loss.dtype)
+
+    def settle(self) -> None:
+        """Takes the mean of what was collected in, as one value."""
+        if self._collected:
+            self._take(torch.stack(self._collected).mean())
+        self._collected = []
+
+    def _take(self, mean: Tensor) -> None:
+        self.mean_square.lerp_(mean.square(), 1 - self.decay)
+        self.count += 1
 
     def value(self) -> Tensor:
         """The current estimate, at least the floor; 1 before the first value."""

@@ -21,6 +21,7 @@ from reverie.pipelines.runs.configs import differences, to_plain
 from reverie.pipelines.stages.baseline_config import BaselineStage
 from reverie.pipelines.stages.online import train_online
 from reverie.pipelines.stages.phases import Phases, advice, identity, updates
+from reverie.pipelines.training.accumulation import refuse_accumulation
 from reverie.pipelines.training.batches import Mixture, heldout_batches, heldout_episodes
 from reverie.pipelines.training.checkpoints import Card, load_baseline, read_card
 from reverie.pipelines.training.loop import heldout_metrics
@@ -46,6 +47,7 @@ LONGEST_EPISODE = 512
 
 def baseline(config: BaselineStage) -> None:
     """Runs the stage. Raises `UserError` when data, game and settings do not go together."""
+    refuse_accumulation(config.batches.accumulate)
     if config.online:
         train_online(config)
     else:

@@ -21,9 +21,11 @@ from reverie.dynamics.generation import use_fast
 from reverie.nn.compilation import Compile
 from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.runs.run import RunFolder, open_run
+from reverie.pipelines.training.accumulation import refuse_accumulation
 from reverie.pipelines.training.batches import BatchesConfig, Mixture, heldout_batches, training_batches
 from reverie.pipelines.training.checkpoints import load_agent, read_card, weights_sha256
 from reverie.pipelines.training.finite import GRADIENT_NORM
+from reverie.pipelines.training.layers import refuse_layers
 from reverie.pipelines.training.loop import heldout_metrics
 from reverie.pipelines.training.optimization import (
     OptimizerConfig,
@@ -33,7 +35,7 @@ from reverie.pipelines.training.optimization import (
 )
 from reverie.pipelines.training.pace import Gauge, batch_frames
 from reverie.pipelines.training.parts import part
-from reverie.pipelines.training.processes import Processes, sole_run
+from reverie.pipelines.training.processes import Processes, Vote, sole_run
 from reverie.pipelines.training.session import Session, TrainingConfig, derive_seed
 from reverie.pipelines.training.stage import (
     calmer,
@@ -99,6 +101,8 @@ def train_imagine(config: ImagineStage) -> None:
     )
     with sole_run(config.out, processes):
         processes.by_main(open_this)
+        refuse_accumulation(config.batches.accumulate)
+        refuse_layers(config.training.compile, config.training.checkpointing)  # they are frozen here
         torch.manual_seed(derive_seed(config.training.seed, -2))
         agent = load_agent(config.agent)
         agent.freeze_prior()
@@ -121,15 +125,7 @@ def accelerate_processes(accelerator: Accelerator) -> Processes:
     if accelerator.num_processes == 1:
         return Processes()
 
-    def anyone(value: bool) -> bool:
-        return bool(accelerator.reduce(torch.tensor(float(value), device=accelerator.device)) > 0)
-
-    return Processes(
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
-        barrier=accelerator.wait_for_everyone,
-        any=anyone,
-    )
+    return Processes(rank=accelerator.process_index, world_size=accelerator.num_processes, vote=Vote())
 
 
 def _fit(

@@ -37,12 +37,22 @@ class BatchesConfig:
     """Share of the labelled episodes of each corpus whose actions are used; the others count as plain video."""
     labelled_group: str | None = None
     """Use actions of this group of episodes only (VPT: overworld or nether_end); the others count as plain video."""
+    accumulate: int = 1
+    """Micro-batches of a step, one after the other, whose gradients are averaged: as much memory as a batch of 1 / accumulate."""
     num_workers: int = 0
     """Processes that decode and prepare windows beside this one; does not change the order."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.long_probability <= 1:
             raise ValueError(f"batches.long_probability must lie in [0, 1], got {self.long_probability}")
+        if self.accumulate < 1:
+            raise ValueError(f"batches.accumulate must be at least 1, got {self.accumulate}")
+
+    @property
+    def frames(self) -> float:
+        """Frames of a step, on average."""
+        short, long = self.batch_size * self.length, self.long_batch_size * self.long_length
+        return short + self.long_probability * (long - short)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,11 +137,7 @@ def training_batches(
     """The training splits of `corpora`. Raises `UserError` when a batch cannot be shared among the processes."""
 
     def loader(batch_size: int, length: int) -> Loader:
-        if batch_size % world_size:
-            raise UserError(
-                f"batches: {batch_size} windows cannot be shared equally by {world_size} processes; "
-                f"make batches.batch_size and batches.long_batch_size multiples of {world_size}."
-            )
+        _require_equal_shares(batch_size, world_size, config.accumulate)
         chosen = LoaderConfig(
             batch_size=batch_size,
             length=length,
@@ -148,6 +154,20 @@ def training_batches(
 
     long = loader(config.long_batch_size, config.long_length) if config.long_probability > 0 else None
     return Batches(loader(config.batch_size, config.length), long, config.long_probability, seed)
+
+
+def _require_equal_shares(batch_size: int, world_size: int, accumulate: int) -> None:
+    """Raises `UserError` where a batch cannot be cut into equal parts."""
+    if batch_size % world_size:
+        raise UserError(
+            f"batches: {batch_size} windows cannot be shared equally by {world_size} processes; "
+            f"make batches.batch_size and batches.long_batch_size multiples of {world_size}."
+        )
+    if batch_size // world_size % accumulate:
+        raise UserError(
+            f"--batches.accumulate {accumulate}: {batch_size // world_size} windows of a process cannot be cut into as many "
+            f"equal parts; make batches.batch_size and batches.long_batch_size multiples of {world_size * accumulate}."
+        )
 
 
 def heldout_batches(corpora: Corpora, config: BatchesConfig, count: int, mixture: Mixture) -> list[Batch]:

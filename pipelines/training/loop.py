@@ -17,7 +17,9 @@ from torch.optim import Optimizer
 
 from reverie.data.batch import Batch
 from reverie.data.errors import UserError
+from reverie.nn.onednn import onednn_products
 from reverie.nn.precision import bfloat16, in_bfloat16, tf32
+from reverie.pipelines.training.accumulation import mean_metrics, micro_batches, one_step
 from reverie.pipelines.training.finite import GRADIENT_NORM
 from reverie.pipelines.training.metrics import Averages
 from reverie.pipelines.training.optimization import (
@@ -27,9 +29,9 @@ from reverie.pipelines.training.optimization import (
     set_learning_rate,
 )
 from reverie.pipelines.training.parts import part
-from reverie.pipelines.training.processes import Processes
+from reverie.pipelines.training.processes import Processes, Vote
 from reverie.pipelines.training.session import Session
-from reverie.pipelines.training.sharding import full_tensor, shard_layers
+from reverie.pipelines.training.sharding import full_tensor, require_shard_size, shard_layers
 
 if TYPE_CHECKING:  # lightning takes seconds to import, which `--help` should not
     from lightning.fabric import Fabric
@@ -48,6 +50,9 @@ class FabricConfig:
     """Nodes; start the command on each by torchrun or SLURM."""
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     """ddp copies the model to every process, fsdp shards it over them; auto is ddp if there are several."""
+    shard_size: int | None = None
+    """With fsdp, how many neighbouring processes share one copy of the weights, such as the devices of a node (hybrid sharding);
+    null for all."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "32-true"
     """Arithmetic of the forward pass; what needs 32 bits keeps them, see `reverie.nn.precision`.
     auto: bf16-mixed on GPUs that multiply it in hardware, 32-true elsewhere."""
@@ -62,12 +67,13 @@ def make_fabric(config: FabricConfig) -> "Fabric":
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     config = _as_launched(config)
+    strategy = _strategy(config)
     try:
         fabric = Fabric(
             accelerator=config.accelerator,
             devices=config.devices,
             num_nodes=config.num_nodes,
-            strategy=_strategy(config),
+            strategy=strategy,
         )
     except (RuntimeError, ValueError, TypeError, MisconfigurationException) as error:
         raise UserError(
@@ -87,13 +93,7 @@ def fabric_processes(fabric: "Fabric") -> Processes:
     if fabric.world_size == 1:
         return Processes()
 
-    def anyone(value: bool) -> bool:
-        flags = fabric.all_reduce(torch.tensor(float(value), device=fabric.device), reduce_op="max")
-        return bool(flags)
-
-    return Processes(
-        rank=fabric.global_rank, world_size=fabric.world_size, barrier=fabric.barrier, any=anyone
-    )
+    return Processes(rank=fabric.global_rank, world_size=fabric.world_size, vote=Vote())
 
 
 @dataclass(frozen=True)
@@ -125,31 +125,43 @@ def fit(
     updates: Updates,
     make_session: Callable[[nn.Module, Optimizer], Session],
     precision: str,
+    accumulate: int = 1,
 ) -> None:
     """Trains until the session's last step.
 
     Args:
       make_session: called with the wrapped objective and the optimiser; resumes both.
+      accumulate: micro-batches of a step, see `reverie.pipelines.training.accumulation`.
     """
     model = fabric.setup_module(objective)
     raw_optimizer = updates.make_optimizer(objective)
     optimizer = fabric.setup_optimizers(raw_optimizer)
     assert not isinstance(optimizer, tuple)
     fast = tf32(fabric.device, in_bfloat16(precision, fabric.device))
-    with fast, make_session(model, raw_optimizer) as session:
+    with onednn_products(objective, fabric.device), fast, make_session(model, raw_optimizer) as session:
         while session.running:
             step, batch = session.begin_step()
             updates.prepare(raw_optimizer, step)
-            with session.counted():
-                with part("forward"):
-                    loss, metrics = forward(model, batch, fabric.device, precision)
-                with part("backward"):
-                    fabric.backward(loss)
+            with session.counted(), one_step(objective, accumulate):
+                metrics = _passes(fabric, model, micro_batches(batch, accumulate), precision)
             with part("optimizer"):
                 norm = _clipped_norm(fabric, model, optimizer, updates.clip_norm)
                 optimizer.step()
                 optimizer.zero_grad()
             session.end_step({**metrics, GRADIENT_NORM: norm})
+
+
+def _passes(fabric: "Fabric", model: Any, parts: Sequence[Batch], precision: str) -> Mapping[str, Tensor]:
+    """Forward and backward of every micro-batch; gradients of processes meet in the last one. Returns the metrics."""
+    seen = []
+    for number, rows in enumerate(parts, 1):
+        with fabric.no_backward_sync(model, enabled=number < len(parts)):
+            with part("forward"):
+                loss, metrics = forward(model, rows, fabric.device, precision)
+            with part("backward"):
+                fabric.backward(loss if len(parts) == 1 else loss / len(parts))
+        seen.append(metrics)
+    return mean_metrics(seen)
 
 
 def _clipped_norm(fabric: "Fabric", model: Any, optimizer: Any, clip_norm: float | None) -> Tensor:
@@ -190,11 +202,15 @@ def _as_launched(config: FabricConfig) -> FabricConfig:
 def _strategy(config: FabricConfig) -> "Strategy | str":
     from lightning.fabric.strategies import DDPStrategy, ModelParallelStrategy
 
+    # All processes share out the data; by default Lightning would split matrices over those of a node.
+    processes = config.devices * config.num_nodes
     if config.strategy == "fsdp":
-        # All processes share out the data; by default Lightning would split matrices over those of a node.
-        world_size = config.devices * config.num_nodes
-        return ModelParallelStrategy(shard_layers, data_parallel_size=world_size, tensor_parallel_size=1)
-    if config.strategy == "ddp" or config.devices * config.num_nodes > 1:
-        # Which heads and embeddings a batch reaches depends on its labels.
-        return DDPStrategy(find_unused_parameters=True)
+        require_shard_size(config.shard_size, processes)
+        shard = partial(shard_layers, shard_size=config.shard_size)
+        return ModelParallelStrategy(shard, data_parallel_size=processes, tensor_parallel_size=1)
+    if config.shard_size is not None:
+        raise UserError("--fabric.shard_size: is for sharded weights; add --fabric.strategy fsdp.")
+    if config.strategy == "ddp" or processes > 1:
+        # Which heads and embeddings a batch reaches depends on its labels. Gradients are the buckets, not copies of them.
+        return DDPStrategy(find_unused_parameters=True, gradient_as_bucket_view=True)
     return "auto"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from reverie.nn.precision import prefers_bfloat16
+from reverie.pipelines.training.sharding import is_sharded, local_part, on_whole_matrices
 
 MOMENTUM = 0.95
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -40,11 +41,11 @@ class Muon(Optimizer):
                 if parameter.grad is not None:
                     alike[parameter.shape].append(parameter)
             for shape, parameters in alike.items():
-                updates = orthogonalize(torch.stack([self._direction(p) for p in parameters]))
+                updates = _orthogonal([self._direction(p) for p in parameters])
                 rate = group["lr"] * 0.2 * max(shape) ** 0.5
                 for parameter, update in zip(parameters, updates, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(update, alpha=-rate)
+                    local_part(parameter).add_(update, alpha=-rate)
 
     def _direction(self, parameter: nn.Parameter) -> Tensor:
         """The gradient pushed along its momentum (Nesterov)."""
@@ -54,6 +55,13 @@ class Muon(Optimizer):
             state["momentum_buffer"] = torch.zeros_like(gradient)
         momentum: Tensor = state["momentum_buffer"].lerp_(gradient, 1 - MOMENTUM)
         return gradient.lerp(momentum, MOMENTUM)
+
+
+def _orthogonal(matrices: Sequence[Tensor]) -> Sequence[Tensor]:
+    """`orthogonalize` of matrices of one shape; of sharded ones (FSDP) this process's rows."""
+    if is_sharded(matrices[0]):
+        return on_whole_matrices(orthogonalize, matrices)
+    return orthogonalize(torch.stack(list(matrices))).unbind()
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from torch.optim import AdamW, Optimizer
 
 from reverie.nn.transformer import Layer
 from reverie.pipelines.training.muon import Muon
-from reverie.pipelines.training.sharding import is_sharded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +18,7 @@ class OptimizerConfig:
 
     name: Literal["adamw", "muon"] = "adamw"
     """adamw, or muon: Muon (orthogonalised momentum, Jordan 2024) for the transformer layers' matrices and AdamW for all else.
-    Muon learns more per step; not for fsdp."""
+    Muon learns more per step."""
     lr: float = 3e-4
     """Peak learning rate."""
     warmup_steps: int = 100
@@ -70,10 +69,6 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     trained = [p for p in model.parameters() if p.requires_grad]
     if config.name == "muon":
         hidden = _hidden_matrices(model)
-        if any(is_sharded(p) for p in hidden):
-            raise ValueError(
-                "optimizer.name muon cannot update sharded weights; use adamw with --fabric.strategy fsdp"
-            )
         if hidden:
             chosen = {id(p) for p in hidden}
             rest = [p for p in trained if id(p) not in chosen]

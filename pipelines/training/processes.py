@@ -20,9 +20,8 @@ class Processes:
 
     rank: int = 0
     world_size: int = 1
-    barrier: Callable[[], Any] = lambda: None
-    any: Callable[[bool], bool] = bool
-    """Whether any process says True."""
+    vote: Callable[[bool, bool], bool] = lambda value, now: value
+    """Whether any process says True, see `Vote`."""
 
     @property
     def main(self) -> bool:
@@ -58,6 +57,35 @@ class Processes:
         values: list[str | None] = [None] * self.world_size
         torch.distributed.all_gather_object(values, value)
         return values
+
+
+class Vote:
+    """Agreement of all processes without waiting: what a call asks, the next one answers, the same in every process.
+
+    It goes over the hosts (gloo): a device is not asked to finish what it computes.
+    """
+
+    def __init__(self) -> None:
+        self._group = torch.distributed.new_group(backend="gloo")
+        self._asked: tuple[torch.Tensor, Any] | None = None
+
+    def __call__(self, value: bool, now: bool) -> bool:
+        """Whether any process said True in the call before this one, or in this one too if all want it `now`."""
+        before = self._answer()
+        flag = torch.tensor(float(value))
+        work = torch.distributed.all_reduce(
+            flag, torch.distributed.ReduceOp.MAX, group=self._group, async_op=True
+        )
+        self._asked = flag, work
+        # Who knows that this is the end leaves nothing behind that others would wait for.
+        return bool(self._answer() | before) if now or before else before
+
+    def _answer(self) -> bool:
+        asked, self._asked = self._asked, None
+        if asked is None:
+            return False
+        asked[1].wait()
+        return bool(asked[0])
 
 
 @contextmanager

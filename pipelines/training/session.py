@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from reverie.data.batch import Batch
 from reverie.data.errors import UserError
+from reverie.nn.compilation import Compile
 from reverie.pipelines.runs.progress import Meter
 from reverie.pipelines.runs.run import RunFolder
 from reverie.pipelines.runs.stops import Stopped, StopRequest
@@ -30,6 +31,7 @@ from reverie.pipelines.training.checkpoints import (
 )
 from reverie.pipelines.training.finite import FiniteSteps, rows_text
 from reverie.pipelines.training.integrity import ALL_FILES, OPTIMIZER, STATE, clear_checkpoints, newest_whole
+from reverie.pipelines.training.layers import Checkpointing
 from reverie.pipelines.training.metrics import Averages, MetricsLog, describe
 from reverie.pipelines.training.pace import Gauge, Pace
 from reverie.pipelines.training.parts import end_step, part
@@ -54,6 +56,11 @@ class TrainingConfig:
     """Steps between two checkpoints."""
     keep: int = 2
     """Newest checkpoints to keep."""
+    compile: Compile = "auto"
+    """Compile transformer layers: auto (on GPUs, and on CPUs for runs of more than about 20 minutes), on or off."""
+    checkpointing: Checkpointing = "none"
+    """layers: keep only the inputs of transformer layers and compute them anew in the backward pass; less memory, a third more
+    time. none: keep all that the backward pass needs."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "log_every", "save_every", "keep"):
@@ -162,9 +169,10 @@ class Session:
         with self._pace.aside():
             if last or (self.config.evaluate_every and self.step % self.config.evaluate_every == 0):
                 self._evaluate()
-        stop = self.processes.any(self._stop.requested)
+        due = last or self.step % self.config.save_every == 0
+        stop = self.processes.vote(self._stop.requested, due)
         with self._pace.aside():
-            if last or stop or self.step % self.config.save_every == 0:
+            if due or stop:
                 self.save()
         if self._meter is not None:
             self._meter.update()

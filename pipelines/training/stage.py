@@ -14,7 +14,8 @@ from reverie.data.batch import Batch
 from reverie.data.errors import UserError
 from reverie.data.files.location import Location
 from reverie.data.loading.corpora import Corpora
-from reverie.nn.attention import require_backends
+from reverie.dynamics.model import DynamicsConfig
+from reverie.nn.dispatch import kernel_of
 from reverie.nn.precision import in_bfloat16
 from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.runs.run import RunFolder, open_run
@@ -27,6 +28,7 @@ from reverie.pipelines.training.batches import (
     training_batches,
 )
 from reverie.pipelines.training.checkpoints import Card
+from reverie.pipelines.training.layers import prepare_layers
 from reverie.pipelines.training.loop import (
     FabricConfig,
     Updates,
@@ -41,6 +43,7 @@ from reverie.pipelines.training.optimization import OptimizerConfig
 from reverie.pipelines.training.pace import Gauge, products
 from reverie.pipelines.training.processes import Processes, sole_run
 from reverie.pipelines.training.session import Session, TrainingConfig, derive_seed
+from reverie.tokenizer.model import TokenizerConfig
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -101,6 +104,8 @@ class Plan:
     open_evaluation called with the objective and its wrapped form; None where nothing is held out
     counts          further figures of every logged row
     advice          what to change when training leaves the finite numbers: flags, in words
+    accumulate      micro-batches of a step
+    frames          frames of a step over all processes, on average; by which `--training.compile auto` decides on a CPU
     """
 
     build: Callable[[], nn.Module]
@@ -112,6 +117,8 @@ class Plan:
     open_evaluation: Callable[[nn.Module, Run], Evaluate | None]
     counts: Callable[[], Mapping[str, float]] = dict
     advice: str = "lower the learning rate"
+    accumulate: int = 1
+    frames: float = 0.0
 
 
 def train_stage(
@@ -148,6 +155,8 @@ def train_stage(
         ),
         open_evaluation=open_evaluation,
         advice=calmer({"--optimizer.lr": config.optimizer.lr}, full_precision(config.fabric)),
+        accumulate=config.batches.accumulate,
+        frames=config.batches.frames,
     )
     train(name, config, plan)
 
@@ -175,6 +184,7 @@ def shard_batches(
 def train(name: str, config: RunConfig, plan: Plan, steps: int | None = None) -> None:
     """Trains by `plan` in the run folder `config.out` for `steps`, by default `config.training.steps`."""
     fabric = make_fabric(config.fabric)
+    _require_backend(getattr(config, "model", None), config.fabric.precision, fabric.device)
     processes = fabric_processes(fabric)
     with sole_run(config.out, processes):
         open_plan = partial(
@@ -184,14 +194,27 @@ def train(name: str, config: RunConfig, plan: Plan, steps: int | None = None) ->
         _train(name, config, plan, fabric, processes, steps)
 
 
+def _require_backend(model: Any, precision: str, device: torch.device) -> None:
+    """Refuses a forced attention backend that cannot train here, before there is a run folder. Raises `UserError`."""
+    if isinstance(model, TokenizerConfig | DynamicsConfig) and model.backend != "auto":
+        dtype = torch.bfloat16 if in_bfloat16(precision, device) else torch.float32
+        width, capped = model.width // model.num_heads, model.softcap is not None
+        kernel_of(model.backend, "full", device, dtype, width, capped, gradient=True)
+
+
 def _train(
     name: str, config: RunConfig, plan: Plan, fabric: "Fabric", processes: Processes, steps: int | None
 ) -> None:
     torch.manual_seed(derive_seed(config.training.seed, -2))
     objective = _build(plan.build)
-    half = in_bfloat16(config.fabric.precision, fabric.device)
-    require_backends(objective, fabric.device, torch.bfloat16 if half else torch.float32)
     training = config.training if steps is None else replace(config.training, steps=steps)
+    prepare_layers(
+        objective,
+        fabric.device,
+        compile=training.compile,
+        checkpointing=training.checkpointing,
+        frames=plan.frames * training.steps / processes.world_size,
+    )
 
     def make_session(model: nn.Module, optimizer: torch.optim.Optimizer) -> Session:
         run_model = partial(forward, model, device=fabric.device, precision=config.fabric.precision)
@@ -214,7 +237,7 @@ def _train(
             advice=plan.advice,
         )
 
-    fit(fabric, objective, plan.updates, make_session, config.fabric.precision)
+    fit(fabric, objective, plan.updates, make_session, config.fabric.precision, plan.accumulate)
 
 
 def _build(build: Callable[[], nn.Module]) -> nn.Module:
