@@ -1,6 +1,6 @@
 """What the hot paths cost beside plain torch, public packages and older code of this project, in one table.
 
-    python -m benchmarks [--quick] [--only NAME ...] [--repeats 5] [--threads 1] [--bf16] [--device cpu]
+    python -m benchmarks [--quick] [--only NAME ...] [--repeats 5] [--threads 1] [--bf16] [--compile] [--device cpu]
                          [--against FOLDER] [--python FILE] [--out table.md]
 
 Times are CPU-seconds of one call (seconds on a GPU), ratios those of equal repeats. `--python` names an interpreter that
@@ -10,14 +10,18 @@ has the public packages, where this one has not.
 import argparse
 import json
 import sys
+import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
-from benchmarks.contest import Contestant, compete
+from benchmarks.contest import Contestant, Found, compete
 from benchmarks.sizes import ROWS, Row
-from benchmarks.table import commit, machine, write_table
+from benchmarks.table import OURS, commit, machine, write_table
+
+LOADER = "loader"
+"""What `--only` calls the rows about reading data."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,9 +29,13 @@ def main(arguments: list[str] | None = None) -> int:
     args = _arguments(arguments)
     rows = _rows(args)
     settings = {"threads": args.threads, "bf16": args.bf16, "device": args.device, "tiny": args.tiny}
-    about = machine(settings) | {"clock": "cpu" if args.device == "cpu" else "wall", "repeats": args.repeats}
+    about = machine(settings, args.python) | {
+        "clock": "cpu" if args.device == "cpu" else "wall",
+        "repeats": args.repeats,
+    }
     contestants = [
         Contestant("ours", "ours"),
+        *([Contestant("ours, compiled", "compiled")] if args.compile else []),
         Contestant("plain torch", "reference"),
         Contestant("dreamer4", "dreamer4", python=args.python),
     ]
@@ -35,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         about["against"] = commit(args.against)
         contestants.append(Contestant(f"ours at {about['against']}", "ours", source=args.against / "src"))
     found = compete(rows, contestants, settings, args.repeats)
+    if _loads(args):
+        found += loading(args.repeats)
     table = write_table(found, about)
     print(table)
     if args.out is not None:
@@ -42,6 +52,31 @@ def main(arguments: list[str] | None = None) -> int:
         raw = {"about": about, "rows": [asdict(x) for x in found]}
         args.out.with_suffix(".json").write_text(json.dumps(raw, indent=1) + "\n")
     return 0
+
+
+def loading(repeats: int) -> list[Found]:
+    """The loader beside plain loops that decode the same frames; seconds a frame."""
+    from benchmarks.data import (  # decord and webdataset are imported for this alone
+        loading_times,
+        make_videos,
+    )
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        times = loading_times(make_videos(root / "videos", (128, 128)), root, (128, 128), 1024, repeats)
+    by_name, found = {x.row.name: x.cpu for x in times}, []
+    for each in times:
+        if each.row.reference is not None:
+            found.append(Found(f"{each.row.name}, a frame", OURS, each.cpu))
+            found.append(Found(f"{each.row.name}, a frame", "plain loop", by_name[each.row.reference]))
+    return found
+
+
+def _loads(args: argparse.Namespace) -> bool:
+    """Whether the loader is measured, too: it has no GPU, and takes a minute."""
+    if args.only:
+        return any(word.lower() in LOADER for word in args.only)
+    return not args.quick and args.device == "cpu"
 
 
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -56,6 +91,9 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--compile", action="store_true", help="ours compiled, too; takes minutes the first time"
+    )
     parser.add_argument("--against", type=Path, help="another checkout of this project")
     parser.add_argument("--python", default=sys.executable, help="interpreter that has the public packages")
     parser.add_argument("--tiny", action="store_true", help="sizes for tests")
@@ -72,9 +110,9 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error("--repeats and --threads must be at least 1")
     if args.against is not None and not (args.against / "src" / "reverie").is_dir():
         parser.error(f"--against {args.against}: has no src/reverie; give the folder of a checkout")
-    if not _rows(args):
+    if not _rows(args) and not _loads(args):
         parser.error(
-            f"--only {' '.join(args.only)}: no row has such a name; use words of {', '.join(x.name for x in ROWS)}"
+            f"--only {' '.join(args.only)}: no row has such a name; use words of {', '.join(x.name for x in ROWS)}, {LOADER}"
         )
     try:
         torch.zeros(1, device=args.device)

@@ -1,12 +1,12 @@
 """What the data path costs beside plain loops over the very same clips: decord, PyAV, webdataset, and latents.
 
-    python benchmarks/data.py [--videos FOLDER] [--size 128 128] [--repeats 7] [--frames 4096] [--clips 10000]
+    python -m benchmarks.data [--videos FOLDER] [--size 128 128] [--repeats 7] [--frames 4096] [--clips 10000]
 
 Makes its own data: videos that are always the same, or those of a folder, stored by `reverie prepare` as training reads
 them. Each repeat runs every row once, so that a busy machine slows all of them alike; the figures are CPU time, and the
-ratios compare rows of one repeat. Windows are those of a loader that is running, from its second batch on, and the plain
-loops decode the same frames of them, which is checked. At the end: memory while 10,000 clips of 16 frames of 64 x 64 go
-by, each kind in a process of its own.
+ratios compare rows of one repeat. `python -m benchmarks` has these rows, too. Windows are those of a loader that is running,
+from its second batch on, and the plain loops decode the same frames of them, which is checked. At the end: memory while
+10,000 clips of 16 frames of 64 x 64 go by, each kind in a process of its own.
 """
 
 import argparse
@@ -26,8 +26,8 @@ import decord
 import numpy as np
 import torch
 import webdataset
-from rows import Row, measure
 
+from benchmarks.rows import Row, Times, measure, show
 from reverie.data.loading.loader import Loader, LoaderConfig
 from reverie.data.loading.streams import Stream, uniform_stretches
 from reverie.data.shards.index import Sample, ShardIndex
@@ -301,7 +301,6 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=10_000, help="clips in the test of memory; 0 for none")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    decord.logging.set_level(decord.logging.QUIET)
     with tempfile.TemporaryDirectory() as root:
         run(args, Path(root))
 
@@ -310,15 +309,21 @@ def run(args: argparse.Namespace, root: Path) -> None:
     """All figures, on data made in `root`."""
     size = (args.size[0], args.size[1])
     source = args.videos or make_videos(root / "videos", size)
+    show(loading_times(source, root, size, args.frames, args.repeats))
+    if args.clips:
+        measure_memory(source, root, args.clips)
+
+
+def loading_times(source: Path, root: Path, size: tuple[int, int], frames: int, repeats: int) -> list[Times]:
+    """All rows on the videos of `source`, with shards made in `root`."""
+    decord.logging.set_level(decord.logging.QUIET)
     prepare(PrepareConfig(source=source, out=root / "shards", size=size, mode="crop", validation_fraction=0))
     video = ShardIndex.load(root / "shards")
     latents = make_latents(root / "latents", video)
-    rows = [row for length in (16, 64) for row in video_rows(video, length, args.frames)]
-    rows += clip_rows(video, args.frames)
-    rows += [row for length in (16, 64) for row in latent_rows(latents, length, args.frames)]
-    measure(rows, args.repeats)
-    if args.clips:
-        measure_memory(source, root, args.clips)
+    rows = [row for length in (16, 64) for row in video_rows(video, length, frames)]
+    rows += clip_rows(video, frames)
+    rows += [row for length in (16, 64) for row in latent_rows(latents, length, frames)]
+    return measure(rows, repeats)
 
 
 def measure_memory(source: Path, root: Path, clips: int) -> None:

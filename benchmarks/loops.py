@@ -20,6 +20,7 @@ class Place:
 
     device: torch.device
     bf16: bool
+    compiled: bool = False
 
     def autocast(self) -> torch.autocast:
         """Mixed precision, if it is asked for."""

@@ -1,6 +1,6 @@
 """How fast Luanti is played, and whether a long episode stays as fast and as small as it began.
 
-    python benchmarks/luanti.py [--steps 2000] [--parts 5] [--player expert] [--viewing_range 64]
+    python -m benchmarks.luanti [--steps 2000] [--parts 5] [--player expert] [--viewing_range 64]
 
 Prints the seconds that a first and a second reset take, then for each part of the episode the median and the 99th
 percentile of the milliseconds a step takes, how far its game time is from 50 ms, and the memory of Python and of the game.

@@ -1,6 +1,6 @@
 """What a run on Minecraft would take, computed from the presets: an estimate, nothing of it was measured.
 
-    python benchmarks/minecraft.py [--hours 2541] [--teraflops 200]
+    python -m benchmarks.minecraft [--hours 2541] [--teraflops 200]
 
 Floating-point operations are 2 per weight and token, and 4 S D per token of a space layer, forward; a backward pass costs twice
 that. Memory is 16 bytes a weight (AdamW in float32) and what PyTorch keeps of a layer for the backward pass: about 34 bytes

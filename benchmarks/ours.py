@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -94,6 +95,8 @@ def _space(sizes: Sizes) -> ActionSpace:
 
 def _training_step(objective: torch.nn.Module, batch: Batch, place: Place) -> Loop:
     objective, batch = objective.to(place.device), batch.to(place.device)
+    if place.compiled:
+        _compile_layers(objective, place)
     optimizer = torch.optim.AdamW(objective.parameters(), 1e-4, fused=True)
 
     def step() -> None:
@@ -104,6 +107,14 @@ def _training_step(objective: torch.nn.Module, batch: Batch, place: Place) -> Lo
         optimizer.zero_grad(set_to_none=True)
 
     return step
+
+
+def _compile_layers(objective: torch.nn.Module, place: Place) -> None:
+    try:
+        from reverie.pipelines.training.layers import prepare_layers
+    except ImportError:
+        raise CannotRun("compiles nothing") from None
+    prepare_layers(objective, place.device, compile="on", checkpointing="none", frames=0)
 
 
 def _tokenizer_step(row: Row, sizes: Sizes, place: Place) -> Loop:
@@ -123,22 +134,27 @@ def _frame(row: Row, sizes: Sizes, place: Place) -> Loop:
     dynamics = Dynamics(dynamics_config(sizes, context_length=c), _space(sizes)).eval().to(place.device)
     tokenizer = Tokenizer(tokenizer_config(sizes, context_length=c)).eval().to(place.device)
     past = (torch.rand(b, c, sizes.latents, sizes.channels) * 2 - 1).to(place.device)
+    fast = {"fast": True} if place.compiled else {}
     with place.autocast():
-        video = Continuation(
-            dynamics,
-            past,
-            _actions(b, c, place),
-            sampling_steps=sizes.sampling_steps,
-            frames_per_pass=max(512, b),
-        )
+        actions, k = _actions(b, c, place), sizes.sampling_steps
+        video = Continuation(dynamics, past, actions, sampling_steps=k, frames_per_pass=max(512, b), **fast)
         seen, step = warm_decoder(tokenizer, past), _actions(b, 1, place)
+    decode = _decode(tokenizer, seen, place)
 
     @torch.no_grad()
     def frame() -> None:
         with place.autocast():
-            tokenizer.decode(video.next(step), cache=seen)
+            decode(video.next(step))
 
     return frame
+
+
+def _decode(tokenizer: Tokenizer, seen: object, place: Place) -> Callable[[torch.Tensor], object]:
+    if not place.compiled:
+        return partial(tokenizer.decode, cache=seen)
+    from reverie.tokenizer.streaming import decode_next  # older code has no compiled frames
+
+    return lambda latents: decode_next(tokenizer, latents, seen, fast=True)
 
 
 def _actions(b: int, t: int, place: Place) -> Step:
@@ -158,6 +174,8 @@ def _rssm_step(row: Row, sizes: Sizes, place: Place) -> Loop:
     config = preset(row.preset)
     # No burn-in: all frames count.
     config = replace(config, world_model=replace(config.world_model, burn_in=0))
+    if place.compiled:
+        raise CannotRun("compiles nothing of it")
     model = Dreamer(config, (64, 64, 3), _space(sizes)).to(place.device)
     objective, optimizer = DreamerObjective(model), make_optimizer(model, config.optimizer)
     batch = random_batch(replace(sizes, frame_size=64), 4, 16, frames=True).to(place.device)

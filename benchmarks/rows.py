@@ -19,26 +19,40 @@ class Row:
     reference: str | None = None
 
 
-def measure(rows: list[Row], repeats: int) -> None:
-    """Runs every row once a repeat and prints one line a row."""
-    cpu: dict[str, list[float]] = {row.name: [] for row in rows}
-    wall: dict[str, list[float]] = {row.name: [] for row in rows}
+@dataclass
+class Times:
+    """Seconds a frame of a row in every repeat, on the processor and by the clock."""
+
+    row: Row
+    cpu: list[float]
+    wall: list[float]
+
+
+def measure(rows: list[Row], repeats: int) -> list[Times]:
+    """Runs every row once a repeat."""
+    found = [Times(row, [], []) for row in rows]
     for number in range(repeats + 1):
-        for row in rows:
-            run = row.open()
-            c, w = time.process_time(), time.perf_counter()
+        for times in found:
+            run = times.row.open()
+            cpu, wall = time.process_time(), time.perf_counter()
             run()
             if number:  # the first round only warms up
-                cpu[row.name].append(1000 * (time.process_time() - c) / row.frames)
-                wall[row.name].append((time.perf_counter() - w) / row.frames)
+                times.cpu.append((time.process_time() - cpu) / times.row.frames)
+                times.wall.append((time.perf_counter() - wall) / times.row.frames)
+    return found
+
+
+def show(found: list[Times]) -> None:
+    """Prints one line a row."""
     print(
         f"{'':48s} {'CPU-ms a frame: min, median, max':33s} | frames/s | times the plain loop: min, median, max"
     )
-    for row in rows:
-        rate = 1 / statistics.median(wall[row.name])
-        line = f"{row.name:48s} {spread(cpu[row.name], '10.4f')} | {rate:8.0f} |"
+    by_name = {times.row.name: times for times in found}
+    for times in found:
+        row, rate = times.row, 1 / statistics.median(times.wall)
+        line = f"{row.name:48s} {spread([1000 * x for x in times.cpu], '10.4f')} | {rate:8.0f} |"
         if row.reference is not None:
-            ratios = [a / b for a, b in zip(cpu[row.name], cpu[row.reference], strict=True)]
+            ratios = [a / b for a, b in zip(times.cpu, by_name[row.reference].cpu, strict=True)]
             line += f" {spread(ratios, '6.3f')}"
         print(line, flush=True)
 

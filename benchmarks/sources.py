@@ -1,6 +1,6 @@
 """What `prepare` takes to read a video of any make, beside one straight decode of it.
 
-    python benchmarks/sources.py [--repeats 3]   # a minute
+    python -m benchmarks.sources [--repeats 3]   # a minute
 
 The videos are always the same. The figures are CPU time, and the ratios compare rows of one repeat.
 """
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import av
 import numpy as np
-from rows import Row, measure
 
+from benchmarks.rows import Row, measure, show
 from reverie.data.video.codec import encode_video
 from reverie.data.video.display import Display
 from reverie.data.video.shown import ShownFrames
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
-        measure(source_rows(Path(root)), args.repeats)
+        show(measure(source_rows(Path(root)), args.repeats))
 
 
 if __name__ == "__main__":

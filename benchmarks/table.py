@@ -4,7 +4,6 @@ import platform
 import statistics
 import subprocess
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from reverie.pipelines.training.matmul import device_name, matmul_rate
 OURS = "ours"
 
 
-def machine(settings: dict[str, Any]) -> dict[str, Any]:
-    """Device, its rates of matrix products, versions, commit."""
+def machine(settings: dict[str, Any], python: str) -> dict[str, Any]:
+    """Device, its rates of matrix products, versions, commit; `python` is the interpreter of the public packages."""
     torch.set_num_threads(settings["threads"])
     device = torch.device(settings["device"])
     rates = {str(x).removeprefix("torch."): matmul_rate(device, x) for x in (torch.float32, torch.bfloat16)}
@@ -28,7 +27,7 @@ def machine(settings: dict[str, Any]) -> dict[str, Any]:
         "matmul FLOP/s": {name: round(rate, -8) for name, rate in rates.items()},
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "dreamer4": _version("dreamer4"),
+        "dreamer4": _version("dreamer4", python),
         "commit": commit(ROOT),
     }
 
@@ -61,7 +60,7 @@ def spread(values: Sequence[float], form: str) -> str:
 
 
 def _seconds(found: Found) -> str:
-    return found.problem or spread(found.seconds, ".4f")
+    return found.problem or spread(found.seconds, ".4g")
 
 
 def _ratios(found: Found, ours: Found | None) -> str:
@@ -76,8 +75,10 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _version(package: str) -> str:
+def _version(package: str, python: str) -> str:
+    """Of a package, as another interpreter has it."""
+    asked = [python, "-c", f"from importlib.metadata import version; print(version({package!r}))"]
     try:
-        return version(package)
-    except PackageNotFoundError:
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
         return "none"

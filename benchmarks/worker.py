@@ -1,6 +1,6 @@
 """One contestant in a process of its own: opens, runs and closes rows as the lines on its standard input say.
 
-    python -m benchmarks.worker ours|reference|dreamer4 '{"threads": 1, "bf16": false, "device": "cpu", "tiny": false}'
+    python -m benchmarks.worker ours|compiled|reference|dreamer4 '{"threads": 1, "bf16": false, "device": "cpu", "tiny": false}'
 
 Every answer is one line of JSON on standard output: the seconds of one call, or why a row cannot be had.
 """
@@ -17,7 +17,12 @@ import torch
 from benchmarks.loops import CannotRun, Place
 from benchmarks.sizes import SIZES, TINY, Row
 
-MODULES = {"ours": "benchmarks.ours", "reference": "benchmarks.reference", "dreamer4": "benchmarks.public"}
+MODULES = {
+    "ours": "benchmarks.ours",
+    "compiled": "benchmarks.ours",
+    "reference": "benchmarks.reference",
+    "dreamer4": "benchmarks.public",
+}
 
 
 class Worker:
@@ -25,7 +30,7 @@ class Worker:
 
     def __init__(self, contestant: str, settings: dict[str, Any]) -> None:
         torch.set_num_threads(settings["threads"])
-        self.place = Place(torch.device(settings["device"]), settings["bf16"])
+        self.place = Place(torch.device(settings["device"]), settings["bf16"], contestant == "compiled")
         self.sizes = TINY if settings["tiny"] else SIZES
         self._contestant, self._calls, self._loop = contestant, 1, None  # type: tuple[str, int, Loop | None]
 

@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from reverie.nn.dense_attention import math_attention, sdpa_attention
-from reverie.nn.dispatch import Backend, Kernel, kernel_of
+from reverie.nn.dispatch import LONG, Backend, Kernel, kernel_of
 from reverie.nn.norm import rms_norm
 from reverie.nn.visibility import CausalWindow, Kind
 
@@ -55,9 +55,8 @@ def attend(
     """
     if not isinstance(visible, Prepared):
         needs_gradient = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-        kernel = kernel_of(
-            backend, _kind(visible, q), q.device, q.dtype, q.shape[-1], softcap is not None, needs_gradient
-        )
+        kind, capped, long = _kind(visible, q), softcap is not None, q.shape[-2] >= LONG
+        kernel = kernel_of(backend, kind, q.device, q.dtype, q.shape[-1], capped, needs_gradient, long)
         visible = _as_read_by(kernel, visible, q, k)
     if q.numel() == 0 or k.numel() == 0:  # which not every kernel takes
         return q.new_zeros(*q.shape[:-1], v.shape[-1], dtype=v.dtype)
@@ -166,22 +165,16 @@ class Attention(nn.Module):
         autocast = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if autocast else self.qkv.weight.dtype
         needs_gradient = torch.is_grad_enabled() and (x.requires_grad or self.qkv.weight.requires_grad)
-        capped = self.softcap is not None
-        kernel = kernel_of(self.backend, window.kind, x.device, dtype, self.head_dim, capped, needs_gradient)
+        capped, long = self.softcap is not None, window.steps >= LONG
+        kernel = kernel_of(
+            self.backend, window.kind, x.device, dtype, self.head_dim, capped, needs_gradient, long
+        )
         return prepare(window, kernel, dtype)
 
     def read(self, q: Tensor, k: Tensor, v: Tensor, visible: Visible) -> Tensor:
         """Attention output before the output projection, (*X, Q, N H)."""
         out = attend(q, k, v, visible=visible, softcap=self.softcap, backend=self.backend)
         return rearrange(out, "... n q h -> ... q (n h)")
-
-
-def require_backends(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    """Refuses a forced backend that cannot train `model` on `device` in `dtype`. Raises `UserError`."""
-    for layer in model.modules():
-        if isinstance(layer, Attention) and layer.backend != "auto":
-            capped = layer.softcap is not None
-            kernel_of(layer.backend, "full", device, dtype, layer.head_dim, capped, gradient=True)
 
 
 def _is_all(read: slice, size: int) -> bool:

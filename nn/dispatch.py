@@ -26,6 +26,8 @@ KERNELS: dict[Backend, tuple[Kernel, ...]] = {
     "flex": ("flex",),
     "flash": ("flash2", "flash4"),
 }
+LONG = 64
+"""Queries from which torch's fused function beats matrix products on a CPU, forward and backward (docs/attention.md)."""
 HALF = (torch.bfloat16, torch.float16)
 
 log = logging.getLogger(__name__)
@@ -40,12 +42,15 @@ class Call:
     head_dim: int
     softcap: bool
     gradient: bool
+    long: bool = True
+    """At least `LONG` queries."""
 
     def __str__(self) -> str:
         cap = "with" if self.softcap else "no"
         use = "training" if self.gradient else "no gradient"
         number = str(self.dtype).removeprefix("torch.")
-        return f"{_WORDS[self.kind]}, {number}, heads of {self.head_dim}, {cap} soft cap, {use}"
+        length = "" if self.long else f", under {LONG} queries"
+        return f"{_WORDS[self.kind]}, {number}, heads of {self.head_dim}, {cap} soft cap, {use}{length}"
 
 
 _WORDS: dict[Kind, str] = {
@@ -117,7 +122,7 @@ def preferred(call: Call, machine: Machine) -> tuple[Kernel, ...]:
 
 
 def _preferred_on_cpu(call: Call) -> tuple[Kernel, ...]:
-    return ("sdpa", "math") if call.kind == "full" and not call.softcap else ("math",)
+    return ("sdpa", "math") if call.long and not call.softcap else ("math",)
 
 
 def cannot(kernel: Kernel, call: Call, machine: Machine) -> str | None:
@@ -221,9 +226,11 @@ def kernel_of(
     head_dim: int,
     softcap: bool,
     gradient: bool,
+    long: bool = True,
 ) -> Kernel:
     """The kernel of a kind of call on `device`; tells it in one line of the log, once. Raises as `choose`."""
-    return told_choice(backend, kind, device, dtype, head_dim, softcap, gradient).kernel
+    long = long or device.type != "cpu"  # nobody else asks, and one kind of call should be told as one
+    return told_choice(backend, kind, device, dtype, head_dim, softcap, gradient, long).kernel
 
 
 @cache
@@ -235,9 +242,10 @@ def told_choice(
     head_dim: int,
     softcap: bool,
     gradient: bool,
+    long: bool = True,
 ) -> Choice:
     """`choose` for this machine, and the line of the log."""
-    call = Call(kind, dtype, head_dim, softcap, gradient)
+    call = Call(kind, dtype, head_dim, softcap, gradient, long)
     choice = choose(backend, call, this_machine(device))
     # On a CPU nothing is left to wonder about, unless it was asked for.
     level = logging.INFO if device.type == "cuda" or backend != "auto" else logging.DEBUG

@@ -44,7 +44,7 @@ def _run(q: Tensor, k: Tensor, v: Tensor, score: Score | None, blocks: Any, grou
 @cache
 def compiled_flex() -> Callable[..., Tensor]:
     """FlexAttention as code: made once for each device, type, head width, soft cap, window and shape."""
-    return compiled(_run, "FlexAttention", required=True)
+    return compiled(_run, "FlexAttention")
 
 
 @cache

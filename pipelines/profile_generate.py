@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,9 +11,10 @@ from torch import Tensor
 
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
-from reverie.dynamics.generation import Continuation, Step
+from reverie.dynamics.generation import Continuation, Step, use_fast
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.nn.cache import FRAMES_PER_PASS
+from reverie.nn.compilation import Compile
 from reverie.nn.precision import bfloat16, in_bfloat16
 from reverie.pipelines.info import MINECRAFT
 from reverie.pipelines.profile import ProfileConfig
@@ -25,7 +25,7 @@ from reverie.pipelines.training.flops import count_flops
 from reverie.pipelines.training.pace import Gauge, StepCost, products
 from reverie.pipelines.training.parts import end_step, part, watched
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
-from reverie.tokenizer.streaming import warm_decoder
+from reverie.tokenizer.streaming import decode_next, warm_decoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,8 @@ class GenerateProfile:
     """Shortcut steps K per frame."""
     decode: bool = True
     """Decode the frames, too."""
+    compile: Compile = "auto"
+    """Make frames by compiled functions: auto (on GPUs), on or off."""
     precision: Literal["auto", "32-true", "bf16-mixed"] = "32-true"
     """Arithmetic; auto: bf16-mixed on GPUs that multiply it in hardware, 32-true elsewhere."""
     device: str = "auto"
@@ -125,6 +127,7 @@ def open_video(config: GenerateProfile, device: torch.device) -> OpenVideo:
     """Models and caches, full of past frames; to be called without gradients and in the wanted precision."""
     tokenizer = _tokenizer(config).to(device).eval()
     dynamics = _dynamics(config, tokenizer).to(device).eval()
+    fast = use_fast(config.compile, device, None)
     b, context = config.batch_size, dynamics.config.context_length
     past = torch.rand(b, context, *dynamics.config.latent_shape, device=device) * 2 - 1
     continuation = Continuation(
@@ -133,10 +136,12 @@ def open_video(config: GenerateProfile, device: torch.device) -> OpenVideo:
         _null_actions(dynamics.action_space, b, context, device),
         sampling_steps=config.sampling_steps,
         frames_per_pass=max(FRAMES_PER_PASS, b),
+        fast=fast,
     )
     decode: Callable[[Tensor], object] = lambda latents: None  # noqa: E731
     if config.decode:
-        decode = partial(tokenizer.decode, cache=warm_decoder(tokenizer, past))
+        seen = warm_decoder(tokenizer, past)
+        decode = lambda latents: decode_next(tokenizer, latents, seen, fast=fast)  # noqa: E731
     step = _null_actions(dynamics.action_space, b, 1, device)
     return OpenVideo(dynamics, continuation, step, decode, config.sampling_steps)
 

@@ -91,6 +91,7 @@ def _words(figures: dict[str, Any]) -> str:
         "frames_per_second": "frames/s {:.4g}",
         "mfu": "MFU {:.1%}",
         "peak_memory": "memory {:.3g} B",
+        "planned_memory": "planned {:.3g} B",
         "rows": "batch {}",
         "last_over_first": "last over first {:.3f}",
         "last": "PSNR {:.2f} dB",

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmarks.gpu.data import latent_shards, video_shards
-from reverie.pipelines.presets import presets_of
+from reverie.pipelines.memory_plan import activations, stages, state_of
+from reverie.pipelines.presets import PRESETS, presets_of
 from reverie.pipelines.profile import DynamicsProfile, ProfileConfig, TokenizerProfile, measure
 from reverie.pipelines.stopwatch import figures
 from reverie.pipelines.training.loop import FabricConfig
@@ -47,14 +48,28 @@ def batch_sizes(work: "Work") -> Iterator[int]:
 
 
 def memory(work: "Work") -> dict[str, Any]:
-    """Peak bytes of the stages of `base`, to be held against `reverie info --preset base --devices 1`."""
+    """Most memory that steps of `base` took, beside what `reverie info --devices 1` plans for as many rows."""
     found = {}
     for stage in ("tokenizer", "dynamics"):
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
         result = step(work, stage, "base")
-        found[stage] = {"rows": result["rows"], "peak_memory": result["peak_memory"]}
+        planned = planned_memory(work.preset("base"), stage, result["rows"])
+        found[stage] = {
+            "rows": result["rows"],
+            "peak_memory": result["peak_memory"],
+            "planned_memory": planned,
+            "over_plan": result["peak_memory"] / planned,
+        }
     return found
+
+
+def planned_memory(preset: str, name: str, rows: int) -> float:
+    """Bytes of a step on `rows` of the preset's short windows, by its memory plan."""
+    stage = next(stage for stage in stages(PRESETS[preset]) if stage.name == name)
+    state = state_of(stage)
+    taken = activations(stage, stage.batches.length, stage.checkpointing, stage.softcap)
+    return state.weights + state.gradients + state.optimizer + taken.fixed + rows * taken.peak
 
 
 def _config(work: "Work", stage: str, preset: str, rows: int) -> Any:

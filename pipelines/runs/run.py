@@ -98,6 +98,9 @@ def keep_softcap(path: Path, model: ModelT) -> ModelT:
     """`model` with the soft cap of the run in `path`, if that began with the one that was the default in 0.1.0.
 
     For a run that goes on under a version or preset that leaves the cap out; told in a line, since it may have been asked for.
+
+    Raises:
+      UserError: what else was asked for cannot be done with a soft cap.
     """
     run = RunFolder(path)
     if model.softcap is not None or not run.provenance.exists():
@@ -105,8 +108,14 @@ def keep_softcap(path: Path, model: ModelT) -> ModelT:
     known = read_provenance(run.provenance)["identity"]["model"]
     if known.get("model", {}).get("softcap") != FORMER_SOFTCAP:
         return model
+    try:
+        kept = replace(model, softcap=FORMER_SOFTCAP)
+    except ValueError as error:
+        raise UserError(
+            f"{path}: this run began with a soft cap of {FORMER_SOFTCAP:g} ({error}); give another --out, or flags that fit."
+        ) from None
     print(f"{path}: goes on with its soft cap of {FORMER_SOFTCAP:g}; another --out takes none.", flush=True)
-    return replace(model, softcap=FORMER_SOFTCAP)
+    return kept
 
 
 def _write(run: RunFolder, known: dict[str, Any], config: Any) -> None:

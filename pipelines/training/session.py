@@ -148,9 +148,12 @@ class Session:
         return self.step, batch
 
     @contextmanager
-    def counted(self) -> Iterator[None]:
-        """Around the passes of a step, forward and backward: their FLOPs are counted once for every kind of step."""
-        with self._pace.counted(self._kind()):
+    def counted(self, before: Callable[[], object] | None = None) -> Iterator[None]:
+        """Around the passes of a step, forward and backward: their FLOPs are counted once for every kind of step.
+
+        `before` is what the step did in inference mode; it is done once more for counting.
+        """
+        with self._pace.counted(self._kind(), before):
             yield
 
     def end_step(self, metrics: Mapping[str, Tensor]) -> None:

@@ -14,7 +14,8 @@ from reverie.data.batch import Batch
 from reverie.data.errors import UserError
 from reverie.data.files.location import Location
 from reverie.data.loading.corpora import Corpora
-from reverie.nn.attention import require_backends
+from reverie.dynamics.model import DynamicsConfig
+from reverie.nn.dispatch import kernel_of
 from reverie.nn.precision import in_bfloat16
 from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.runs.run import RunFolder, open_run
@@ -42,6 +43,7 @@ from reverie.pipelines.training.optimization import OptimizerConfig
 from reverie.pipelines.training.pace import Gauge, products
 from reverie.pipelines.training.processes import Processes, sole_run
 from reverie.pipelines.training.session import Session, TrainingConfig, derive_seed
+from reverie.tokenizer.model import TokenizerConfig
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -182,6 +184,7 @@ def shard_batches(
 def train(name: str, config: RunConfig, plan: Plan, steps: int | None = None) -> None:
     """Trains by `plan` in the run folder `config.out` for `steps`, by default `config.training.steps`."""
     fabric = make_fabric(config.fabric)
+    _require_backend(getattr(config, "model", None), config.fabric.precision, fabric.device)
     processes = fabric_processes(fabric)
     with sole_run(config.out, processes):
         open_plan = partial(
@@ -191,13 +194,19 @@ def train(name: str, config: RunConfig, plan: Plan, steps: int | None = None) ->
         _train(name, config, plan, fabric, processes, steps)
 
 
+def _require_backend(model: Any, precision: str, device: torch.device) -> None:
+    """Refuses a forced attention backend that cannot train here, before there is a run folder. Raises `UserError`."""
+    if isinstance(model, TokenizerConfig | DynamicsConfig) and model.backend != "auto":
+        dtype = torch.bfloat16 if in_bfloat16(precision, device) else torch.float32
+        width, capped = model.width // model.num_heads, model.softcap is not None
+        kernel_of(model.backend, "full", device, dtype, width, capped, gradient=True)
+
+
 def _train(
     name: str, config: RunConfig, plan: Plan, fabric: "Fabric", processes: Processes, steps: int | None
 ) -> None:
     torch.manual_seed(derive_seed(config.training.seed, -2))
     objective = _build(plan.build)
-    half = in_bfloat16(config.fabric.precision, fabric.device)
-    require_backends(objective, fabric.device, torch.bfloat16 if half else torch.float32)
     training = config.training if steps is None else replace(config.training, steps=steps)
     prepare_layers(
         objective,

@@ -58,8 +58,8 @@ def test_the_table_shows_times_and_ratios_to_ours() -> None:
     lines = write_table(found, {"device": "A", "threads": 1, "rates": {"float32": 1.5e12}}).splitlines()
     assert lines[:3] == ["- device: A", "- threads: 1", "- rates: float32 1.5e+12"]
     assert lines[-3:] == [
-        "| step | ours | 1.0000 2.0000 4.0000 |  |",
-        "| step | plain torch | 2.0000 4.0000 6.0000 | 1.00 2.00 3.00 |",
+        "| step | ours | 1 2 4 |  |",
+        "| step | plain torch | 2 4 6 | 1.00 2.00 3.00 |",
         "| step | dreamer4 | not installed |  |",
     ]
 

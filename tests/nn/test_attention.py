@@ -10,13 +10,12 @@ from reverie.nn.attention import (
     Attention,
     attend,
     axial_angles,
-    require_backends,
     rope_angles,
     rope_table,
     rotate,
 )
 from reverie.nn.dense_attention import fold
-from reverie.nn.flex import block_layout, capped, compiled_flex, window_blocks
+from reverie.nn.flex import BLOCK, block_layout, capped, compiled_flex, window_blocks
 from reverie.nn.visibility import CausalWindow
 from tests.nn.attention_cases import CASES, Case, with_gradients, written_out
 
@@ -167,27 +166,20 @@ def test_bfloat16_is_as_close_as_its_digits():
         torch.testing.assert_close(out.double(), written_out(case, *inputs, softcap), atol=4e-2, rtol=4e-2)
 
 
-def test_blocks_without_a_visible_key_are_left_out():
-    """256 frames and a window of 100 are two blocks of queries, of which the second sees into both of keys."""
-    assert block_layout(256, 100) == ([1, 2], [[0, 1], [0, 1]])
-    assert block_layout(384, 129) == ([1, 2, 2], [[0, 1, 2], [0, 1, 2], [1, 2, 0]])
-    assert block_layout(257, 1) == ([1, 1, 1], [[0, 1, 2], [1, 0, 2], [2, 0, 1]])
-    assert block_layout(5, 9) == ([1], [[0]])
+@pytest.mark.parametrize("steps", [5, 128, 256, 257, 400])
+def test_blocks_are_computed_where_a_key_is_visible_and_nowhere_else(steps):
+    for window in (1, 2, 100, 127, 128, 129, 130, 255, 256, 257, 258, 1000):
+        counts, order = block_layout(steps, window)
+        mask = CausalWindow(steps, window, None, CPU).mask()
+        for count, blocks, rows in zip(counts, order, mask.split(BLOCK), strict=True):
+            visible = [j for j, block in enumerate(rows.split(BLOCK, 1)) if bool(block.any())]
+            assert blocks[:count] == visible
+            assert sorted(blocks) == list(range(len(order)))
 
 
 def layer(backend, softcap=2.0):
     torch.manual_seed(0)
     return Attention(32, 4, 2, softcap=softcap, backend=backend, out_scale=1.0)
-
-
-def test_a_forced_backend_that_cannot_train_here_is_refused_before():
-    with pytest.raises(UserError, match="flex cannot compute .* no backward pass on a CPU") as refused:
-        require_backends(layer("flex"), CPU, torch.float32)
-    assert "--model.backend auto" in str(refused.value) and "\n" not in str(refused.value)
-    with pytest.raises(UserError, match="flash-attn runs on CUDA devices only"):
-        require_backends(layer("flash"), CPU, torch.bfloat16)
-    require_backends(layer("math"), CPU, torch.float32)
-    require_backends(layer("auto"), CPU, torch.float32)
 
 
 def test_a_forced_backend_is_refused_at_its_first_call():

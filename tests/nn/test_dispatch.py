@@ -42,8 +42,8 @@ MACHINES = (
 )  # fmt: skip
 
 
-def call(kind: Kind = "full", dtype=BF16, *, head_dim=64, softcap=True, gradient=True) -> Call:
-    return Call(kind, dtype, head_dim, softcap, gradient)
+def call(kind: Kind = "full", dtype=BF16, *, head_dim=64, softcap=True, gradient=True, long=True) -> Call:
+    return Call(kind, dtype, head_dim, softcap, gradient, long)
 
 
 @pytest.mark.parametrize(
@@ -51,9 +51,10 @@ def call(kind: Kind = "full", dtype=BF16, *, head_dim=64, softcap=True, gradient
     [
         (LAPTOP, call(dtype=F32), "math"),
         (LAPTOP, call(dtype=F32, softcap=False), "sdpa"),
-        (LAPTOP, call("segments", F32, softcap=False), "math"),
-        (LAPTOP, call("segments", F32, softcap=False, gradient=False), "math"),
-        (LAPTOP, call("query", F32, softcap=False, gradient=False), "math"),
+        (LAPTOP, call(dtype=F32, softcap=False, long=False), "math"),
+        (LAPTOP, call("segments", F32, softcap=False), "sdpa"),
+        (LAPTOP, call("segments", F32, softcap=False, long=False), "math"),
+        (LAPTOP, call("query", F32, softcap=False, gradient=False, long=False), "math"),
         (MAC, call(dtype=F32), "math"),
         (MAC, call("segments", F32, softcap=False), "sdpa"),
         # Space: nothing hidden.

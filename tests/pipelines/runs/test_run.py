@@ -99,6 +99,16 @@ def test_a_run_keeps_its_soft_cap_when_the_default_goes(
     assert ("goes on with its soft cap of 50" in told) == (began != asked)
 
 
+def test_what_cannot_go_on_with_the_soft_cap_of_the_run_is_refused(tmp_path: Path) -> None:
+    card = {"model": to_plain(TokenizerConfig(softcap=50.0))}
+    open_run(tmp_path, kind="tokenizer", config=Stage(out=tmp_path), model=card, inputs=INPUTS)
+    with pytest.raises(
+        UserError, match="began with a soft cap of 50 .*backend sdpa has no soft cap"
+    ) as refused:
+        keep_softcap(tmp_path, TokenizerConfig(softcap=None, backend="sdpa"))
+    assert str(tmp_path) in str(refused.value) and "\n" not in str(refused.value)
+
+
 def test_a_soft_cap_that_was_never_the_default_is_refused_as_another_model(tmp_path: Path) -> None:
     card = {"model": to_plain(TokenizerConfig(softcap=30.0))}
     open_run(tmp_path, kind="tokenizer", config=Stage(out=tmp_path), model=card, inputs=INPUTS)

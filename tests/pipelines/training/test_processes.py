@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from reverie.nn.compilation import cannot_compile
 from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.training.checkpoints import read_snapshot
 from reverie.pipelines.training.metrics import read_metrics
@@ -27,6 +28,32 @@ def test_copies_and_shards_learn_the_same(corpus: Corpus, tmp_path: Path) -> Non
         torch.testing.assert_close(sharded.weights[name], weight, atol=1e-4, rtol=1e-3, msg=name)
     for name, moment in copied.optimizer.items():
         assert sharded.optimizer[name].shape == moment.shape
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_micro_batches_and_recomputed_compiled_layers_of_two_processes(
+    corpus: Corpus, tmp_path: Path, strategy: str
+) -> None:
+    """Layers as they are, recomputed, or recomputed and compiled: the same updates from the same micro-batches."""
+    choices: list[dict[str, Any]] = [
+        {},
+        {"checkpointing": "layers"},
+        {"checkpointing": "layers", "compile": "on"},
+    ]
+    ended = []
+    for number, chosen in enumerate(choices[: 2 if cannot_compile(torch.device("cpu")) else 3]):
+        config = shorter(corpus.config("tokenizer", tmp_path / f"{number}"), steps=2)
+        config = replace(
+            config,
+            batches=replace(config.batches, batch_size=4, long_batch_size=4, accumulate=2),
+            fabric=replace(config.fabric, devices=2, strategy=strategy),
+            training=replace(config.training, **chosen),
+        )
+        _run(["-m"], "tokenizer", config)
+        ended.append(read_snapshot(config.out).weights)
+    for other in ended[1:]:
+        for name, weight in ended[0].items():
+            torch.testing.assert_close(other[name], weight, atol=1e-4, rtol=1e-3, msg=name)
 
 
 def test_one_process_continues_what_two_began(corpus: Corpus, tmp_path: Path) -> None:
