@@ -3,8 +3,19 @@
 import pytest
 import torch
 
-from reverie.dynamics.generation import Finished, Step, commit, denoise, generate, prefill
+from reverie.data.errors import UserError
+from reverie.dynamics.generation import (
+    FRAMES_THAT_PAY,
+    Finished,
+    Step,
+    commit,
+    denoise,
+    generate,
+    prefill,
+    use_fast,
+)
 from reverie.dynamics.model import Dynamics, DynamicsConfig
+from reverie.nn.compilation import cannot_compile
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
 from reverie.tokenizer.streaming import decode_next, encode_next
 from tests.batches import SPACE, random_actions
@@ -122,3 +133,18 @@ def test_generated_latents_may_enter_a_loss():
     made = generate(dynamics, *nothing, step.actions, step.action_mask, sampling_steps=1)
     (made * torch.ones(8, requires_grad=True)).sum().backward()
     assert not made.is_inference()
+
+
+def test_auto_compiles_long_runs_on_a_cpu(monkeypatch):
+    cpu = torch.device("cpu")
+    assert not use_fast("auto", cpu, None) and not use_fast("auto", cpu, FRAMES_THAT_PAY - 1)
+    assert not use_fast("off", cpu, FRAMES_THAT_PAY)
+    assert use_fast("auto", cpu, FRAMES_THAT_PAY) == (cannot_compile(cpu) is None)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    cannot_compile.cache_clear()
+    try:
+        assert not use_fast("auto", cpu, FRAMES_THAT_PAY)
+        with pytest.raises(UserError, match="--compile on: there is no C"):
+            use_fast("on", cpu, None)
+    finally:
+        cannot_compile.cache_clear()
