@@ -50,6 +50,7 @@ class Player:
         self.states = torch.zeros(num_envs, 1, agent.dynamics.config.width, device=self.device)
         """(N, 1, D) agent states of the frames last seen."""
 
+    @torch.inference_mode()
     def reset(self, rows: np.ndarray) -> None:
         """New episodes begin in the games where `rows` (N,) is True; call before the `act` that sees their first frame."""
         if not np.any(rows):

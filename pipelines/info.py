@@ -1,5 +1,6 @@
 """`reverie info`: parameter counts and memory plan of a preset, or what a run folder or shard folder holds."""
 
+import logging
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from reverie.data.errors import UserError
 from reverie.data.files.location import Location, Url
 from reverie.data.shards.index import INDEX, ShardIndex
 from reverie.dynamics.model import Dynamics, DynamicsConfig
+from reverie.nn import dispatch
 from reverie.pipelines.presets import PRESETS, Preset
 from reverie.pipelines.runs.progress import meter
 from reverie.pipelines.training.checkpoints import (
@@ -73,6 +75,7 @@ def _print_plan(config: InfoConfig, preset: str, devices: int) -> None:
     from reverie.pipelines.memory_plan import count_stage, plan_stage, stages
     from reverie.pipelines.memory_table import heading, print_stage
 
+    logging.getLogger(dispatch.__name__).setLevel(logging.WARNING)  # which kernels count is no news
     memory = memory_bytes(config.device_memory)
     console = Console(highlight=False)
     console.print(heading(preset, devices, memory))

@@ -27,7 +27,8 @@ from reverie.dynamics.objective import DynamicsObjective, DynamicsObjectiveConfi
 from reverie.nn.transformer import Layer
 from reverie.pipelines.presets import Preset
 from reverie.pipelines.training.batches import BatchesConfig
-from reverie.pipelines.training.memory import StateMemory, StepMemory, on_meta, state_memory, step_memory
+from reverie.pipelines.training.layers import Checkpointing, prepare_layers
+from reverie.pipelines.training.memory import CPU, StateMemory, StepMemory, on_meta, state_memory, step_memory
 from reverie.pipelines.training.optimization import OptimizerConfig, make_optimizer
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
 from reverie.tokenizer.objective import TokenizerObjective, TokenizerObjectiveConfig
@@ -276,7 +277,7 @@ def _stage(
         trains_on_shards=fabric is not None,
         half=fabric is not None and fabric.precision != "32-true",
         softcap=model.softcap is not None,
-        checkpointing=getattr(training, "checkpointing", "none") == "layers",
+        checkpointing=training.checkpointing == "layers",
         sharded=fabric is not None and fabric.strategy in ("fsdp", "hsdp"),
     )
 
@@ -378,16 +379,6 @@ def empty_batch(
 
 
 def _checkpointed(objective: nn.Module, wanted: bool) -> nn.Module:
-    if wanted:
-        from torch.utils.checkpoint import checkpoint
-
-        for module in objective.modules():
-            if isinstance(module, Layer):
-                for name in ("space", "time"):
-                    method = getattr(module, name)
-                    setattr(
-                        module,
-                        name,
-                        partial(checkpoint, method, use_reentrant=False, preserve_rng_state=False),
-                    )
+    choice: Checkpointing = "layers" if wanted else "none"
+    prepare_layers(objective, CPU, compile="off", checkpointing=choice, frames=0)
     return objective

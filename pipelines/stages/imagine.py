@@ -146,9 +146,10 @@ def _fit(
             step, context = session.begin_step()
             set_learning_rate(raw_optimizer, learning_rate(step, config.training.steps, config.optimizer))
             context = context.to(accelerator.device)
-            with session.counted():
-                with part("forward"), accelerator.autocast():
-                    rollout = imagine(objective.model, context, config.imagination, fast=fast)
+            rollouts = partial(imagine, objective.model, context, config.imagination, fast=fast)
+            with part("forward"), accelerator.autocast():
+                rollout = rollouts()
+            with session.counted(rollouts):
                 for _ in range(config.imagination.updates_per_rollout):
                     with part("forward"):
                         loss, metrics = model(context, rollout)

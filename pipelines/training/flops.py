@@ -7,6 +7,7 @@ is not seen.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
 
 _BACKENDS = ("CPU", "CUDA", "MPS", "CompositeExplicitAutograd")
@@ -44,16 +46,19 @@ class FlopCounter(TorchDispatchMode):
     ) -> Any:
         """Runs the operation and counts it."""
         kwargs = kwargs or {}
-        if not isinstance(func, HigherOrderOperator) and not _has_kernel(func.name()):
-            with self:  # in inference mode operations come whole that are made of others
-                result = func.decompose(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
         result = func(*args, **kwargs)
+        if not isinstance(func, HigherOrderOperator) and not _has_kernel(func.name()):
+            self._count_parts(func, args, kwargs)
         formula = self._formulas.get(getattr(func, "_overloadpacket", func))
         if formula is not None and not _recomputing():
             self.total += int(formula(*args, **kwargs, out_val=result))
         return result
+
+    def _count_parts(self, func: Any, args: Any, kwargs: Any) -> None:
+        """Counts an operation that is made of others, which in inference mode comes whole: its parts run without data."""
+        args, kwargs = tree_map_only(Tensor, lambda x: torch.empty_like(x, device="meta"), (args, kwargs))
+        with suppress(RuntimeError, NotImplementedError), self:  # what needs data multiplies no matrices
+            func.decompose(*args, **kwargs)
 
 
 @cache

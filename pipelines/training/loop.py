@@ -31,7 +31,7 @@ from reverie.pipelines.training.optimization import (
 from reverie.pipelines.training.parts import part
 from reverie.pipelines.training.processes import Processes, Vote
 from reverie.pipelines.training.session import Session
-from reverie.pipelines.training.sharding import full_tensor, require_shard_size, shard_layers
+from reverie.pipelines.training.sharding import full_tensor, is_sharded, require_shard_size, shard_layers
 
 if TYPE_CHECKING:  # lightning takes seconds to import, which `--help` should not
     from lightning.fabric import Fabric
@@ -152,10 +152,13 @@ def fit(
 
 
 def _passes(fabric: "Fabric", model: Any, parts: Sequence[Batch], precision: str) -> Mapping[str, Tensor]:
-    """Forward and backward of every micro-batch; gradients of processes meet in the last one. Returns the metrics."""
-    seen = []
+    """Forward and backward of every micro-batch. Returns the metrics.
+
+    Gradients of processes meet in the last one; sharded ones in each, or every process would hold them whole in between.
+    """
+    seen, sharded = [], any(is_sharded(p) for p in model.parameters())
     for number, rows in enumerate(parts, 1):
-        with fabric.no_backward_sync(model, enabled=number < len(parts)):
+        with fabric.no_backward_sync(model, enabled=number < len(parts) and not sharded):
             with part("forward"):
                 loss, metrics = forward(model, rows, fabric.device, precision)
             with part("backward"):

@@ -18,7 +18,7 @@ from reverie.agent.model import Agent
 from reverie.data.batch import Batch
 from reverie.dynamics.model import Dynamics
 from reverie.nn.precision import in_bfloat16
-from reverie.pipelines.training.flops import FlopCounter
+from reverie.pipelines.training.flops import FlopCounter, count_flops
 from reverie.pipelines.training.matmul import matmul_rate
 from reverie.tokenizer.model import Tokenizer
 
@@ -87,14 +87,21 @@ class Pace:
         self._aside += time.perf_counter() - begun
 
     @contextmanager
-    def counted(self, kind: Hashable) -> Iterator[None]:
-        """Around the passes of a step; `kind` names steps of equal cost, of which the first is counted."""
+    def counted(self, kind: Hashable, before: Callable[[], object] | None = None) -> Iterator[None]:
+        """Around the passes of a step; `kind` names steps of equal cost, of which the first is counted.
+
+        `before` is what came before them in inference mode. There operations come whole to the counter, and their last bits are
+        not those of the parts they else run as; so it is not counted while it counts, but done once more.
+        """
         if kind in self._flops:
             yield
             return
         with FlopCounter() as counter:
             yield
         self._flops[kind] = counter.total
+        if before is not None:
+            with self.aside(), torch.random.fork_rng():
+                self._flops[kind] += count_flops(before)
 
     def step(self, batch: Batch, kind: Hashable) -> StepCost:
         """Takes a finished step in."""

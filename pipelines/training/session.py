@@ -36,7 +36,7 @@ from reverie.pipelines.training.metrics import Averages, MetricsLog, describe
 from reverie.pipelines.training.pace import Gauge, Pace
 from reverie.pipelines.training.parts import end_step, part
 from reverie.pipelines.training.processes import Processes
-from reverie.pipelines.training.sharding import full_tensor, like_parameter
+from reverie.pipelines.training.sharding import like_parameter, whole_tensors
 from reverie.pipelines.training.tensors import first_nonfinite, require_alike
 
 
@@ -148,9 +148,12 @@ class Session:
         return self.step, batch
 
     @contextmanager
-    def counted(self) -> Iterator[None]:
-        """Around the passes of a step, forward and backward: their FLOPs are counted once for every kind of step."""
-        with self._pace.counted(self._kind()):
+    def counted(self, before: Callable[[], object] | None = None) -> Iterator[None]:
+        """Around the passes of a step, forward and backward: their FLOPs are counted once for every kind of step.
+
+        `before` is what the step did in inference mode; it is done once more for counting.
+        """
+        with self._pace.counted(self._kind(), before):
             yield
 
     def end_step(self, metrics: Mapping[str, Tensor]) -> None:
@@ -194,16 +197,16 @@ class Session:
     def _snapshot(self) -> Snapshot:
         weights, rest = _split(self.objective.state_dict())
         moments = {
-            f"{name}.{key}": full_tensor(value)
+            f"{name}.{key}": value
             for name, parameter in self.objective.named_parameters()
             for key, value in self.optimizer.state.get(parameter, {}).items()
         }
         return Snapshot(
             step=self.step,
             card=self.card,
-            weights={name: full_tensor(x) for name, x in weights.items()},
-            objective={name: full_tensor(x) for name, x in rest.items()},
-            optimizer=moments,
+            weights=whole_tensors(weights, self.processes.main),
+            objective=whole_tensors(rest, self.processes.main),
+            optimizer=whole_tensors(moments, self.processes.main),
             state={
                 "seed": self.config.seed,
                 "optimizer": type(self.optimizer).__name__,

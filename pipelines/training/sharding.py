@@ -1,11 +1,11 @@
 """Parameters that may be spread over processes (FSDP2), and their whole values.
 
 Weights, gradients and optimiser state are sharded in float32 along their first dimension, and gradients are summed in float32.
-bfloat16 is a matter of autocast (`reverie.nn.precision`): a policy of FSDP would also round what must not be rounded (gains
-of norms, embeddings, first and last projections, the tokenizer's decoder), and would save only bandwidth.
+bfloat16 stays the business of autocast (`reverie.nn.precision`): a policy of FSDP would also round what must not be rounded, such
+as gains of norms, embeddings and the tokenizer's decoder, and would save only bandwidth.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,6 +30,22 @@ def is_sharded(tensor: Tensor) -> bool:
 def full_tensor(tensor: Tensor) -> Tensor:
     """The whole of a possibly sharded tensor; every process must call this."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def whole_tensors(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
+    """The whole of possibly sharded tensors; every process must call this.
+
+    Sharded ones are gathered one by one and stay in processes that `keep` them alone, in the host's memory: no device holds more
+    than one of them whole.
+    """
+    found = {}
+    for name, tensor in tensors.items():
+        whole = full_tensor(tensor)
+        if not is_sharded(tensor):
+            found[name] = whole
+        elif keep:
+            found[name] = whole.cpu()
+    return found
 
 
 def local_part(tensor: Tensor) -> Tensor:
@@ -111,7 +127,7 @@ def on_whole_matrices(function: Callable[[Tensor], Tensor], matrices: Sequence[T
     group, size = _shard_group(matrices[0])
     parts = [local_part(matrix) for matrix in matrices]
     rows = -(-matrices[0].shape[0] // size)  # of a part, as torch.chunk has it; the last ones may have fewer
-    padded = [F.pad(part, (0, 0, 0, rows - part.shape[0])) for part in parts]
+    padded: list[Tensor] = [F.pad(part, (0, 0, 0, rows - part.shape[0])) for part in parts]
     padded += [torch.zeros_like(padded[0])] * (-len(parts) % size)
     gathered = _exchange(rearrange(padded, "(owner n) r c -> owner n r c", owner=size), group)
     whole = function(rearrange(gathered, "owner n r c -> n (owner r) c"))

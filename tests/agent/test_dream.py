@@ -9,6 +9,7 @@ from reverie.dynamics.generation import Step, generate
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.nn.frames import to_uint8
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
+from tests.graphs import num_graphs, trace_frames
 
 SPACE = ActionSpace({"keys": Binary(3), "move": Categorical(4)})
 SIZES = {"width": 32, "num_heads": 2, "context_length": 5}
@@ -71,3 +72,21 @@ def test_half_precision_dreams_about_the_same() -> None:
     )
     difference = (first.int() - second.int()).abs()
     assert 0 < difference.float().mean() < 8
+
+
+@pytest.mark.slow
+def test_compiled_dreams_are_the_same_and_compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two dreams of seven frames each: one graph for the frames' latents, one for their pixels."""
+    trace_frames(monkeypatch)
+    tokenizer, dynamics = models()
+    frames = torch.randint(256, (2, 3, 16, 24, 3), dtype=torch.uint8)
+    began = num_graphs()
+    for seed in (0, 1):
+        slow, fast = (
+            Dream(tokenizer, dynamics, frames, actions(3), sampling_steps=1, seed=seed, fast=fast)
+            for fast in (False, True)
+        )
+        for t in range(7):
+            step = actions(7).at(slice(t, t + 1))
+            assert (slow.next(step).int() - fast.next(step).int()).abs().max() <= 1
+    assert num_graphs() - began == 2

@@ -11,6 +11,7 @@ from reverie.dynamics.generation import Step, commit
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
 from tests.batches import SPACE, latent_batch
+from tests.graphs import num_graphs, trace_frames
 
 CONFIG = DynamicsConfig(latent_shape=(4, 8), width=32, depth=4, context_length=4)
 
@@ -175,3 +176,47 @@ def test_a_given_rollout_is_used_as_it_is():
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+def test_rollouts_are_for_losses_though_made_in_inference_mode():
+    """Every part may be differentiated through, whatever ran first in this process."""
+    rollout = imagine(make(), latent_batch(), ImaginationConfig(horizon=2))
+    parts = [rollout.states, rollout.latents, rollout.rewards, rollout.continues, *rollout.actions.values()]
+    assert not any(part.is_inference() for part in parts)
+
+
+def test_contexts_in_pieces_make_the_same_rollouts():
+    agent, rollouts = make(), []
+    for frames_per_pass in (1, 500):
+        torch.manual_seed(0)
+        rollouts.append(
+            imagine(
+                agent,
+                latent_batch(),
+                ImaginationConfig(horizon=2, sampling_steps=1),
+                frames_per_pass=frames_per_pass,
+            )
+        )
+    torch.testing.assert_close(rollouts[0].states, rollouts[1].states, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_compiled_rollouts_and_players_are_the_same(monkeypatch):
+    """Two rollouts compile twice (what makes a frame, what makes it past), a player twice more, round the ring."""
+    trace_frames(monkeypatch)
+    agent, config, began = make(), ImaginationConfig(horizon=6, sampling_steps=1), num_graphs()
+    for seed in (0, 1):
+        found = []
+        for fast in (False, True):
+            torch.manual_seed(seed)
+            found.append(imagine(agent, latent_batch(), config, fast=fast))
+        torch.testing.assert_close(found[1].states, found[0].states, atol=1e-3, rtol=1e-3)
+    assert num_graphs() - began == 2
+    slow, fast = players(2, seed=3), players(2, seed=3, fast=True)
+    frames = np.random.default_rng(1).integers(0, 256, (10, 2, 16, 16, 3), dtype=np.uint8)
+    for t in range(10):
+        for player in (slow, fast):
+            player.reset(np.array([t == 0, t in (0, 6)]))
+            player.act(frames[t])
+        torch.testing.assert_close(fast.states, slow.states, atol=1e-4, rtol=1e-4)
+    assert num_graphs() - began == 4

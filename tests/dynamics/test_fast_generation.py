@@ -2,16 +2,24 @@
 
 import pytest
 import torch
-from torch._dynamo.utils import counters
 
-from reverie.dynamics import generation
-from reverie.dynamics.generation import Finished, Step, commit, denoise, generate, prefill
+from reverie.data.errors import UserError
+from reverie.dynamics.generation import (
+    FRAMES_THAT_PAY,
+    Finished,
+    Step,
+    commit,
+    denoise,
+    generate,
+    prefill,
+    use_fast,
+)
 from reverie.dynamics.model import Dynamics, DynamicsConfig
-from reverie.nn.compilation import compiled
-from reverie.tokenizer import streaming
+from reverie.nn.compilation import cannot_compile
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
 from reverie.tokenizer.streaming import decode_next, encode_next
 from tests.batches import SPACE, random_actions
+from tests.graphs import num_graphs, trace_frames
 
 CONFIG = DynamicsConfig(latent_shape=(4, 8), width=32, depth=4, context_length=3, num_registers=2)
 SMALL = TokenizerConfig(
@@ -19,22 +27,9 @@ SMALL = TokenizerConfig(
 )
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def traced(monkeypatch):
-    """Graphs are made and run as they are, without code for a processor, which takes minutes."""
-    for module, name, function in (
-        (generation, "_fast_frame", generation._frame),
-        (generation, "_fast_past", generation._one_becomes_past),
-        (streaming, "_fast_encode", streaming._encode),
-        (streaming, "_fast_decode", streaming._decode),
-    ):
-        run = compiled(function, name, required=True, backend="eager")
-        monkeypatch.setattr(module, name, lambda run=run: run)
-    torch._dynamo.reset()
-
-
-def graphs():
-    return counters["stats"]["unique_graphs"]
+    trace_frames(monkeypatch)
 
 
 def make():
@@ -53,7 +48,7 @@ def noise(rows, length):
 
 
 @torch.inference_mode()
-def test_a_rollout_round_the_ring_is_one_graph_and_the_same(traced):
+def test_a_rollout_round_the_ring_is_one_graph_and_the_same():
     """From nothing, three windows long, one row restarting."""
     dynamics, before = make(), None
     slow, fast, compilations = dynamics.new_cache(2), dynamics.new_cache(2), []
@@ -66,16 +61,16 @@ def test_a_rollout_round_the_ring_is_one_graph_and_the_same(traced):
         found = denoise(dynamics, fast, step, z0, 2, before=before, fast=before is not None)
         torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10)
         before = Finished(expected, step, noise(2, 1))
-        compilations.append(graphs())
+        compilations.append(num_graphs())
     assert compilations[1] == compilations[0] + 1 == compilations[-1]
 
 
 @pytest.mark.slow
 @torch.inference_mode()
-def test_frames_that_become_past_are_one_graph_and_the_same(traced):
+def test_frames_that_become_past_are_one_graph_and_the_same():
     """As in imagination: K passes, then one with the agent tokens."""
     dynamics = make()
-    slow, fast, began = dynamics.new_cache(2), dynamics.new_cache(2), graphs()
+    slow, fast, began = dynamics.new_cache(2), dynamics.new_cache(2), num_graphs()
     for _ in range(2 * CONFIG.context_length + 2):
         step, z0, tokens = steps(2, 1), noise(2, 1), torch.randn(2, 1, 1, 32, dtype=torch.float64)
         if slow.position > 0:
@@ -85,14 +80,14 @@ def test_frames_that_become_past_are_one_graph_and_the_same(traced):
         expected = commit(dynamics, slow, *frame, agent_tokens=tokens)
         found = commit(dynamics, fast, *frame, agent_tokens=tokens, fast=True)
         torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10)
-    assert graphs() - began == 2
+    assert num_graphs() - began == 2
 
 
 @pytest.mark.slow
 @torch.inference_mode()
-def test_frames_through_the_tokenizer_are_one_graph_each_and_the_same(traced):
+def test_frames_through_the_tokenizer_are_one_graph_each_and_the_same():
     torch.manual_seed(0)
-    tokenizer, began = Tokenizer(SMALL).eval(), graphs()
+    tokenizer, began = Tokenizer(SMALL).eval(), num_graphs()
     caches = [tokenizer.encoder_cache(2), tokenizer.encoder_cache(2)]
     decoders = [tokenizer.decoder_cache(2), tokenizer.decoder_cache(2)]
     for _ in range(2 * SMALL.context_length + 2):
@@ -101,7 +96,7 @@ def test_frames_through_the_tokenizer_are_one_graph_each_and_the_same(traced):
         torch.testing.assert_close(b, a, atol=1e-5, rtol=1e-4)
         c, d = (decode_next(tokenizer, a, cache, fast=i == 1) for i, cache in enumerate(decoders))
         torch.testing.assert_close(d, c, atol=1e-5, rtol=1e-4)
-    assert graphs() - began == 2
+    assert num_graphs() - began == 2
 
 
 @torch.no_grad()
@@ -138,3 +133,18 @@ def test_generated_latents_may_enter_a_loss():
     made = generate(dynamics, *nothing, step.actions, step.action_mask, sampling_steps=1)
     (made * torch.ones(8, requires_grad=True)).sum().backward()
     assert not made.is_inference()
+
+
+def test_auto_compiles_long_runs_on_a_cpu(monkeypatch):
+    cpu = torch.device("cpu")
+    assert not use_fast("auto", cpu, None) and not use_fast("auto", cpu, FRAMES_THAT_PAY - 1)
+    assert not use_fast("off", cpu, FRAMES_THAT_PAY)
+    assert use_fast("auto", cpu, FRAMES_THAT_PAY) == (cannot_compile(cpu) is None)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    cannot_compile.cache_clear()
+    try:
+        assert not use_fast("auto", cpu, FRAMES_THAT_PAY)
+        with pytest.raises(UserError, match="--compile on: there is no C"):
+            use_fast("on", cpu, None)
+    finally:
+        cannot_compile.cache_clear()

@@ -73,6 +73,29 @@ def test_every_shape_of_batch_has_its_own_cost() -> None:
     assert costs == [2 * 5 * 3 * 4, 2 * 7 * 3 * 4, 2 * 5 * 3 * 4]
 
 
+def test_what_ran_in_inference_mode_is_done_once_more_and_leaves_no_trace(clock: Clock) -> None:
+    here, batch, runs = (
+        Pace(Gauge(device=CPU, dtype=torch.float32), torch.nn.Linear(1, 1)),
+        latent_batch(2, 5),
+        [],
+    )
+
+    def rollout() -> None:
+        with torch.inference_mode():
+            runs.append(torch.rand(3, 4) @ torch.ones(4, 6))
+
+    torch.manual_seed(0)
+    expected = torch.rand(2)
+    torch.manual_seed(0)
+    costs = []
+    for _ in range(2):
+        with here.counted(batch.shape, rollout):
+            torch.ones(5, 3) @ torch.ones(3, 4)
+        costs.append(here.step(batch, batch.shape).flops)
+    assert costs == 2 * [2 * 5 * 3 * 4 + 2 * 3 * 4 * 6] and len(runs) == 1
+    assert torch.equal(torch.rand(2), expected), "random numbers go on as if nothing had been counted"
+
+
 def test_a_model_without_tokens_logs_none() -> None:
     assert tokens_per_frame(torch.nn.Linear(1, 1)) == 0
     here = Pace(Gauge(device=CPU, dtype=torch.float32), torch.nn.Linear(1, 1))

@@ -66,6 +66,43 @@ def test_one_process_continues_what_two_began(corpus: Corpus, tmp_path: Path) ->
     assert seen == [4 * 2, 6 * 2]
 
 
+@pytest.mark.parametrize(("devices", "shard_size"), [(1, None), (4, 2)])
+def test_what_two_saved_is_what_others_load(
+    devices: int, shard_size: int | None, corpus: Corpus, tmp_path: Path
+) -> None:
+    """One further step that changes next to nothing, and then saves all it has loaded."""
+    config = shorter(corpus.config("dynamics", tmp_path / "run"), steps=2)
+    batches = replace(config.batches, long_probability=0.0)
+    adamw = replace(config.optimizer, name="adamw", weight_decay=0.0)
+    config = replace(config, batches=batches, optimizer=adamw)
+    _run(["-m"], "dynamics", replace(config, fabric=replace(config.fabric, devices=2, strategy="fsdp")))
+    saved = read_snapshot(config.out)
+    fabric = replace(
+        config.fabric, devices=devices, strategy="fsdp" if devices > 1 else "auto", shard_size=shard_size
+    )
+    still = replace(adamw, lr=1e-12, beta1=1 - 1e-9, beta2=1 - 1e-9)
+    _run(["-m"], "dynamics", shorter(replace(config, fabric=fabric, optimizer=still), steps=3))
+    loaded = read_snapshot(config.out)
+    assert (saved.step, loaded.step) == (2, 3)
+    assert saved.optimizer.keys() == loaded.optimizer.keys()
+    for before, after in ((saved.weights, loaded.weights), (saved.optimizer, loaded.optimizer)):
+        for name, value in before.items():
+            if not name.endswith(".step"):
+                torch.testing.assert_close(after[name], value, atol=1e-7, rtol=1e-6, msg=name)
+
+
+def test_muon_learns_alike_sharded_and_in_micro_batches(corpus: Corpus, tmp_path: Path) -> None:
+    config = shorter(corpus.config("clone", tmp_path / "ddp"), steps=2)
+    config = replace(config, batches=replace(config.batches, long_probability=0.0, accumulate=2))
+    for strategy in ("ddp", "fsdp"):
+        fabric = replace(config.fabric, devices=2, strategy=strategy)
+        _run(["-m"], "clone", replace(config, out=tmp_path / strategy, fabric=fabric))
+    copied, sharded = read_snapshot(tmp_path / "ddp"), read_snapshot(tmp_path / "fsdp")
+    assert any(name.endswith("momentum_buffer") for name in sharded.optimizer)
+    for name, weight in copied.weights.items():
+        torch.testing.assert_close(sharded.weights[name], weight, atol=1e-4, rtol=1e-3, msg=name)
+
+
 def test_two_processes_imagine_together(corpus: Corpus, tmp_path: Path) -> None:
     config = corpus.config("imagine", tmp_path / "run")
     launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1"]

@@ -1,0 +1,27 @@
+"""Frames as graphs that run as they are: what torch.compile traces, without code for a processor, which takes minutes."""
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from reverie.dynamics import generation
+from reverie.nn.compilation import compiled
+from reverie.tokenizer import streaming
+
+
+def trace_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on `fast` means this; a graph that breaks is an error."""
+    for module, name, function in (
+        (generation, "_fast_frame", generation._frame),
+        (generation, "_fast_past", generation._one_becomes_past),
+        (streaming, "_fast_encode", streaming._encode),
+        (streaming, "_fast_decode", streaming._decode),
+    ):
+        run = compiled(function, name, required=True, backend="eager")
+        monkeypatch.setattr(module, name, lambda run=run: run)
+    torch._dynamo.reset()
+
+
+def num_graphs() -> int:
+    """How many have been traced."""
+    return counters["stats"]["unique_graphs"]
