@@ -1,6 +1,7 @@
 """This project's loops. Imports only what older checkouts have, too: `--against` runs this file on their code."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -100,13 +101,23 @@ def _training_step(objective: torch.nn.Module, batch: Batch, place: Place) -> Lo
     optimizer = torch.optim.AdamW(objective.parameters(), 1e-4, fused=True)
 
     def step() -> None:
-        with place.autocast():
-            loss, _ = objective(batch)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        with _products(objective, place):
+            with place.autocast():
+                loss, _ = objective(batch)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
 
     return step
+
+
+def _products(objective: torch.nn.Module, place: Place) -> AbstractContextManager[None]:
+    """The library for float32 products that the training loop takes."""
+    try:
+        from reverie.nn.onednn import onednn_products
+    except ImportError:  # older code
+        return nullcontext()
+    return onednn_products(objective, place.device)
 
 
 def _compile_layers(objective: torch.nn.Module, place: Place) -> None:
