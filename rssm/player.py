@@ -34,9 +34,10 @@ class Player:
 
     def reset(self, rows: np.ndarray) -> None:
         """New episodes begin in the games where `rows` (N,) is True; call before the `act` that sees their first frame."""
-        self.first |= torch.from_numpy(np.asarray(rows, bool)).to(self.device)
+        if np.any(rows):
+            self.first = self.first | torch.from_numpy(np.asarray(rows, bool)).to(self.device)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def act(self, frames: np.ndarray) -> dict[str, np.ndarray]:
         """Frames (N, H, W, C) uint8 just seen -> the actions to take now, component -> (N, ...)."""
         seen = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device)[:, None]
