@@ -4,7 +4,7 @@ What holds: the rows are those of the whole batch, every n-th in each micro-batc
 the mean of the micro-batches' gradients, which for losses that are means over equal rows is that of the whole batch, up to
 rounding. A mean over what counts (cloning: known actions, relevant rows) is a mean of the micro-batches' means. Loss normalisers
 take one value a step in, the mean over all micro-batches and processes, and divide by the estimate of the steps before. Random
-draws are others than those for the whole batch. Processes exchange gradients once a step.
+draws are others than those for the whole batch. Processes exchange gradients once a step, sharded ones in every micro-batch.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
