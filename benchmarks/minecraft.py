@@ -3,8 +3,7 @@
     python -m benchmarks.minecraft [--hours 2541] [--teraflops 200]
 
 Floating-point operations are 2 per weight and token, and 4 S D per token of a space layer, forward; a backward pass costs twice
-that. Memory is 16 bytes a weight (AdamW in float32) and what PyTorch keeps of a layer for the backward pass: about 34 bytes
-times its width for each token, and 10 bytes for each attention logit (the soft cap is computed in plain matrix code).
+that. What fits into memory: `reverie info --preset paper --devices 8` (docs/cluster.md).
 """
 
 import argparse
@@ -13,9 +12,7 @@ from typing import Any
 
 import torch
 
-from reverie.agent.model import Agent
 from reverie.data.sources.vpt.minecraft import SPACE
-from reverie.data.sources.vpt.tasks import TASKS
 from reverie.dynamics.model import Dynamics
 from reverie.nn.transformer import TransformerConfig
 from reverie.pipelines.presets import PRESETS
@@ -48,14 +45,10 @@ def stages(name: str, frames: float, speed: float) -> list[str]:
     dynamics_config = replace(preset["dynamics"]["model"], latent_shape=config.latent_shape)
     with torch.device("meta"):  # sizes alone
         tokenizer, dynamics = Tokenizer(config), Dynamics(dynamics_config, SPACE)
-        agent = Agent(dynamics, preset["clone"]["model"], TASKS)
     patches, latents = config.num_patches + config.bottleneck_tokens, dynamics_config.num_world_tokens
     encoder = per_frame(count(tokenizer.encoder), patches, config.transformer(config.encoder_depth))
     decoder = per_frame(count(tokenizer.decoder), patches, config.transformer(config.decoder_depth))
     world = per_frame(count(dynamics.transformer), latents, dynamics_config.transformer())
-    depth = replace(
-        config.transformer(config.encoder_depth), depth=config.encoder_depth + config.decoder_depth
-    )
     flops: dict[str, float] = {
         "tokenizer": training_frames(preset["tokenizer"]) * 3 * (encoder + decoder),
         "encode": frames * encoder,
@@ -63,20 +56,9 @@ def stages(name: str, frames: float, speed: float) -> list[str]:
         "clone": training_frames(preset["clone"]) * (BOOTSTRAPPED + 3) * world,
         "imagine": imagined(preset["imagine"], world),
     }
-    weights = {"tokenizer": count(tokenizer), "dynamics": count(dynamics), "clone": count(agent)}
-    kept = {
-        "tokenizer": activations(depth, patches),
-        "dynamics": activations(dynamics_config.transformer(), latents),
-        "clone": activations(dynamics_config.transformer(), latents + 1),
-    }
     lines = [f"frame {size[0]} x {size[1]}, latents of a frame {2 * latent_numbers(config) / 1e3:.1f} kB"]
     for stage, total in flops.items():
-        line = f"{stage}: {total:.1e} FLOP, {total / speed / 3600:.0f} h"
-        if stage in weights:
-            memory, frame = 16 * weights[stage] / 1e9, kept[stage] / 1e6
-            fit = (76 - memory) * 1e3 / frame
-            line += f"; {memory:.1f} GB of weights and optimiser, {frame:.0f} MB a frame: {fit:.0f} fit 80 GB"
-        lines.append(line)
+        lines.append(f"{stage}: {total:.1e} FLOP, {total / speed / 3600:.0f} h")
     return [*lines, f"act: {(encoder + world) / 1e9:.0f} GFLOP a frame"]
 
 
@@ -84,12 +66,6 @@ def per_frame(weights: int, tokens: int, config: TransformerConfig) -> float:
     """Operations of a forward pass over one frame; attention over time is left out, it is small."""
     space = config.depth - config.num_time_layers
     return 2.0 * weights * tokens + 4.0 * tokens * tokens * config.width * space
-
-
-def activations(config: TransformerConfig, tokens: int) -> float:
-    """Bytes kept of one frame for the backward pass."""
-    space = config.depth - config.num_time_layers
-    return 34.0 * config.width * tokens * config.depth + 10.0 * config.num_heads * tokens**2 * space
 
 
 def training_frames(stage: Any) -> float:

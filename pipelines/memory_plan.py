@@ -133,10 +133,12 @@ class Counted:
     activations: Mapping[tuple[bool, bool], Activations]
 
 
-def count_stage(stage: Stage) -> Counted:
-    """Runs the stage's steps without memory, which takes some ten seconds."""
+def count_stage(stage: Stage, chosen_alone: bool = False) -> Counted:
+    """Runs the stage's steps without memory, which takes some ten seconds; a quarter if only the stage's own way is asked for."""
     length = longest(stage.batches)
     kinds = {(way.checkpointing, way.softcap) for way in ways(stage, devices=1)}
+    if chosen_alone:
+        kinds = {(stage.checkpointing, stage.softcap)}
     return Counted(
         state=state_of(stage),
         gathered=gathered_bytes(stage),
@@ -147,8 +149,8 @@ def count_stage(stage: Stage) -> Counted:
 
 def plan_stage(stage: Stage, counted: Counted, devices: int, memory: float) -> StagePlan:
     """Which way to train fits `devices`, in all nodes together, of `memory` bytes each."""
-    fits = [_fit(stage, way, counted, devices, memory) for way in ways(stage, devices)]
-    chosen = Way(stage.sharded and devices > 1, stage.checkpointing, stage.softcap)
+    fits = [fit(stage, way, counted, devices, memory) for way in ways(stage, devices)]
+    chosen = own_way(stage, devices)
     return StagePlan(
         stage=stage.name,
         length=counted.length,
@@ -156,6 +158,11 @@ def plan_stage(stage: Stage, counted: Counted, devices: int, memory: float) -> S
         fits=fits,
         chosen=next(fit for fit in fits if fit.way == chosen),
     )
+
+
+def own_way(stage: Stage, devices: int) -> Way:
+    """How the preset trains the stage."""
+    return Way(stage.sharded and devices > 1, stage.checkpointing, stage.softcap)
 
 
 def ways(stage: Stage, devices: int) -> list[Way]:
@@ -176,7 +183,8 @@ def longest(batches: BatchesConfig) -> int:
     return max(windows(batches))
 
 
-def _fit(stage: Stage, way: Way, counted: Counted, devices: int, memory: float) -> Fit:
+def fit(stage: Stage, way: Way, counted: Counted, devices: int, memory: float) -> Fit:
+    """What one way to train takes, and what fits."""
     state, length = counted.state, counted.length
     share, gathered = (devices, counted.gathered) if way.sharded else (1, 0.0)
     taken = counted.activations[way.checkpointing, way.softcap]

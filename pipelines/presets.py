@@ -6,9 +6,11 @@ latent shape and action space always come from the data.
 | preset | tokenizer | dynamics | meant for |
 |---|---|---|---|
 | nano  | 0.9M | 0.4M | tests and the demo, CPU |
-| small | 13M  | 19M  | one GPU, 64 x 64 games |
-| base  | 50M  | 101M | one large GPU |
-| paper | 408M | 1.6B | the paper's Minecraft shapes |
+| small | 13M  | 19M  | one GPU of 24 GB, 64 x 64 games |
+| base  | 50M  | 101M | one GPU of 80 GB, 64 x 64 games |
+| paper | 408M | 1.6B | the paper's Minecraft shapes, eight GPUs of 80 GB |
+
+`accumulate` and `checkpointing` follow from the memory plan of those machines (`reverie info --preset NAME --devices N`).
 """
 
 from collections.abc import Mapping
@@ -128,7 +130,7 @@ BASE: Preset = {
             bottleneck_tokens=64,
             context_length=64,
         ),
-        "batches": BatchesConfig(batch_size=64, length=16, num_workers=8),
+        "batches": BatchesConfig(batch_size=64, length=16, accumulate=2, num_workers=8),
         "optimizer": OptimizerConfig(lr=3e-4, warmup_steps=2000),
         "training": TrainingConfig(steps=200_000, evaluate_every=5000, save_every=5000),
         "fabric": FabricConfig(precision="auto"),
@@ -138,7 +140,13 @@ BASE: Preset = {
             width=768, depth=16, num_heads=12, num_kv_heads=4, num_registers=8, context_length=64
         ),
         "batches": BatchesConfig(
-            batch_size=64, length=32, long_batch_size=16, long_length=128, long_probability=0.2, num_workers=8
+            batch_size=64,
+            length=32,
+            long_batch_size=16,
+            long_length=128,
+            long_probability=0.2,
+            accumulate=2,
+            num_workers=8,
         ),
         "optimizer": OptimizerConfig(lr=3e-4, warmup_steps=2000),
         "training": TrainingConfig(steps=300_000, evaluate_every=5000, save_every=5000),
@@ -146,7 +154,7 @@ BASE: Preset = {
     },
     "clone": {
         "model": AgentConfig(head_width=768),
-        "batches": BatchesConfig(batch_size=16, length=128, num_workers=8),
+        "batches": BatchesConfig(batch_size=16, length=128, accumulate=4, num_workers=8),
         "optimizer": OptimizerConfig(lr=1e-4, warmup_steps=1000),
         "training": TrainingConfig(steps=50_000, evaluate_every=5000, save_every=5000),
         "fabric": FabricConfig(precision="auto"),
@@ -176,10 +184,18 @@ PAPER: Preset = {
         ),
         "objective": TokenizerObjectiveConfig(lpips_net="vgg", lpips_fraction=0.25),
         "batches": BatchesConfig(
-            batch_size=64, length=16, long_batch_size=16, long_length=64, long_probability=0.1, num_workers=8
+            batch_size=64,
+            length=16,
+            long_batch_size=16,
+            long_length=64,
+            long_probability=0.1,
+            accumulate=2,
+            num_workers=8,
         ),
         "optimizer": OptimizerConfig(lr=1e-4, warmup_steps=5000),
-        "training": TrainingConfig(steps=500_000, evaluate_every=10_000, save_every=5000),
+        "training": TrainingConfig(
+            steps=500_000, evaluate_every=10_000, save_every=5000, checkpointing="layers"
+        ),
         "fabric": FabricConfig(devices=8, strategy="fsdp", precision="auto"),
     },
     "dynamics": {
@@ -198,17 +214,22 @@ PAPER: Preset = {
             long_batch_size=32,
             long_length=256,
             long_probability=0.1,
+            accumulate=4,
             num_workers=8,
         ),
         "optimizer": OptimizerConfig(lr=1e-4, warmup_steps=5000),
-        "training": TrainingConfig(steps=500_000, evaluate_every=10_000, save_every=5000),
+        "training": TrainingConfig(
+            steps=500_000, evaluate_every=10_000, save_every=5000, checkpointing="layers"
+        ),
         "fabric": FabricConfig(devices=8, strategy="fsdp", precision="auto"),
     },
     "clone": {
         "model": AgentConfig(head_width=2048),
-        "batches": BatchesConfig(batch_size=32, length=256, num_workers=8),
+        "batches": BatchesConfig(batch_size=32, length=256, accumulate=4, num_workers=8),
         "optimizer": OptimizerConfig(lr=3e-5, warmup_steps=1000),
-        "training": TrainingConfig(steps=50_000, evaluate_every=5000, save_every=5000),
+        "training": TrainingConfig(
+            steps=50_000, evaluate_every=5000, save_every=5000, checkpointing="layers"
+        ),
         "fabric": FabricConfig(devices=8, strategy="fsdp", precision="auto"),
     },
     "imagine": {

@@ -14,7 +14,9 @@ from reverie.pipelines.memory_plan import (
     Stage,
     StagePlan,
     count_stage,
+    fit,
     micro_batches,
+    own_way,
     plan_stage,
     stages,
     state_of,
@@ -96,12 +98,25 @@ def test_state_is_four_times_four_bytes_a_weight() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["tokenizer", "dynamics", "clone", "imagine"])
+@pytest.mark.parametrize(
+    ("preset", "devices", "memory"), [("small", 1, 24e9), ("base", 1, 80e9), ("paper", 8, 80e9)]
+)
+def test_presets_fit_the_machines_they_are_for(preset: str, devices: int, memory: float, name: str) -> None:
+    stage = next(stage for stage in stages(PRESETS[preset]) if stage.name == name)
+    own = fit(stage, own_way(stage, devices), count_stage(stage, chosen_alone=True), devices, memory)
+    assert own.accumulate is not None and stage.batches.accumulate >= own.accumulate
+    for rows in windows(stage.batches).values():
+        assert rows % (devices * stage.batches.accumulate) == 0
+
+
+@pytest.mark.slow
 def test_more_memory_takes_larger_batches(nano: tuple[Stage, Counted]) -> None:
     small, large = (plan_stage(*nano, 1, memory).chosen for memory in (1e9, 4e9))
     assert 0 < 3 * small.rows < large.rows
-    for fit, memory in ((small, 1e9), (large, 4e9)):
-        row = fit.peak * nano[1].length
-        taken = fit.weights + fit.gradients + fit.optimizer + fit.fixed + fit.rows * row
+    for found, memory in ((small, 1e9), (large, 4e9)):
+        row = found.peak * nano[1].length
+        taken = found.weights + found.gradients + found.optimizer + found.fixed + found.rows * row
         assert taken <= memory * (1 - FREE) < taken + row
 
 
