@@ -95,13 +95,23 @@ def _space(sizes: Sizes) -> ActionSpace:
 
 
 def _training_step(objective: torch.nn.Module, batch: Batch, place: Place) -> Loop:
+    """As the training loop runs it."""
+    return _step(objective, batch, place, partial(_products, objective, place))
+
+
+def _step(
+    objective: torch.nn.Module,
+    batch: Batch,
+    place: Place,
+    products: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Loop:
     objective, batch = objective.to(place.device), batch.to(place.device)
     if place.compiled:
         _compile_layers(objective, place)
     optimizer = torch.optim.AdamW(objective.parameters(), 1e-4, fused=True)
 
     def step() -> None:
-        with _products(objective, place):
+        with products():
             with place.autocast():
                 loss, _ = objective(batch)
             loss.backward()
@@ -177,7 +187,7 @@ def _imagination(row: Row, sizes: Sizes, place: Place) -> Loop:
     """Rollouts of 16 contexts and one update of policy and values."""
     agent = Agent(Dynamics(dynamics_config(sizes), _space(sizes)), AgentConfig(), ["task"])
     objective = ImaginationObjective(agent, ImaginationConfig(horizon=8, sampling_steps=sizes.sampling_steps))
-    return _training_step(objective, random_batch(sizes, 16, 8, frames=False), place)
+    return _step(objective, random_batch(sizes, 16, 8, frames=False), place)
 
 
 def _rssm_step(row: Row, sizes: Sizes, place: Place) -> Loop:
