@@ -19,7 +19,6 @@ from reverie.nn.distributions import scale_continuous
 from reverie.nn.precision import Float32Linear, in_float32
 from reverie.nn.transformer import BlockCausalTransformer, Group, TransformerConfig
 
-
 EMBEDDING_STD = 0.5
 """Of the first embeddings of actions, tau and d: as large as embedded latents, or a short training hardly tells them apart."""
 
