@@ -2,22 +2,17 @@
 
 An operation of a small model takes microseconds, as long as two threads take to meet. Where another program holds a core, they
 wait for each other at every operation: a training step of `nano` on two busy cores took 8 to 50 times as long on two threads as
-on one (docs/performance.md). So small models get one thread, and threads that wait sleep (`wait_asleep`).
+on one (docs/performance.md). So small models get one thread, and the command line lets threads that wait sleep (OMP_WAIT_POLICY).
 """
 
 import os
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 ELEMENTS_PER_THREAD = 500_000
 """Elements of an activation (rows x frames x tokens x width) from which another thread pays, measured on an idle machine."""
-
-
-def wait_asleep(environment: MutableMapping[str, str]) -> None:
-    """OpenMP's threads sleep while they wait, unless `environment` says otherwise. Only before torch is imported."""
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def threads_for(elements: int, available: int) -> int:
@@ -27,7 +22,7 @@ def threads_for(elements: int, available: int) -> int:
 
 @contextmanager
 def shared_out(elements: int) -> Iterator[None]:
-    """CPU operations run on as many threads as pay for activations of `elements` numbers, but for OMP_NUM_THREADS where it is set."""
+    """CPU operations take the threads that pay for activations of `elements` numbers, or OMP_NUM_THREADS where it is set."""
     before = torch.get_num_threads()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(threads_for(elements, before))
