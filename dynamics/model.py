@@ -20,6 +20,9 @@ from reverie.nn.distributions import scale_continuous
 from reverie.nn.precision import Float32Linear, in_float32
 from reverie.nn.transformer import BlockCausalTransformer, Group, TransformerConfig
 
+EMBEDDING_STD = 0.5
+"""Of the first embeddings of actions, tau and d: as large as embedded latents, or a short training hardly tells them apart."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicsConfig:
@@ -104,7 +107,7 @@ class ActionEmbedding(nn.Module):
         self.no_action_embedding = nn.Parameter(torch.randn(num_tokens, width) * 0.02)
         # A list, not a ParameterDict: components may be called `keys` or `values`.
         self.tables = nn.ParameterList(
-            torch.randn(_table_rows(c), num_tokens * width) * 0.02 for c in space.components.values()
+            torch.randn(_table_rows(c), num_tokens * width) * EMBEDDING_STD for c in space.components.values()
         )
 
     def forward(self, actions: Mapping[str, Tensor], action_mask: Tensor) -> Tensor:
@@ -145,9 +148,11 @@ class Dynamics(nn.Module):
         self.transformer = BlockCausalTransformer(config.transformer())
         self.action_embedding = ActionEmbedding(action_space, config.num_action_tokens, config.width)
         self.signal_embedding = nn.Parameter(
-            torch.randn(config.max_sampling_steps + 1, config.width // 2) * 0.02
+            torch.randn(config.max_sampling_steps + 1, config.width // 2) * EMBEDDING_STD
         )
-        self.step_embedding = nn.Parameter(torch.randn(config.num_step_sizes, config.width // 2) * 0.02)
+        self.step_embedding = nn.Parameter(
+            torch.randn(config.num_step_sizes, config.width // 2) * EMBEDDING_STD
+        )
         self.latent_in = Float32Linear(channels, config.width, bias=False)
         self.latent_out = Float32Linear(config.width, channels, bias=False)
         init_linear(self.latent_in)

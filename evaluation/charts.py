@@ -32,6 +32,9 @@ TITLES = {
     "psnr_frame": "PSNR, mean over frames, dB",
     "ssim": "SSIM",
     "lpips": "LPIPS (lower is better)",
+    "change": "Share of the change that is right",
+    "right": "Frames with every tile right",
+    "right_changing": "The same where a tile changes",
 }
 _INK = "#262a33"
 _STYLE = {

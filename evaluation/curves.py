@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from reverie.evaluation.changes import ChangeScores
 from reverie.evaluation.metrics import FrameScores, decibels
 from reverie.evaluation.rollouts import Rollouts
 from reverie.evaluation.statistics import Estimate, bootstrap
@@ -41,6 +42,24 @@ def curves(scores: FrameScores, seed: int = 0) -> dict[str, Curve]:
     return {name: bootstrap(x, _pooled if name == "psnr" else _mean, seed) for name, x in found.items()}
 
 
+def change_curves(scores: ChangeScores, seed: int = 0) -> dict[str, Curve]:
+    """Metric -> curve over horizon steps; what nothing in the windows tells is left out.
+
+    change          1 - error / motion over the pixels that change: 1 is perfect, 0 as good as the true frame before
+    right           share of the frames in which every tile is right
+    right_changing  the same among the frames in which a tile changes
+    """
+    found = {}
+    if bool((scores.motion.sum(0) > 0).all()):
+        found["change"] = bootstrap(_pair(scores.error, scores.motion), lambda x: 1 - _ratio(x), seed)
+    if scores.right is not None and scores.changing is not None:
+        found["right"] = bootstrap(scores.right.numpy(), _mean, seed)
+        if bool((scores.changing.sum(0) > 0).all()):
+            rows = _pair(scores.right * scores.changing, scores.changing)
+            found["right_changing"] = bootstrap(rows, _ratio, seed)
+    return found
+
+
 def advantage(rollouts: Rollouts, baseline: str, seed: int = 0) -> Advantage:
     """How far the model is ahead of `baseline` on the same windows (paired)."""
     ours, theirs = rollouts.scores["model"], rollouts.scores[baseline]
@@ -55,6 +74,17 @@ def advantage(rollouts: Rollouts, baseline: str, seed: int = 0) -> Advantage:
 
 def _mean(rows: np.ndarray) -> np.ndarray:
     return rows.mean(0)
+
+
+def _pair(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
+    return np.stack([a.numpy(), b.numpy()], axis=1)
+
+
+def _ratio(rows: np.ndarray) -> np.ndarray:
+    """(M, 2, horizon) parts and wholes of each window -> (horizon,) ratio of their sums."""
+    part, whole = rows.sum(0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a draw of windows in which nothing changes
+        return part / whole
 
 
 def _pooled(mse: np.ndarray) -> np.ndarray:

@@ -8,13 +8,19 @@ from rich.table import Table
 
 from reverie.environments.vector import EpisodeResult
 from reverie.evaluation.charts import NAMES
-from reverie.evaluation.curves import Advantage, Curve, advantage, curves
+from reverie.evaluation.curves import Advantage, Curve, advantage, change_curves, curves
 from reverie.evaluation.games import Gain, GameScore
 from reverie.evaluation.reconstruction import Reconstruction
 from reverie.evaluation.rollouts import Rollouts
 from reverie.evaluation.statistics import Estimate
 from reverie.evaluation.windows import Selection
 
+CHANGE = {
+    "change": "change that is right, first and last step",
+    "right": "frames with every tile right",
+    "right_changing": "the same where a tile changes",
+}
+"""Figures that say whether the world does what the actions say (`changes`), and what they are called."""
 DREAMER_4 = "dreamer 4"
 """What Dreamer 4's world model is called beside the baselines."""
 
@@ -89,7 +95,10 @@ class RolloutFigures:
         return cls(
             rollouts=rollouts,
             selection=selection,
-            curves={name: curves(scores, seed) for name, scores in rollouts.scores.items()},
+            curves={
+                name: curves(scores, seed) | change_curves(rollouts.changes[name], seed)
+                for name, scores in rollouts.scores.items()
+            },
             advantage={name: advantage(rollouts, name, seed) for name in baselines},
         )
 
@@ -126,11 +135,23 @@ class RolloutFigures:
             for metric in ("ssim", "lpips")
             if metric in self.curves["model"]
         ]
+        lines += [
+            f"  {text}: {self._ends(metric)}"
+            for metric, text in CHANGE.items()
+            if metric in self.curves["model"]
+        ]
         for other, lead in self.advantage.items():
             start = lead.beaten_from()
             when = f"ahead at every step from {start} on" if start else "behind at the last step"
             lines.append(f"  against {NAMES[other]}: {lead.average.text(signed=True)} dB, {when}")
         return lines
+
+    def _ends(self, metric: str) -> str:
+        """Each method after one step and after the last."""
+        ends = {
+            name: (found[metric][0].value, found[metric][-1].value) for name, found in self.curves.items()
+        }
+        return ", ".join(f"{NAMES[name]} {first:.3f} to {last:.3f}" for name, (first, last) in ends.items())
 
     def _levels(self, metric: str, digits: int) -> str:
         """Each method's mean over the horizon."""
@@ -147,13 +168,16 @@ def world_models_table(found: Mapping[str, RolloutFigures]) -> Table:
     metrics = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS"}
     metrics = {name: title for name, title in metrics.items() if name in one.averages()}
     leads = {name: f"over {NAMES[name]}, dB" for name in one.advantage}
+    ends = {"change": "change right, step 1", "right": "tiles right, step 1"}
+    ends = {name: title for name, title in ends.items() if name in one.curves["model"]}
     count, horizon = len(one.selection.places), one.rollouts.horizon
     title = f"world models: {count} held-out windows, {horizon} frames after {one.rollouts.context}"
-    columns = ["model", *metrics.values(), *leads.values()]
+    columns = ["model", *metrics.values(), *leads.values(), *ends.values()]
     table = Table(*columns, title=title, title_justify="left")
     for name, rollouts in found.items():
         means = [f"{rollouts.averages()[metric]:.{2 if metric == 'psnr' else 4}f}" for metric in metrics]
-        table.add_row(name, *means, *(rollouts.advantage[lead].average.text(signed=True) for lead in leads))
+        ahead = [rollouts.advantage[lead].average.text(signed=True) for lead in leads]
+        table.add_row(name, *means, *ahead, *(rollouts.curves["model"][end][0].text(3) for end in ends))
     return table
 
 

@@ -18,6 +18,7 @@ import torch
 from einops import repeat
 from torch import Tensor, nn
 
+from reverie.evaluation.changes import ChangeScores, Tiles, change_scores
 from reverie.evaluation.metrics import FrameScores, frame_scores
 from reverie.evaluation.windows import Actions, Windows
 
@@ -51,12 +52,14 @@ class Rollouts:
     """What was predicted for M windows.
 
     scores    method -> scores of shape (M, horizon); no "shuffled" for video without actions
+    changes   method -> the same, of what changes
     truth     (V, given + horizon, H, W, C) uint8, the first few windows with the end of their context, to look at
     examples  method -> (V, horizon, H, W, C) uint8, the predictions for them
     """
 
     context: int
     scores: dict[str, FrameScores]
+    changes: dict[str, ChangeScores]
     truth: Tensor
     examples: dict[str, Tensor]
 
@@ -81,15 +84,18 @@ def roll_out(
     batch_size: int = 16,
     num_examples: int = 8,
     lpips: nn.Module | None = None,
+    tiles: Tiles | None = None,
     finished: Callable[[int], object] = lambda _: None,
 ) -> Rollouts:
     """Predicts and scores every window; the first `context` frames of each are given.
 
     The actions are shuffled over all windows by a permutation that leaves none in place, if all future actions
-    are known and there are at least two windows. `finished` is told how many windows were just scored.
+    are known and there are at least two windows. `tiles` are those of a game on a grid. `finished` is told how
+    many windows were just scored.
     """
     order = torch.from_numpy(derangement(len(windows), seed)) if _can_shuffle(windows, context) else None
     scored: list[dict[str, FrameScores]] = []
+    changed: list[dict[str, ChangeScores]] = []
     shown: list[tuple[Tensor, dict[str, Tensor]]] = []
     for start in range(0, len(windows), batch_size):
         rows = torch.arange(start, min(start + batch_size, len(windows)))
@@ -104,12 +110,15 @@ def roll_out(
         frames["copy"] = repeat(last[:, -1], "b h w c -> b t h w c", t=horizon)
         frames = {name: frames[name] for name in METHODS if name in frames}
         scored.append({name: frame_scores(x, future, lpips) for name, x in frames.items()})
+        before = torch.cat([last[:, -1:], future[:, :-1]], dim=1)
+        changed.append({name: change_scores(x, future, before, tiles) for name, x in frames.items()})
         kept = slice(0, max(0, num_examples - start))
         finished(len(rows))
         shown.append((truth[kept].clone(), {name: x[kept].cpu() for name, x in frames.items()}))
     return Rollouts(
         context=context,
         scores={name: _join_scores([part[name] for part in scored]) for name in scored[0]},
+        changes={name: _join_changes([part[name] for part in changed]) for name in changed[0]},
         truth=torch.cat([truth for truth, _ in shown]),
         examples={name: torch.cat([frames[name] for _, frames in shown]) for name in shown[0][1]},
     )
@@ -138,3 +147,13 @@ def _join_scores(parts: list[FrameScores]) -> FrameScores:
         ssim=torch.cat([part.ssim for part in parts]),
         lpips=torch.cat(distances) if distances else None,
     )
+
+
+def _join_changes(parts: list[ChangeScores]) -> ChangeScores:
+    def join(name: str) -> Tensor | None:
+        found = [value for part in parts if (value := getattr(part, name)) is not None]
+        return torch.cat(found) if found else None
+
+    error, motion = join("error"), join("motion")
+    assert error is not None and motion is not None
+    return ChangeScores(error, motion, join("right"), join("changing"))

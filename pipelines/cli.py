@@ -91,6 +91,9 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
+    # OpenMP's threads sleep while they wait for each other; it looks when torch is imported, which commands do later. Where
+    # another program holds a core, waiting awake makes two threads many times slower than one (`reverie.nn.threads`).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help", "help"):
         print(_usage())

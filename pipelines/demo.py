@@ -12,6 +12,7 @@ from typing import Any
 
 from reverie.data.errors import UserError
 from reverie.data.files.lock import sole_writer
+from reverie.environments.minigrid import TILE
 from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from reverie.pipelines.datasets.record import RecordConfig, record
 from reverie.pipelines.presets import PRESETS
@@ -103,11 +104,17 @@ def _stages(config: DemoConfig) -> dict[str, Callable[[], Any]]:
                 agent=runs["imagine"],
                 env=config.env,
                 episodes=config.episodes,
+                tile=_tile(config.env),
                 out=out / "evaluation",
                 seed=config.seed,
             )
         ),
     }
+
+
+def _tile(env: str) -> int | None:
+    """Side of a tile in pixels, of games on a grid."""
+    return TILE if env.startswith("minigrid-") else None
 
 
 def _settings(config: DemoConfig, stage: str) -> dict[str, Any]:

@@ -36,7 +36,10 @@ Preset = Mapping[str, Mapping[str, Any]]
 
 NANO: Preset = {
     "tokenizer": {
-        "model": TokenizerConfig(width=96, bottleneck_tokens=8, bottleneck_channels=16, context_length=4),
+        # Few tokens for the dynamics: a simple picture fits into two, and many updates are worth more than many tokens.
+        "model": TokenizerConfig(
+            width=96, bottleneck_tokens=8, bottleneck_channels=16, latents_per_token=4, context_length=4
+        ),
         # A short training: with 0.9 the one tile that matters, the player's, is hidden too often to learn its direction.
         "objective": TokenizerObjectiveConfig(max_mask_probability=0.1, lpips_fraction=0.1),
         # Few frames a step: updates are what is short here, and the details come while the rate falls.
@@ -49,7 +52,7 @@ NANO: Preset = {
         "fabric": FabricConfig(precision="32-true"),
     },
     "dynamics": {
-        "model": DynamicsConfig(width=64, depth=8, context_length=16, num_registers=2),
+        "model": DynamicsConfig(width=64, depth=8, time_every=2, context_length=16, num_registers=0),
         # Windows of short episodes are full of start frames already.
         "objective": DynamicsObjectiveConfig(start_frame_fraction=0.1, bootstrap_fraction=0.25),
         "batches": BatchesConfig(

@@ -12,6 +12,7 @@ from minigrid.minigrid_env import MiniGridEnv
 from reverie.data.actions import ActionSpace, Categorical
 from reverie.data.errors import UserError
 from reverie.environments.game import GameEnv, Outcome, require_steps
+from reverie.environments.minigrid import TILE
 
 ACTIONS = ("left", "right", "forward", "pickup", "drop", "toggle", "done")
 TASKS = {
@@ -42,7 +43,7 @@ class MiniGridGame(GameEnv):
         *,
         seed: int | None = None,
         max_steps: int | None = None,
-        tile_size: int = 8,
+        tile_size: int = TILE,
         highlight: bool = False,
     ) -> None:
         room, size = _parse(name)

@@ -105,6 +105,8 @@ class EvaluateConfig:
     """Frames of the context that Dreamer 4 sees at once, the others following step by step: lower it where memory ends."""
     lpips: Literal["alex", "vgg", "none"] = "alex"
     """Backbone of the LPIPS score; without its weights the score is left out, with a note."""
+    tile: int | None = None
+    """Games on a grid: side of a tile in pixels; says in how many frames every tile shows the right thing."""
     videos: int = 6
     """Rollouts shown in the report."""
     films: int = 3

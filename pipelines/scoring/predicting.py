@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from reverie.dynamics.generation import use_fast
+from reverie.evaluation.changes import Tiles
 from reverie.evaluation.charts import horizon_chart
 from reverie.evaluation.figures import DREAMER_4, RolloutFigures, world_models_table
 from reverie.evaluation.gallery import rollout_films, rollout_strips
@@ -21,8 +23,9 @@ def predict_all(scoring: Scoring, selection: Selection, console: Console) -> dic
     config, gallery = scoring.config, scoring.gallery
     windows = load_windows(scoring.index, selection.places, config.context + config.horizon)
     found: dict[str, RolloutFigures] = {}
+    tiles = _tiles(config.tile, windows)
     for name, predictor in _predictors(scoring).items():
-        rollouts = _roll_out(scoring, name, predictor, windows)
+        rollouts = _roll_out(scoring, name, predictor, windows, tiles)
         found[name] = RolloutFigures.of(rollouts, selection, config.seed)
         console.print("\n".join(found[name].lines(name)))
         if name == DREAMER_4:
@@ -53,7 +56,16 @@ def _predictors(scoring: Scoring) -> Mapping[str, Predictor]:
     return found | {name: RecurrentPredictor(model) for name, model in models.baselines.items()}
 
 
-def _roll_out(scoring: Scoring, name: str, predictor: Predictor, windows: Windows) -> Rollouts:
+def _tiles(side: int | None, windows: Windows) -> Tiles | None:
+    """What the tiles show in the windows' true frames. Raises `UserError` where these are of no grid."""
+    if side is None:
+        return None
+    return Tiles.found_in(torch.cat([windows.load_frames([row]) for row in range(len(windows))]), side)
+
+
+def _roll_out(
+    scoring: Scoring, name: str, predictor: Predictor, windows: Windows, tiles: Tiles | None
+) -> Rollouts:
     config = scoring.config
     with meter(f"roll out: {name}", len(windows)) as shown:
         return roll_out(
@@ -64,6 +76,7 @@ def _roll_out(scoring: Scoring, name: str, predictor: Predictor, windows: Window
             batch_size=config.batch_size,
             num_examples=config.videos,
             lpips=scoring.lpips,
+            tiles=tiles,
             finished=shown.update,
         )
 
