@@ -1,7 +1,10 @@
 """Two processes: copies (DDP) and shards (FSDP) learn the same, and one process can continue what two began."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,3 +146,23 @@ def _run(launcher: list[str], stage: str, config: Any) -> str:
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     return result.stdout + result.stderr
+
+
+def test_a_request_to_one_process_stops_all_with_a_checkpoint(corpus: Corpus, tmp_path: Path) -> None:
+    """SIGTERM reaches the second process alone; both end after the same step, and the same command goes on."""
+    config = shorter(corpus.config("tokenizer", tmp_path / "run"), steps=100_000, save_every=100_000)
+    config = replace(config, fabric=replace(config.fabric, devices=2, strategy="fsdp"))
+    settings = config.out.with_suffix(".yaml")
+    settings.write_text(yaml.safe_dump(to_plain(config)))
+    command = [sys.executable, "-m", "reverie.pipelines.cli", "tokenizer", "--config", str(settings)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    metrics, deadline = config.out / "metrics.jsonl", time.monotonic() + 200
+    while not (metrics.exists() and metrics.stat().st_size):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (second,) = [pid for pid in children if "--config" in Path(f"/proc/{pid}/cmdline").read_text()]
+    os.kill(int(second), signal.SIGTERM)
+    text = process.communicate(timeout=200)[0]
+    step = read_snapshot(config.out).step
+    assert process.returncode == 130 and f"Stopped tokenizer at step {step}" in text, text
