@@ -71,6 +71,11 @@ class DynamicsConfig:
         return self.num_action_tokens + 1 + self.latent_shape[0] + self.num_registers
 
     @property
+    def frame_elements(self) -> int:
+        """Numbers of one activation for a frame: tokens, without the agent's, times width."""
+        return self.num_world_tokens * self.width
+
+    @property
     def num_step_sizes(self) -> int:
         """Step sizes 1, 1/2, ..., 1/K_max; index i stands for 2^-i, the last one is d_min."""
         return self.max_sampling_steps.bit_length()

@@ -21,10 +21,13 @@ def threads_for(elements: int, available: int) -> int:
 
 
 @contextmanager
-def shared_out(elements: int) -> Iterator[None]:
-    """CPU operations take the threads that pay for activations of `elements` numbers, or OMP_NUM_THREADS where it is set."""
+def shared_out(elements: int | None) -> Iterator[None]:
+    """CPU operations take the threads that pay for activations of `elements` numbers.
+
+    All there are for None, and OMP_NUM_THREADS where it is set.
+    """
     before = torch.get_num_threads()
-    if "OMP_NUM_THREADS" not in os.environ:
+    if elements is not None and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(threads_for(elements, before))
     try:
         yield

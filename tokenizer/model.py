@@ -78,6 +78,11 @@ class TokenizerConfig:
         return self.grid[0] * self.grid[1]
 
     @property
+    def frame_elements(self) -> int:
+        """Numbers of one activation for a frame: tokens times width."""
+        return (self.num_patches + self.bottleneck_tokens) * self.width
+
+    @property
     def latent_shape(self) -> tuple[int, int]:
         """(N_z, D_z): the representation of one frame as the dynamics model sees it."""
         k = self.latents_per_token

@@ -22,6 +22,7 @@ from reverie.evaluation.gallery import reconstruction_media
 from reverie.evaluation.reconstruction import Reconstruction, choose_clips, reconstruct
 from reverie.evaluation.report import write_report
 from reverie.evaluation.windows import Selection, select
+from reverie.nn.threads import shared_out
 from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.runs.progress import meter
 from reverie.pipelines.runs.run import RunFolder, open_run, read_provenance
@@ -58,7 +59,8 @@ def evaluate(config: EvaluateConfig) -> Path:
     played = {} if quest is None else identity(config)
     with sole_writer(config.out):
         run = open_run(config.out, kind="evaluate", config=config, model=played, inputs=inputs)
-        return _score(scoring, run, selection, game, quest)
+        with shared_out(scoring.models.frame_elements(config.batch_size)):
+            return _score(scoring, run, selection, game, quest)
 
 
 def _score(

@@ -172,6 +172,13 @@ class Models:
         """Whether any of them predicts video."""
         return self.dynamics is not None or bool(self.baselines)
 
+    def frame_elements(self, rows: int) -> int | None:
+        """Numbers of one activation for a frame of `rows` videos; None where recurrent models are scored, too."""
+        models = [model for model in (self.tokenizer, self.dynamics) if model is not None]
+        if self.baselines or not models:
+            return None
+        return rows * max(model.config.frame_elements for model in models)
+
     @property
     def need_recordings(self) -> bool:
         """Whether any of them is scored on held-out recordings."""

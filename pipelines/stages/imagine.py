@@ -19,13 +19,14 @@ from reverie.data.files.location import Location
 from reverie.data.loading.corpora import Corpora
 from reverie.dynamics.generation import use_fast
 from reverie.nn.compilation import Compile
+from reverie.nn.threads import shared_out
 from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.runs.run import RunFolder, open_run
 from reverie.pipelines.training.accumulation import refuse_accumulation
 from reverie.pipelines.training.batches import BatchesConfig, Mixture, heldout_batches, training_batches
 from reverie.pipelines.training.checkpoints import load_agent, read_card, weights_sha256
 from reverie.pipelines.training.finite import GRADIENT_NORM
-from reverie.pipelines.training.layers import refuse_layers
+from reverie.pipelines.training.layers import refuse_layers, step_elements
 from reverie.pipelines.training.loop import heldout_metrics
 from reverie.pipelines.training.optimization import (
     OptimizerConfig,
@@ -107,7 +108,9 @@ def train_imagine(config: ImagineStage) -> None:
         agent = load_agent(config.agent)
         agent.freeze_prior()
         objective = ImaginationObjective(agent, config.imagination)
-        _fit(accelerator, processes, objective, corpora, RunFolder(config.out), config)
+        # Rollouts take most of the time, and of all rows one frame in a pass.
+        with shared_out(step_elements(objective, config.batches.batch_size / processes.world_size)):
+            _fit(accelerator, processes, objective, corpora, RunFolder(config.out), config)
 
 
 def _accelerator(config: ImagineStage) -> Accelerator:

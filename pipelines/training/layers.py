@@ -76,6 +76,16 @@ def work_per_frame(objective: nn.Module) -> float:
     return 6.0 * sum(tokens * _layer_parameters(model) for model, tokens in _models(objective))
 
 
+def step_elements(objective: nn.Module, frames: float) -> int | None:
+    """Numbers of one activation for `frames` frames; None where no transformer is trained."""
+    sizes = [
+        model.config.frame_elements
+        for model in objective.modules()
+        if isinstance(model, Tokenizer | Dynamics)
+    ]
+    return round(max(sizes) * frames) if sizes else None
+
+
 def _models(objective: nn.Module) -> Iterator[tuple[nn.Module, int]]:
     for module in objective.modules():
         if isinstance(module, Tokenizer):

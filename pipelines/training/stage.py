@@ -17,6 +17,7 @@ from reverie.data.loading.corpora import Corpora
 from reverie.dynamics.model import DynamicsConfig
 from reverie.nn.dispatch import kernel_of
 from reverie.nn.precision import in_bfloat16
+from reverie.nn.threads import shared_out
 from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.runs.run import RunFolder, open_run
 from reverie.pipelines.training.batches import (
@@ -28,7 +29,7 @@ from reverie.pipelines.training.batches import (
     training_batches,
 )
 from reverie.pipelines.training.checkpoints import Card
-from reverie.pipelines.training.layers import prepare_layers
+from reverie.pipelines.training.layers import prepare_layers, step_elements
 from reverie.pipelines.training.loop import (
     FabricConfig,
     Updates,
@@ -237,7 +238,9 @@ def _train(
             advice=plan.advice,
         )
 
-    fit(fabric, objective, plan.updates, make_session, config.fabric.precision, plan.accumulate)
+    frames = plan.frames / processes.world_size / plan.accumulate
+    with shared_out(step_elements(objective, frames)):
+        fit(fabric, objective, plan.updates, make_session, config.fabric.precision, plan.accumulate)
 
 
 def _build(build: Callable[[], nn.Module]) -> nn.Module:

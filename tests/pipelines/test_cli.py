@@ -41,6 +41,8 @@ NEEDED = {
     "data export": ["d", "--out", "o"],
     "fetch-weights": [],
 }
+STAGES = ("tokenizer", "dynamics", "clone", "imagine", "baseline")
+NEEDED |= {f"profile {stage}": NEEDED[stage] for stage in STAGES} | {"profile generate": []}
 FILES = sorted((ROOT / "configs").rglob("*.yaml"))
 
 
