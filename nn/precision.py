@@ -60,6 +60,18 @@ class Float32Linear(nn.Linear):
             return super().forward(at_least_float32(x))
 
 
+def round_weights(model: nn.Module) -> nn.Module:
+    """Puts the weights that autocast would round at every pass in bfloat16 for good, in place; returns `model`.
+
+    For models that run under `bfloat16` alone and train no more: the same bits, half the memory, and no casts. Not for one with
+    a part that is whole in float32, as the tokenizer.
+    """
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.requires_grad_(False).to(torch.bfloat16)
+    return model
+
+
 @cache
 def prefers_bfloat16(device: torch.device) -> bool:
     """Whether `auto` means bfloat16 on `device`: on GPUs that multiply it in hardware.

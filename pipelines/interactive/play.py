@@ -16,7 +16,7 @@ from reverie.data.sources.episodes import EpisodeWriter
 from reverie.dynamics.generation import use_fast
 from reverie.dynamics.model import Dynamics
 from reverie.nn.compilation import Compile
-from reverie.nn.precision import in_bfloat16
+from reverie.nn.precision import in_bfloat16, round_weights
 from reverie.pipelines.interactive.checklist import Checklist, ChecklistTask, load_tasks
 from reverie.pipelines.interactive.contexts import Context, Contexts
 from reverie.pipelines.interactive.controls import Controls
@@ -150,6 +150,8 @@ def open_session(config: PlayConfig) -> PlaySession:
 def _dreams(config: PlayConfig, tokenizer: Tokenizer, dynamics: Dynamics) -> MakeDream:
     device = tokenizer.mask_token.device
     half, fast = in_bfloat16(config.precision, device), use_fast(config.compile, device, None)
+    if half:
+        round_weights(dynamics)
 
     def make(context: Context, seed: int) -> Dream:
         return Dream(

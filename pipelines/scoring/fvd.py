@@ -25,7 +25,7 @@ from reverie.evaluation.fvd import FVD, MIN_CHUNKS, Actor, act_as_recorded, act_
 from reverie.evaluation.i3d import FEATURES, MIN_FRAMES, SHA256, VideoFeatures, find_i3d, load_i3d
 from reverie.evaluation.windows import Actions, Stretch, load_windows, read_stretch, select
 from reverie.nn.compilation import Compile
-from reverie.nn.precision import in_bfloat16
+from reverie.nn.precision import in_bfloat16, round_weights
 from reverie.pipelines.runs.atomic import write_json
 from reverie.pipelines.runs.progress import meter
 from reverie.pipelines.runs.run import open_run
@@ -187,9 +187,12 @@ def _load_models(config: FvdConfig, index: ShardIndex, network: Path) -> _Models
         if path is not None:
             require_tokenizer(config.tokenizer, path)
             require_actions(path, index)
+    dynamics = load_dynamics(config.dynamics, device).eval()
+    if in_bfloat16(config.precision, device):
+        round_weights(dynamics)
     return _Models(
         tokenizer=load_tokenizer(config.tokenizer, device).eval(),
-        dynamics=load_dynamics(config.dynamics, device).eval(),
+        dynamics=dynamics,
         policy=None if config.policy is None else load_agent(config.policy, device),
         features=load_i3d(network, device),
     )

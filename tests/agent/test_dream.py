@@ -8,6 +8,7 @@ from reverie.data.actions import ActionSpace, Binary, Categorical
 from reverie.dynamics.generation import Step, generate
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.nn.frames import to_uint8
+from reverie.nn.precision import round_weights
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
 from tests.graphs import num_graphs, trace_frames
 
@@ -72,6 +73,25 @@ def test_half_precision_dreams_about_the_same() -> None:
     )
     difference = (first.int() - second.int()).abs()
     assert 0 < difference.float().mean() < 8
+
+
+@torch.no_grad()
+def test_weights_rounded_beforehand_dream_the_same_bits() -> None:
+    """bfloat16 by autocast, with what it rounds at every frame rounded once; the rest stays as it was."""
+    tokenizer, dynamics = models()
+    frames = torch.randint(256, (2, 3, 16, 24, 3), dtype=torch.uint8)
+    found = []
+    for rounded in (False, True):
+        if rounded:
+            round_weights(dynamics)
+        dream = Dream(tokenizer, dynamics, frames, actions(3), sampling_steps=2, half=True)
+        found.append(torch.stack([dream.next(actions(4).at(slice(t, t + 1))) for t in range(4)]))
+    assert torch.equal(found[0], found[1])
+    kinds = {
+        name.split(".")[-1]: m.weight.dtype for name, m in dynamics.named_modules() if hasattr(m, "weight")
+    }
+    assert kinds["qkv"] == kinds["gate_up"] == torch.bfloat16
+    assert kinds["latent_in"] == kinds["latent_out"] == torch.float32
 
 
 @pytest.mark.slow
