@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 
 def transformer(**settings: object) -> BlockCausalTransformer:
-    sizes = dict(width=32, depth=4, num_heads=4, num_kv_heads=2, context_length=4)
+    sizes = dict(width=128, depth=4, num_heads=4, num_kv_heads=2, context_length=4)
     return BlockCausalTransformer(TransformerConfig(**(sizes | settings)))
 
 
@@ -55,7 +55,13 @@ def test_the_setting_returns_after_an_error_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [torch.nn.Linear(4, 4), transformer(softcap=None), transformer(softcap=None, backend="sdpa")]
+    "model",
+    [
+        torch.nn.Linear(4, 4),
+        transformer(width=96),
+        transformer(softcap=None),
+        transformer(softcap=None, backend="sdpa"),
+    ],
 )
 def test_models_that_lose_by_it_go_without(model: torch.nn.Module) -> None:
     assert inside(model) == "highest"
@@ -71,8 +77,8 @@ def test_gradients_are_as_close_to_float64_as_with_mkl() -> None:
     if not onednn_is_exact():
         pytest.skip("oneDNN rounds on this machine")
     torch.manual_seed(0)
-    model, x = transformer(), torch.randn(4, 8, 20, 32)
-    weight, groups = torch.randn(4, 8, 20, 32), [(slice(None), slice(None))]
+    model, x = transformer(), torch.randn(4, 8, 20, 128)
+    weight, groups = torch.randn(4, 8, 20, 128), [(slice(None), slice(None))]
 
     def gradients(model: BlockCausalTransformer, x: torch.Tensor) -> torch.Tensor:
         grads = torch.autograd.grad((model(x, groups) * weight.to(x)).sum(), list(model.parameters()))
