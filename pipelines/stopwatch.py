@@ -134,7 +134,8 @@ def report(title: str, watch: Stopwatch) -> list[str]:
     """The figures, and the most expensive operations, in lines for people."""
     assert watch.gauge is not None
     found, device = figures(watch), watch.gauge.device
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    count = torch.get_num_threads()
+    threads = f", {count} thread{'s' if count > 1 else ''}" if device.type == "cpu" else ""
     place = f"{found.device}{threads}, torch {torch.__version__}"
     seconds = found.seconds
     spread = f"{min(seconds):.4g} {statistics.median(seconds):.4g} {max(seconds):.4g}  (min, median, max)"

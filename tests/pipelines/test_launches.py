@@ -25,8 +25,10 @@ from tests.pipelines.small_stages import Corpus
 
 Making = Callable[[Corpus, Path, Path], list[str]]
 """Corpus, a folder for settings and the folder to write to -> the arguments of a command."""
-READING = {"info", "data info"}
-"""Commands that write nothing."""
+PROFILES = {name for name in COMMANDS if name.startswith("profile ")}
+"""They write a trace, which replaces the one before."""
+READING = {"info", "data info", *PROFILES}
+"""Commands that write nothing else."""
 
 
 def _file(command: str, config: Any, scratch: Path) -> list[str]:
