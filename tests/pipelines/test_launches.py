@@ -113,7 +113,7 @@ MAKING: dict[str, Making] = {
     "data check": _repair,
     "demo": _demo,
 }
-QUICK = ("record", "data show", "play")
+QUICK = ("record", "play")
 """The others take some seconds each."""
 
 

@@ -32,7 +32,7 @@ from tests.pipelines.training.test_resume import assert_same_run
 from tests.rssm.models import small_config
 
 
-@pytest.mark.parametrize(("version", "step"), [("v2", 9), ("v3", 6)])
+@pytest.mark.parametrize(("version", "step"), [pytest.param("v2", 9, marks=pytest.mark.slow), ("v3", 6)])
 def test_killed_in_the_second_phase_or_between_both_ends_the_same(
     version: str, step: int, corpus: Corpus, tmp_path: Path
 ) -> None:
