@@ -199,12 +199,11 @@ def test_stages_without_layers_say_so() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["tokenizer", "dynamics", "cloning"])
-def test_generated_code_learns_the_same(name: str, half: bool) -> None:
+def test_generated_code_learns_the_same(name: str) -> None:
     if reason := cannot_compile(CPU):
         pytest.skip(reason)
-    plain, compiled = learned(name, half)[0], learned(name, half, compile="on")[0]
+    plain, compiled = learned(name, False)[0], learned(name, False, compile="on")[0]
     for a, b in zip(plain, compiled, strict=True):
         scale = a.abs().max().clamp_min(1e-6)
-        assert (a - b).abs().max() / scale < (0.1 if half else 1e-3)
+        assert (a - b).abs().max() / scale < 1e-3
