@@ -1,7 +1,7 @@
 """How many CPU threads share the operations of a model.
 
 An operation of a small model takes microseconds, as long as two threads take to meet. Where another program holds a core, they
-wait for each other at every operation: a training step of `nano` on two busy cores took 8 to 50 times as long on two threads as
+wait for each other at every operation: a training step of `nano` on two busy cores took 2 to 70 times as long on two threads as
 on one (docs/performance.md). So small models get one thread, and the command line lets threads that wait sleep (OMP_WAIT_POLICY).
 """
 
@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import torch
 
 ELEMENTS_PER_THREAD = 500_000
-"""Elements of an activation (rows x frames x tokens x width) from which another thread pays, measured on an idle machine."""
+"""Elements of an activation (rows x frames x tokens x width) from which another thread is added. `nano`'s 126,000 gained nothing
+by a second one; the limit above that is a guess, not measured on an idle machine."""
 
 
 def threads_for(elements: int, available: int) -> int:
