@@ -47,6 +47,9 @@ def evaluate(config: EvaluateConfig) -> Path:
     # Before anything slow: what is asked must be possible.
     if scoring.models.need_recordings:
         scoring.chosen.samples(SPLIT)
+    if config.tile is not None and (config.tile < 1 or any(size % config.tile for size in index.frame_size)):
+        size = " x ".join(map(str, index.frame_size))
+        raise UserError(f"--tile {config.tile}: does not divide frames of {size}; give the side of a tile.")
     selection = _select_windows(scoring) if scoring.models.predictors else None
     quest = open_quest(scoring) if config.env in QUEST_GAMES else None
     game = open_game(scoring) if config.env is not None and quest is None else None
