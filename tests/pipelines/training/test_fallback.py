@@ -12,6 +12,7 @@ from reverie.pipelines.training import integrity
 from reverie.pipelines.training.checkpoints import load_tokenizer, save_checkpoint, weights_sha256
 from reverie.pipelines.training.integrity import (
     ALL_FILES,
+    all_files,
     CARD,
     CHECKSUMS,
     LATEST,
@@ -110,7 +111,7 @@ def test_every_file_has_its_checksum_and_folders_without_any_are_taken(tmp_path:
     folder = save_checkpoint(tmp_path / "checkpoints", snapshot(1), keep=1)
     assert json.loads((folder / CHECKSUMS).read_text()).keys() == set(ALL_FILES)
     (folder / CHECKSUMS).unlink()
-    assert newest_whole(tmp_path / "checkpoints", ALL_FILES) == folder
+    assert newest_whole(tmp_path / "checkpoints", all_files) == folder
     assert load_tokenizer(tmp_path) is not None
 
 
