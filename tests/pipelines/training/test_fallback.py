@@ -12,12 +12,12 @@ from reverie.pipelines.training import integrity
 from reverie.pipelines.training.checkpoints import load_tokenizer, save_checkpoint, weights_sha256
 from reverie.pipelines.training.integrity import (
     ALL_FILES,
-    all_files,
     CARD,
     CHECKSUMS,
     LATEST,
     OPTIMIZER,
     WEIGHTS,
+    all_files,
     newest_whole,
 )
 from reverie.pipelines.training.metrics import read_metrics
