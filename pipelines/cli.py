@@ -18,7 +18,7 @@ from reverie import __version__
 from reverie.data.errors import UserError
 from reverie.data.files.location import Url
 from reverie.pipelines.endings import ending
-from reverie.pipelines.flags import did_you_mean, in_form, in_our_words, load_yaml, read_settings
+from reverie.pipelines.flags import did_you_mean, in_form, in_our_words, load_yaml, read_settings, settings_file
 
 PROFILE = "profile "
 """Before the name of a stage, whose flags are then taken."""
@@ -252,7 +252,7 @@ def _setting(name: str, arguments: Sequence[str]) -> str | None:
     flags = _flag_values(arguments)
     named = [value for flag, value in flags if flag == f"--{name}"]
     files = [Path(value) for flag, value in flags if flag == "--config"]
-    contents = [load_yaml(file) for file in files if file.exists()]
+    contents = [load_yaml(settings_file(file)) for file in files]
     named = named or [c[name] for c in contents if isinstance(c, dict) and name in c]
     return named[-1] if named else None
 

@@ -102,9 +102,7 @@ def read_settings(cls: type, file: Path) -> str:
 
     Raises `UserError` naming file and setting, as `in_form` does for flags.
     """
-    if not file.is_file():
-        raise UserError(f"{file}: no such file; --config takes a YAML file of settings")
-    content = load_yaml(file)
+    content = load_yaml(settings_file(file))
     if content is None:
         return "{}"
     if not isinstance(content, Mapping):
@@ -113,6 +111,22 @@ def read_settings(cls: type, file: Path) -> str:
         return json.dumps(_in_file(content, "", settings_of(cls)), default=str)
     except UserError as error:
         raise UserError(f"{file}: {str(error).removeprefix('--').replace(' --', ' ')}") from None
+
+
+def settings_file(given: Path) -> Path:
+    """`given`, or the file of that name that comes with the package: configs/crafter/tokenizer.yaml. Raises `UserError`."""
+    if given.is_file():
+        return given
+    if given.is_dir():
+        raise UserError(f"{given}: is not valid YAML, but a folder; --config takes a file of settings")
+    folder = Path(__file__).absolute().parents[1] / "configs"
+    if given.parts[:1] == ("configs",) and ".." not in given.parts:
+        shipped = folder.joinpath(*given.parts[1:])
+        if shipped.is_file():
+            return shipped
+        meant = did_you_mean(str(given), [f"configs/{file.relative_to(folder)}" for file in folder.rglob("*.yaml")])
+        raise UserError(f"{given}: no such file{meant.rstrip('?')}")
+    raise UserError(f"{given}: no such file; --config takes a YAML file of settings")
 
 
 def load_yaml(file: Path) -> Any:
