@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from reverie.data.errors import UserError
 
 PARENT = "REVERIE_PARENT"
-"""Environment variable: number of the process with which a command ends."""
+"""Environment variable: number of the process that starts others, with which they end."""
 INTERRUPTED = 130
 """Exit code of a command that was asked to stop and has saved its state."""
 _LOOK_EVERY = 1.0
@@ -53,10 +53,14 @@ def _passing_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """Lets this process save and end when the one that started it by `run_command` dies, by whatever death."""
-    parent = os.environ.pop(PARENT, None)
-    if parent is not None:
-        threading.Thread(target=_watch, args=(int(parent),), daemon=True).start()
+    """Lets this process end, saving first if it trains, when the command that started it dies, by whatever death.
+
+    That is one that used `run_command`, or the first process of a training, which starts the others.
+    """
+    parent = os.getppid()
+    if os.environ.get(PARENT) == str(parent):
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    os.environ[PARENT] = str(os.getpid())
 
 
 def _watch(parent: int) -> None:
