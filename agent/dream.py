@@ -7,7 +7,8 @@ frames are those of `generate` on the same context, actions and seed.
 import torch
 from torch import Tensor
 
-from reverie.dynamics.generation import Continuation, Step
+from reverie.dynamics.frame import Step
+from reverie.dynamics.generation import Continuation
 from reverie.dynamics.model import Dynamics
 from reverie.nn.cache import FRAMES_PER_PASS
 from reverie.nn.frames import to_uint8
