@@ -67,6 +67,12 @@ COMMANDS = {
         "scoring.fvd", "FvdConfig", "fvd", "Frechet video distance of generated videos to held-out ones"
     ),
     "play": Command("interactive.play", "PlayConfig", "play", "play inside the world model, in a browser"),
+    "worlds": Command(
+        "worlds.listing", "WorldsConfig", "worlds", "list the worlds that can be played at once"
+    ),
+    "pack": Command(
+        "worlds.packing", "PackConfig", "pack", "make a world of the runs of a tokenizer and more"
+    ),
     "demo": Command("demo", "DemoConfig", "demo", "all of the above on a small game"),
     **{
         f"profile {stage}": Command(
