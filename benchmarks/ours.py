@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -38,35 +39,33 @@ def open_row(row: Row, sizes: Sizes, place: Place) -> Loop:
     return makers[row.kind](row, sizes, place)
 
 
-def tokenizer_config(sizes: Sizes, **others: object) -> TokenizerConfig:
+def tokenizer_config(sizes: Sizes, **others: Any) -> TokenizerConfig:
     """Of the compared sizes."""
-    config = TokenizerConfig(
-        frame_size=(sizes.frame_size, sizes.frame_size),
-        patch_size=sizes.patch_size,
-        width=sizes.width,
-        encoder_depth=sizes.tokenizer_depth,
-        decoder_depth=sizes.tokenizer_depth,
-        num_heads=sizes.num_heads,
-        num_kv_heads=sizes.num_heads,
-        bottleneck_tokens=sizes.latents,
-        bottleneck_channels=sizes.channels,
-        context_length=sizes.context,
-    )
-    return replace(config, **others)  # type: ignore[arg-type]
+    own = {
+        "frame_size": (sizes.frame_size, sizes.frame_size),
+        "patch_size": sizes.patch_size,
+        "encoder_depth": sizes.tokenizer_depth,
+        "decoder_depth": sizes.tokenizer_depth,
+        "num_kv_heads": sizes.num_heads,
+        "bottleneck_tokens": sizes.latents,
+        "bottleneck_channels": sizes.channels,
+    }
+    return TokenizerConfig(**{**_shared(sizes), **own, **others})
 
 
-def dynamics_config(sizes: Sizes, **others: object) -> DynamicsConfig:
+def dynamics_config(sizes: Sizes, **others: Any) -> DynamicsConfig:
     """Of the compared sizes."""
-    config = DynamicsConfig(
-        latent_shape=(sizes.latents, sizes.channels),
-        width=sizes.width,
-        depth=sizes.dynamics_depth,
-        num_heads=sizes.num_heads,
-        num_kv_heads=sizes.num_kv_heads,
-        num_registers=sizes.num_registers,
-        context_length=sizes.context,
-    )
-    return replace(config, **others)  # type: ignore[arg-type]
+    own = {
+        "latent_shape": (sizes.latents, sizes.channels),
+        "depth": sizes.dynamics_depth,
+        "num_kv_heads": sizes.num_kv_heads,
+        "num_registers": sizes.num_registers,
+    }
+    return DynamicsConfig(**{**_shared(sizes), **own, **others})
+
+
+def _shared(sizes: Sizes) -> dict[str, Any]:
+    return {"width": sizes.width, "num_heads": sizes.num_heads, "context_length": sizes.context}
 
 
 def random_batch(sizes: Sizes, b: int, t: int, frames: bool) -> Batch:
@@ -195,10 +194,10 @@ def _rssm_step(row: Row, sizes: Sizes, place: Place) -> Loop:
     config = preset(row.preset)
     # No burn-in: all frames count.
     config = replace(config, world_model=replace(config.world_model, burn_in=0))
-    if place.compiled:
-        raise CannotRun("compiles nothing of it")
     model = Dreamer(config, (64, 64, 3), _space(sizes)).to(place.device)
     objective, optimizer = DreamerObjective(model), make_optimizer(model, config.optimizer)
+    if place.compiled:
+        _compile_layers(objective, place)
     batch = random_batch(replace(sizes, frame_size=64), 4, 16, frames=True).to(place.device)
     numbers = _count()
 
