@@ -189,6 +189,11 @@ class Continuation:
         self._before = Finished(latents, step, _noise_like(noise, self.generator))
         return latents
 
+    @property
+    def last(self) -> tuple[RingCache, Finished | None]:
+        """The frame that `next` made last, None before the first, and the past that it was made from."""
+        return self._cache, self._before
+
 
 @torch.no_grad()
 def generate(

@@ -25,8 +25,9 @@ from reverie.pipelines.interactive.session import MakeDream, PlaySession, Start
 from reverie.pipelines.runs.run import open_run
 from reverie.pipelines.runs.stops import StopRequest
 from reverie.pipelines.scoring.models import require_actions, require_frames, require_kind, require_tokenizer
-from reverie.pipelines.stages.encode import pick_device
 from reverie.pipelines.training.checkpoints import load_dynamics, load_tokenizer, weights_sha256
+from reverie.pipelines.training.devices import pick_device
+from reverie.pipelines.worlds.places import take_worlds
 from reverie.tokenizer.model import Tokenizer
 
 
@@ -70,6 +71,7 @@ class PlayConfig:
     """Compile what makes a frame: auto does on GPUs; on a CPU it takes minutes once, and frames then come about twice as fast."""
 
     def __post_init__(self) -> None:
+        take_worlds(self, tokenizer="tokenizer", dynamics="dynamics")
         for name in ("frame", "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}: must be at least 0, got {getattr(self, name)}.")

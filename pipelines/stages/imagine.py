@@ -45,6 +45,7 @@ from reverie.pipelines.training.stage import (
     require_same_tasks,
     require_same_tokenizer,
 )
+from reverie.pipelines.worlds.places import take_worlds
 
 HELDOUT_CONTEXTS = 1
 """Batches of contexts in an evaluation while training; each costs as much as a training step."""
@@ -80,6 +81,9 @@ class ImagineStage:
     """Accelerate's mixed precision: no, bf16 or fp16."""
     compile: Compile = "auto"
     """Compile what happens at every imagined frame: auto does on GPUs, and on CPUs where it pays."""
+
+    def __post_init__(self) -> None:
+        take_worlds(self, agent="agent")
 
 
 def train_imagine(config: ImagineStage) -> None:
