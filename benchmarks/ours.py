@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.loops import CannotRun, Loop, Place
 from benchmarks.sizes import Row, Sizes
-from reverie.agent.imagination import ImaginationConfig, ImaginationObjective
+from reverie.agent.imagination import ImaginationConfig, ImaginationObjective, imagine
 from reverie.agent.model import Agent, AgentConfig
 from reverie.data.actions import ActionSpace, Categorical
 from reverie.data.batch import Batch
@@ -185,8 +185,20 @@ def _actions(b: int, t: int, place: Place) -> Step:
 def _imagination(row: Row, sizes: Sizes, place: Place) -> Loop:
     """Rollouts of 16 contexts and one update of policy and values."""
     agent = Agent(Dynamics(dynamics_config(sizes), _space(sizes)), AgentConfig(), ["task"])
-    objective = ImaginationObjective(agent, ImaginationConfig(horizon=8, sampling_steps=sizes.sampling_steps))
-    return _step(objective, random_batch(sizes, 16, 8, frames=False), place)
+    config = ImaginationConfig(horizon=8, sampling_steps=sizes.sampling_steps)
+    objective = ImaginationObjective(agent, config).to(place.device)
+    context = random_batch(sizes, 16, 8, frames=False).to(place.device)
+    optimizer = torch.optim.AdamW(objective.trainable_parameters(), 1e-4, fused=True)
+    fast = {"fast": True} if place.compiled else {}
+
+    def step() -> None:
+        with place.autocast():
+            loss, _ = objective(context, imagine(agent, context, config, **fast))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
 
 
 def _rssm_step(row: Row, sizes: Sizes, place: Place) -> Loop:
