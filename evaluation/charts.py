@@ -89,6 +89,31 @@ def trust_chart(expected: np.ndarray, error: np.ndarray) -> str:
         return _svg(figure)
 
 
+DRIFT = {
+    "distance": "Distance to held-out latents",
+    "sharpness": "Sharpness",
+    "motion": "Change from frame to frame",
+    "spread": "Difference between the videos",
+}
+
+
+def drift_chart(
+    frames: Sequence[int], curves: Mapping[str, Sequence[float]], held_out: Mapping[str, float]
+) -> str:
+    """A panel per measure along a long rollout; dashed, its level in held-out video."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(10, 5.2), layout="constrained")
+        for axis, (name, title) in zip(figure.subplots(2, 2).ravel(), DRIFT.items(), strict=True):
+            axis.plot(frames, curves[name], color=COLOURS["model"], linewidth=2, label="generated")
+            axis.axhline(held_out[name], linestyle="--", color=COLOURS["tokenizer"], label="held-out video")
+            axis.set_title(title, loc="left", fontsize=11, fontweight="bold")
+            axis.set_ylim(bottom=0)
+            axis.set_xlabel("generated frames")
+        handles, labels = axis.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+        return _svg(figure)
+
+
 def success_chart(success: Mapping[str, Mapping[str, Estimate]], tasks: Sequence[str]) -> str:
     """Horizontal bars: per task, each player's success in per cent with its interval. `success`: player -> task."""
     players = list(success)

@@ -110,6 +110,8 @@ class EvaluateConfig:
     trust: bool = True
     """Measure signals that say when not to believe Dreamer 4's rollouts, and how well they foretell the true error; about as much
     work as the rollouts."""
+    drift: int = 0
+    """Frames of long rollouts of Dreamer 4, such as 2000: do they stay among the pictures of the game? 0 for none."""
     videos: int = 6
     """Rollouts shown in the report."""
     films: int = 3
@@ -128,7 +130,7 @@ class EvaluateConfig:
         for name in ("episodes", "num_envs", "context", "horizon", "clips", "batch_size", "frames_per_pass"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: must be at least 1, got {getattr(self, name)}.")
-        for name in ("videos", "films", "seed"):
+        for name in ("videos", "films", "seed", "drift"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}: must be at least 0, got {getattr(self, name)}.")
         if self.sampling_steps < 1 or self.sampling_steps & (self.sampling_steps - 1):
