@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from reverie.dynamics.doubt import doubt
-from reverie.dynamics.generation import Continuation, Step
+from reverie.dynamics.frame import Step
+from reverie.dynamics.generation import Continuation
 from reverie.dynamics.model import Dynamics
 from reverie.nn.cache import FRAMES_PER_PASS
 from reverie.nn.frames import to_uint8

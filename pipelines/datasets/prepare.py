@@ -153,12 +153,22 @@ def _report(index: ShardIndex) -> None:
         print(sentence)
     if "validation" not in index.splits:
         print("no validation split: there is nothing to hold out")
-    for entry in index.content.get("notes", []):
-        print(f"note {entry['source']}: {entry['note']}")
+    for line in _note_lines(index.content.get("notes", [])):
+        print(line)
     for entry in index.content["skipped"]:
         print(f"skipped {entry['source']}: {entry['reason']}")
     if index.content["skipped"]:
         print(f"skipped {len(index.content['skipped'])} of {_num_sources(index)} sources")
+
+
+def _note_lines(notes: list[dict[str, str]]) -> Iterator[str]:
+    """A line for each source, or one for all of which the same is to be said."""
+    alike: dict[str, list[str]] = {}
+    for entry in notes:
+        alike.setdefault(entry["note"], []).append(entry["source"])
+    for note, sources in alike.items():
+        more = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
+        yield f"note {sources[0]}{more}: {note}"
 
 
 def _num_sources(index: ShardIndex) -> int:

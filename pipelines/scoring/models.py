@@ -14,7 +14,6 @@ from reverie.evaluation.figures import DREAMER_4
 from reverie.evaluation.report import Gallery
 from reverie.nn.cache import FRAMES_PER_PASS
 from reverie.nn.compilation import Compile
-from reverie.pipelines.stages.encode import pick_device
 from reverie.pipelines.training.checkpoints import (
     Kind,
     load_agent,
@@ -24,6 +23,8 @@ from reverie.pipelines.training.checkpoints import (
     read_card,
     weights_sha256,
 )
+from reverie.pipelines.training.devices import pick_device
+from reverie.pipelines.worlds.places import take_worlds
 from reverie.rssm.model import Dreamer
 from reverie.tokenizer.model import Tokenizer
 from reverie.tokenizer.perceptual import PerceptualDistance
@@ -148,6 +149,7 @@ class EvaluateConfig:
         for name in _TAKEN & self.baselines.keys():
             raise UserError(f"--baseline: {name} is the name of another player; rename that run folder.")
         known = ["random", "expert", "cloning", "imagination", *self.baselines]
+        take_worlds(self, tokenizer="tokenizer", dynamics="dynamics", cloned="agent", agent="agent")
         for name in self.players:
             if name not in known:
                 raise UserError(f"players: {name!r} is not known; choose among {', '.join(known)}.")

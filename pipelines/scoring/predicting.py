@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from reverie.dynamics.generation import use_fast
+from reverie.dynamics.fast_frame import use_fast
 from reverie.evaluation.changes import Tiles
 from reverie.evaluation.charts import horizon_chart
 from reverie.evaluation.figures import DREAMER_4, RolloutFigures, world_models_table

@@ -115,6 +115,17 @@ def test_page_contains_the_clips(shards: Path, capsys: pytest.CaptureFixture[str
     assert hashlib.sha256((shards / "again.html").read_bytes()).hexdigest() == digest
 
 
+def test_controls_stand_below_the_films_and_move_by_frames(shards: Path, tmp_path: Path) -> None:
+    """The browser's own lie over the bottom of the picture, where the actions are drawn."""
+    assert main(["data", "show", str(shards), "--clips", "1", "--out", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    videos = re.findall(r"<video [^>]*>", re.sub('base64,[^"]*', "", page))
+    assert len(videos) == page.count('<input type="range"') == page.count("data-play aria") == 2
+    assert not any(re.search(r"\bcontrols\b", video) for video in videos)
+    rate = min(ShardIndex.load(shards).fps, 8)
+    assert f"button.dataset.step / {rate}" in page and f"{rate:g} frames a second" in page
+
+
 def test_page_of_unlabelled_video(unlabelled: Path, tmp_path: Path) -> None:
     assert main(["data", "show", str(unlabelled), "--out", str(tmp_path / "page.html")]) == 0
     films = embedded((tmp_path / "page.html").read_text(), "video/mp4")
