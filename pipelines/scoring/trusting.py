@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from reverie.dynamics.generation import use_fast
+from reverie.dynamics.fast_frame import use_fast
 from reverie.evaluation.charts import drift_chart, trust_chart
 from reverie.evaluation.drift import drift
 from reverie.evaluation.metrics import decibels
