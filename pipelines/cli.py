@@ -18,7 +18,14 @@ from reverie import __version__
 from reverie.data.errors import UserError
 from reverie.data.files.location import Url
 from reverie.pipelines.endings import ending
-from reverie.pipelines.flags import did_you_mean, in_form, in_our_words, load_yaml, read_settings, settings_file
+from reverie.pipelines.flags import (
+    did_you_mean,
+    in_form,
+    in_our_words,
+    load_yaml,
+    read_settings,
+    settings_file,
+)
 
 PROFILE = "profile "
 """Before the name of a stage, whose flags are then taken."""

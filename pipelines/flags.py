@@ -124,7 +124,9 @@ def settings_file(given: Path) -> Path:
         shipped = folder.joinpath(*given.parts[1:])
         if shipped.is_file():
             return shipped
-        meant = did_you_mean(str(given), [f"configs/{file.relative_to(folder)}" for file in folder.rglob("*.yaml")])
+        meant = did_you_mean(
+            str(given), [f"configs/{file.relative_to(folder)}" for file in folder.rglob("*.yaml")]
+        )
         raise UserError(f"{given}: no such file{meant.rstrip('?')}")
     raise UserError(f"{given}: no such file; --config takes a YAML file of settings")
 

@@ -35,14 +35,21 @@ def test_the_readme_is_a_page_with_a_moving_picture() -> None:
     assert len(text.splitlines()) <= 150
     (picture,) = re.findall(r"!\[.*\]\((.*)\)", text)
     assert (ROOT / picture).stat().st_size < 2e6
-    assert len(re.findall(r"^\|(?:---\|)+$", text, re.MULTILINE)) == 2, "one of results, one of where to read on"
+    assert len(re.findall(r"^\|(?:---\|)+$", text, re.MULTILINE)) == 2, (
+        "one of results, one of where to read on"
+    )
 
 
 def test_the_site_holds_every_page() -> None:
     settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
     assert sorted(leaves(settings["nav"])) == sorted(str(page.relative_to(ROOT / "docs")) for page in PAGES)
-    assert settings["validation"]["links"]["not_found"] == settings["validation"]["links"]["anchors"] == "warn"
-    assert "mkdocs build --strict" in (ROOT / "Makefile").read_text() and "make docs" in (ROOT / ".ci/run").read_text()
+    assert (
+        settings["validation"]["links"]["not_found"] == settings["validation"]["links"]["anchors"] == "warn"
+    )
+    assert (
+        "mkdocs build --strict" in (ROOT / "Makefile").read_text()
+        and "make docs" in (ROOT / ".ci/run").read_text()
+    )
 
 
 def test_the_site_takes_nothing_from_elsewhere() -> None:
@@ -68,7 +75,11 @@ def test_command_lines_are_found() -> None:
 
 def test_every_flag_of_the_faq_exists() -> None:
     known = {name for command in COMMANDS for name in settings(command)}
-    flags = set(re.findall(r"`--([a-z_.]+)", (ROOT / "docs/faq.md").read_text())) - {"config", "preset", "help"}
+    flags = set(re.findall(r"`--([a-z_.]+)", (ROOT / "docs/faq.md").read_text())) - {
+        "config",
+        "preset",
+        "help",
+    }
     assert len(flags) > 8
     assert not flags - known
 

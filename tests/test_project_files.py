@@ -66,10 +66,17 @@ def test_wheels_carry_every_file_of_the_rooms_and_the_settings(monkeypatch: pyte
     build = distribution.get_command_obj("build_py")
     build.ensure_finalized()
     modules = {(ROOT / file).resolve() for _, _, file in build.find_all_modules()}
-    data = {
-        (ROOT / folder / name).resolve() for _, folder, _, names in build.data_files for name in names
-    }
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", "src/reverie/*.*", "configs"]
+    data = {(ROOT / folder / name).resolve() for _, folder, _, names in build.data_files for name in names}
+    listed = [
+        "git",
+        "ls-files",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+        "--",
+        "src/reverie/*.*",
+        "configs",
+    ]
     tracked = subprocess.run([*listed, *TOP], capture_output=True, text=True, check=True)
     assert modules | data == {(ROOT / file).resolve() for file in tracked.stdout.splitlines()}
 

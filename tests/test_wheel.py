@@ -23,7 +23,13 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = folder / "source"
     source.mkdir()
     tracked = subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], capture_output=True, check=True).stdout
-    subprocess.run(["tar", "c", "--null", "-T", "-"], cwd=ROOT, input=tracked, stdout=(folder / "all.tar").open("wb"), check=True)
+    subprocess.run(
+        ["tar", "c", "--null", "-T", "-"],
+        cwd=ROOT,
+        input=tracked,
+        stdout=(folder / "all.tar").open("wb"),
+        check=True,
+    )
     subprocess.run(["tar", "x", "-f", folder / "all.tar", "-C", source], check=True)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     wheel = [*pip, "wheel", "--no-deps", "--no-index", "--no-build-isolation", "-w", folder / "dist", source]
@@ -31,7 +37,9 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     python = folder / "venv" / "bin" / "python"
     site = subprocess.run(
-        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True,
+        text=True,
     ).stdout.strip()
     Path(site, "libraries.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
     subprocess.run(
@@ -44,7 +52,9 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_is_the_wheel_that_runs(fresh: Path, tmp_path: Path) -> None:
-    where = run(tmp_path, fresh / "python", "-c", "import reverie; print(reverie.__file__, reverie.__version__)")
+    where = run(
+        tmp_path, fresh / "python", "-c", "import reverie; print(reverie.__file__, reverie.__version__)"
+    )
     file, version = where.split()
     assert Path(file).is_relative_to(fresh.parent) and version == __version__
     assert run(tmp_path, fresh / "reverie", "--version") == f"reverie {__version__}\n"
@@ -84,7 +94,9 @@ def test_a_stage_learns_with_the_settings_of_the_wheel(fresh: Path, tmp_path: Pa
 
 def run(folder: Path, *command: object) -> str:
     """What a command prints, run in `folder`."""
-    done = subprocess.run([str(part) for part in command], cwd=folder, env=outside(), capture_output=True, text=True)
+    done = subprocess.run(
+        [str(part) for part in command], cwd=folder, env=outside(), capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

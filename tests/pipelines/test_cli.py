@@ -228,7 +228,9 @@ def test_lists_of_any_length_are_no_pairs() -> None:
 def test_a_wrong_number_in_a_file_is_named_too(tmp_path: Path) -> None:
     file = tmp_path / "wrong.yaml"
     file.write_text("training:\n  steps: many\n")
-    with pytest.raises(UserError, match="training.steps: must be a whole number such as 1000, got many") as raised:
+    with pytest.raises(
+        UserError, match="training.steps: must be a whole number such as 1000, got many"
+    ) as raised:
         parse("dynamics", [*PATHS, "--config", str(file)])
     assert str(raised.value).startswith(f"{file}: ")
 

@@ -146,7 +146,7 @@ def test_controls_stand_below_the_films_and_move_by_frames(shards: Path, tmp_pat
     """The browser's own lie over the bottom of the picture, where the actions are drawn."""
     assert main(["data", "show", str(shards), "--clips", "1", "--out", str(tmp_path / "page.html")]) == 0
     page = (tmp_path / "page.html").read_text()
-    videos = re.findall(r"<video [^>]*>", re.sub("base64,[^\"]*", "", page))
+    videos = re.findall(r"<video [^>]*>", re.sub('base64,[^"]*', "", page))
     assert len(videos) == page.count('<input type="range"') == page.count("data-play aria") == 2
     assert not any(re.search(r"\bcontrols\b", video) for video in videos)
     rate = min(ShardIndex.load(shards).fps, 8)
