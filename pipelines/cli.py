@@ -26,10 +26,11 @@ from reverie.pipelines.flags import (
     read_settings,
     settings_file,
 )
+from reverie.pipelines.launching import INTERRUPTED, end_with_parent
 
 PROFILE = "profile "
 """Before the name of a stage, whose flags are then taken."""
-USER_ERROR, USAGE_ERROR, INTERRUPTED = 1, 2, 130
+USER_ERROR, USAGE_ERROR = 1, 2
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,12 @@ COMMANDS = {
         "scoring.fvd", "FvdConfig", "fvd", "Frechet video distance of generated videos to held-out ones"
     ),
     "play": Command("interactive.play", "PlayConfig", "play", "play inside the world model, in a browser"),
+    "worlds": Command(
+        "worlds.listing", "WorldsConfig", "worlds", "list the worlds that can be played at once"
+    ),
+    "pack": Command(
+        "worlds.packing", "PackConfig", "pack", "make a world of the runs of a tokenizer and more"
+    ),
     "demo": Command("demo", "DemoConfig", "demo", "all of the above on a small game"),
     **{
         f"profile {stage}": Command(
@@ -100,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # OpenMP's threads sleep while they wait for each other; it looks when torch is imported, which commands do later. Where
     # another program holds a core, waiting awake makes two threads many times slower than one (`reverie.nn.threads`).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    end_with_parent()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help", "help"):
         print(_usage())
@@ -169,6 +177,8 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         config = parse(name, arguments)
     except UserError as error:
         return _fail(str(error), USAGE_ERROR)
+    except KeyboardInterrupt:
+        return _fail("interrupted before anything was done.", INTERRUPTED)
     try:
         getattr(import_module(f"reverie.pipelines.{COMMANDS[name].module}"), COMMANDS[name].function)(config)
         for line in ending(name, config):

@@ -16,6 +16,7 @@ from reverie.data.shards.writer import ShardSet, unsealed
 from reverie.data.sources.corpus import Corpus, find_corpus
 from reverie.data.sources.staging import delete_staged_clip, staged_clip
 from reverie.data.sources.vpt.segments import Join, joined_clip
+from reverie.pipelines.datasets.lagging import shifted_actions
 from reverie.pipelines.datasets.planning import PLAN, STAGING, NothingUsable, make_plan, usable_sources
 from reverie.pipelines.datasets.prepare_config import PrepareConfig
 from reverie.pipelines.runs.progress import progress
@@ -148,6 +149,8 @@ def _report(index: ShardIndex) -> None:
     print(f"stored at {height}x{width}, {index.fps:g} fps, {quality}: {index.folder}")
     if psnr < 40:
         print("storage loses detail (below 40 dB); --quality lossless keeps every pixel, in larger files")
+    if sentence := shifted_actions(index):
+        print(sentence)
     if "validation" not in index.splits:
         print("no validation split: there is nothing to hold out")
     for line in _note_lines(index.content.get("notes", [])):
