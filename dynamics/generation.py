@@ -180,10 +180,13 @@ def _with_finished(
     return z_hat[:, 1:]
 
 
-def _as_past(dynamics: Dynamics, latents: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Finished frames at the context signal level with d_min: z_tilde and its shortcut token (1, 1, 1, D)."""
+def _as_past(
+    dynamics: Dynamics, latents: Tensor, noise: Tensor, signal_index: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Finished frames with d_min at the context signal level, or at `signal_index`: z_tilde, shortcut token (1 or B, 1, 1, D)."""
     config = dynamics.config
-    signal_index = torch.full((1, 1), config.context_signal_index, device=latents.device)
+    if signal_index is None:
+        signal_index = torch.full((1, 1), config.context_signal_index, device=latents.device)
     token = dynamics.shortcut_tokens(signal_index, torch.full_like(signal_index, config.num_step_sizes - 1))
     return corrupt(latents, noise, signal_index / config.max_sampling_steps), token
 
@@ -197,6 +200,7 @@ def commit(
     *,
     agent_tokens: Tensor | None = None,
     segment: Tensor | None = None,
+    signal_index: Tensor | None = None,
     fast: bool = False,
 ) -> Tensor | None:
     """Makes finished frames part of the past, corrupted to the context signal level.
@@ -207,17 +211,20 @@ def commit(
       noise: like latents.
       agent_tokens: (B, T, A, D) or None.
       segment: (B, T), for a prefill.
+      signal_index: (B, 1) other levels than the context signal level, on the grid of K_max.
       fast: compile the pass, if it is over one frame.
 
     Returns:
       The agent tokens' outputs (B, T, A, D), or None.
     """
     steps = latents.shape[1]
-    if fast and steps == 1 and cache.allocated:
+    if fast and steps == 1 and cache.allocated and signal_index is None:
         agent_states = _fast_past()(dynamics, cache, latents, step, noise, agent_tokens)
     else:
         past = cache.past(steps, segment)
-        agent_states = _become_past(dynamics, past, latents, step, noise, agent_tokens, segment)
+        agent_states = _become_past(
+            dynamics, past, latents, step, noise, agent_tokens, segment, signal_index
+        )
     cache.advance(steps)
     return agent_states
 
@@ -296,8 +303,9 @@ def _become_past(
     noise: Tensor,
     agent_tokens: Tensor | None,
     segment: Tensor | None,
+    signal_index: Tensor | None = None,
 ) -> Tensor | None:
-    z_tilde, shortcut_token = _as_past(dynamics, latents, noise)
+    z_tilde, shortcut_token = _as_past(dynamics, latents, noise, signal_index)
     action_tokens = dynamics.action_embedding(step.actions, step.action_mask)
     _, agent_states = dynamics.predict(
         z_tilde, action_tokens, shortcut_token, segment=segment, cache=past, agent_tokens=agent_tokens
