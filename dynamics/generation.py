@@ -222,9 +222,7 @@ def commit(
         agent_states = _fast_past()(dynamics, cache, latents, step, noise, agent_tokens)
     else:
         past = cache.past(steps, segment)
-        agent_states = _become_past(
-            dynamics, past, latents, step, noise, agent_tokens, segment, signal_index
-        )
+        agent_states = _become_past(dynamics, past, latents, step, noise, agent_tokens, segment, signal_index)
     cache.advance(steps)
     return agent_states
 

@@ -53,4 +53,4 @@ def decoded(content: bytes, size: tuple[int, int]) -> np.ndarray:
         raise
     except Exception as error:  # decoders raise whatever they like on damaged files
         raise UserError(f"picture: cannot be read ({' '.join(str(error).split())[:200]}).") from None
-    return fit(np.asarray(upright)[None], size, "crop")[0]
+    return fit(np.array(upright)[None], size, "crop")[0]
