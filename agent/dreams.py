@@ -14,7 +14,8 @@ from torch import Tensor
 
 from reverie.agent.model import Agent
 from reverie.data.actions import Binary, Categorical
-from reverie.dynamics.generation import Step, commit, denoise, prefill
+from reverie.dynamics.frame import Step
+from reverie.dynamics.generation import commit, denoise, prefill
 from reverie.dynamics.model import Dynamics
 from reverie.nn.cache import RingCache
 from reverie.nn.distributions import ActionDistribution

@@ -48,6 +48,7 @@ class Together(RingCache):
         self.start = torch.cat([row.start for row in rows])
         self._slots, self._frequencies = first._slots, first._frequencies
         self._rows = list(rows)
+        self.recordings = {}
         self._layers = [self._joined(layer) for layer in range(len(first._layers))]
 
     def past(

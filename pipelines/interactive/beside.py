@@ -9,7 +9,7 @@ import torch
 
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
-from reverie.dynamics.generation import Step
+from reverie.dynamics.frame import Step
 from reverie.environments.make import make_env, with_limit
 from reverie.pipelines.interactive.contexts import Context
 

@@ -6,12 +6,15 @@ from typing import Any, Literal
 
 from reverie.data.errors import UserError
 from reverie.data.files.location import Location
+from reverie.pipelines.worlds.places import take_worlds
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlayConfig:
     """Serves a page on which people play inside a world model; Ctrl-C ends it."""
 
+    world: str | None = None
+    """A world that ships or was pulled, by its name, or the folder of a world or of the runs of all stages; nothing else is needed."""
     data: Location | None = None
     """Folder of video shards, or the URL of one, in whose clips dreams begin."""
     tokenizer: Path | None = None
@@ -68,6 +71,7 @@ class PlayConfig:
     """Compile what makes a frame: auto does on GPUs; on a CPU it takes minutes once, and frames then come about twice as fast."""
 
     def __post_init__(self) -> None:
+        take_worlds(self, tokenizer="tokenizer", dynamics="dynamics", agent="agent")
         for name, least in (("frame", 0), ("seed", 0), ("visitors", 1), ("history", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"{name}: must be at least {least}, got {getattr(self, name)}.")
@@ -77,8 +81,15 @@ class PlayConfig:
             raise UserError(f"idle_minutes: must be above 0, got {self.idle_minutes}.")
         if self.sampling_steps < 1 or self.sampling_steps & (self.sampling_steps - 1):
             raise UserError(f"sampling_steps: must be a power of two, got {self.sampling_steps}.")
-        if self.tokenizer is None or (self.dynamics is None and self.agent is None):
-            raise UserError("play: needs --tokenizer, and --dynamics or --agent.")
+        given = (self.tokenizer, self.dynamics, self.agent)
+        if self.world is not None and any(given):
+            raise UserError(
+                "play: --world has models of its own; leave out --tokenizer, --dynamics and --agent."
+            )
+        if self.world is None and (self.tokenizer is None or not any(given[1:])):
+            raise UserError(
+                "play: needs --world, or --tokenizer and --dynamics or --agent; `reverie worlds` lists worlds."
+            )
         if self.dynamics is not None and self.agent is not None:
             raise UserError("play: --agent has a world model of its own; leave out --dynamics.")
         if self.checklist is not None and self.out is None:

@@ -10,9 +10,9 @@ import torch
 from reverie.agent.dreams import Dreams
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
-from reverie.dynamics.generation import Step
+from reverie.dynamics.frame import Step
 from reverie.pipelines.interactive.beside import GameBeside
-from reverie.pipelines.interactive.contexts import Context, Contexts
+from reverie.pipelines.interactive.contexts import AnyContexts, Context
 from reverie.pipelines.interactive.pictures import decoded
 from reverie.pipelines.interactive.tape import StartAt, from_base64
 
@@ -32,7 +32,7 @@ class PlayWorld:
     key: str
     dreams: Dreams
     fps: float
-    contexts: Contexts | None
+    contexts: AnyContexts | None
     sampling_steps: int
     context_length: int
     seed: int = 0
