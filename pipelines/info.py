@@ -21,6 +21,7 @@ from reverie.pipelines.runs.progress import meter
 from reverie.pipelines.training.checkpoints import (
     build_model,
     find_checkpoint,
+    has_average,
     read_card,
     weights_sha256,
 )
@@ -156,10 +157,11 @@ def _describe_model(path: Path) -> list[str]:
     else:
         lines = _part_lines(card.kind, model)
     name = find_checkpoint(path).name
+    average = " (the average; the weights themselves: add /raw)" if has_average(path) else ""
     return [
         f"{card.kind}, {f'step {int(name):,}' if name.isdigit() else name}",
         *lines,
-        f"  weights: {weights_sha256(path)}",
+        f"  weights: {weights_sha256(path)}{average}",
     ]
 
 

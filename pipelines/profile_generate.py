@@ -11,7 +11,9 @@ from torch import Tensor
 
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
-from reverie.dynamics.generation import Continuation, Step, use_fast
+from reverie.dynamics.fast_frame import use_fast
+from reverie.dynamics.frame import Step
+from reverie.dynamics.generation import Continuation
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.nn.cache import FRAMES_PER_PASS
 from reverie.nn.compilation import Compile

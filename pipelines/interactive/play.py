@@ -13,7 +13,7 @@ from reverie.data.files.location import Location
 from reverie.data.files.lock import sole_writer
 from reverie.data.shards.index import ShardIndex
 from reverie.data.sources.episodes import EpisodeWriter
-from reverie.dynamics.generation import use_fast
+from reverie.dynamics.fast_frame import use_fast
 from reverie.dynamics.model import Dynamics
 from reverie.nn.compilation import Compile
 from reverie.nn.precision import in_bfloat16, round_weights

@@ -19,7 +19,8 @@ from reverie.data.files.location import Location
 from reverie.data.files.lock import sole_writer
 from reverie.data.shards.index import ShardIndex
 from reverie.data.shards.reader import ShardReader
-from reverie.dynamics.generation import Step, use_fast
+from reverie.dynamics.fast_frame import use_fast
+from reverie.dynamics.frame import Step
 from reverie.dynamics.model import Dynamics
 from reverie.evaluation.fvd import FVD, MIN_CHUNKS, Actor, act_as_recorded, act_by, dream_chunks, score
 from reverie.evaluation.i3d import FEATURES, MIN_FRAMES, SHA256, VideoFeatures, find_i3d, load_i3d

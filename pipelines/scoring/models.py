@@ -108,6 +108,9 @@ class EvaluateConfig:
     """Backbone of the LPIPS score; without its weights the score is left out, with a note."""
     tile: int | None = None
     """Games on a grid: side of a tile in pixels; says in how many frames every tile shows the right thing."""
+    trust: bool = True
+    """Measure signals that say when not to believe Dreamer 4's rollouts, and how well they foretell the true error; about as much
+    work as the rollouts."""
     videos: int = 6
     """Rollouts shown in the report."""
     films: int = 3

@@ -17,7 +17,7 @@ from reverie.agent.imagination import ImaginationConfig, ImaginationObjective, i
 from reverie.data.errors import UserError
 from reverie.data.files.location import Location
 from reverie.data.loading.corpora import Corpora
-from reverie.dynamics.generation import use_fast
+from reverie.dynamics.fast_frame import use_fast
 from reverie.nn.compilation import Compile
 from reverie.nn.threads import shared_out
 from reverie.pipelines.runs.configs import to_plain

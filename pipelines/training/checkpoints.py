@@ -2,12 +2,15 @@
 
 RUN/checkpoints/latest                                text: the name of the newest complete folder
 RUN/checkpoints/000050000/config.json                 `Card`: what the model is
-                          model.safetensors           its weights
+                          model.safetensors           its weights, or with training.ema their average
                           checksums.json              of all other files, see `integrity`
                           training_state/             what only an exact resume needs:
                               optimizer.safetensors   moments
                               objective.safetensors   loss normalisers and the like
+                              weights.safetensors     with training.ema: the weights themselves
                               state.json              step, loader positions, optimiser settings
+
+Wherever a run folder RUN is taken, RUN/raw means the weights themselves and RUN/ema insists on the average.
 """
 
 import json
@@ -32,14 +35,15 @@ from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.runs.reading import from_plain, parse_json, read_json
 from reverie.pipelines.runs.run import FORMER_SOFTCAP
 from reverie.pipelines.training.integrity import (
-    ALL_FILES,
     CARD,
     LATEST,
     MODEL_FILES,
     OBJECTIVE,
     OPTIMIZER,
+    RAW,
     STATE,
     WEIGHTS,
+    all_files,
     newest_whole,
     prune,
     require_whole,
@@ -99,11 +103,16 @@ class Card:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """One moment of a training run."""
+    """One moment of a training run.
+
+    weights  of the model that others load
+    raw      the trained weights, where those of the model are their average; else None
+    """
 
     step: int
     card: Card
     weights: Mapping[str, Tensor]
+    raw: Mapping[str, Tensor] | None = None
     optimizer: Mapping[str, Tensor] = field(default_factory=dict)
     objective: Mapping[str, Tensor] = field(default_factory=dict)
     state: Mapping[str, Any] = field(default_factory=dict)
@@ -118,6 +127,8 @@ def save_checkpoint(checkpoints: Path, snapshot: Snapshot, keep: int) -> Path:
         (partial / STATE).parent.mkdir()
         _save_tensors(partial / OPTIMIZER, snapshot.optimizer)
         _save_tensors(partial / OBJECTIVE, snapshot.objective)
+        if snapshot.raw is not None:
+            _save_tensors(partial / RAW, snapshot.raw)
         write_json(partial / STATE, {"step": snapshot.step, **snapshot.state})
         write_checksums(partial)
     write_text(checkpoints / LATEST, path.name + "\n")
@@ -135,6 +146,7 @@ def find_checkpoint(path: Path) -> Path:
 
     Raises `UserError` when there is none.
     """
+    path = _asked(path)[0]
     if not path.exists():
         raise UserError(f"{path}: no such run folder; train that stage first or correct the path.")
     if (path / WEIGHTS).is_file() or (path / CARD).is_file():
@@ -144,6 +156,34 @@ def find_checkpoint(path: Path) -> Path:
     if found is None:
         raise UserError(f"{path}: holds no complete checkpoint; let its training reach the first save.")
     return found
+
+
+def weights_file(path: Path) -> Path:
+    """The file of weights that is meant by `path`: a run or checkpoint folder, or raw or ema in one.
+
+    Raises `UserError` when there is none, it is damaged, or no average was kept.
+    """
+    folder, which = find_checkpoint(path), _asked(path)[1]
+    averaged = has_average(path)
+    if which == "ema" and not averaged:
+        raise UserError(
+            f"{path}: no average of the weights was kept; train with --training.ema, or leave /ema out."
+        )
+    if which == "raw" and averaged:
+        require_whole(folder, (RAW,))
+        return folder / RAW
+    return folder / WEIGHTS
+
+
+def has_average(path: Path) -> bool:
+    """Whether the run or checkpoint folder keeps an average of the weights (training.ema) beside them."""
+    return RAW in all_files(find_checkpoint(path))
+
+
+def _asked(path: Path) -> tuple[Path, str | None]:
+    """RUN/raw -> RUN, raw; RUN -> RUN, None."""
+    chosen = path.name in ("raw", "ema") and not path.exists()
+    return (path.parent, path.name) if chosen else (path, None)
 
 
 def read_card(path: Path, kind: Kind | None = None) -> Card:
@@ -177,6 +217,7 @@ class _State:
     batches: dict[str, dict[str, int] | int]
     seed: int | None = None
     optimizer: str | None = None
+    ema: float | None = None
 
     def __post_init__(self) -> None:
         if self.step < 0:
@@ -186,15 +227,17 @@ class _State:
 def read_snapshot(path: Path) -> Snapshot:
     """Everything in a checkpoint folder, on the CPU. Raises `UserError` naming the file that is damaged."""
     folder = find_checkpoint(path)
-    require_whole(folder, ALL_FILES)
+    files = all_files(folder)
+    require_whole(folder, files)
     state = to_plain(read_json(folder / STATE, _State, _REMEDY))
-    tensors = {file: _load_tensors(folder / file) for file in (WEIGHTS, OPTIMIZER, OBJECTIVE)}
+    tensors = {file: _load_tensors(folder / file) for file in files if file.endswith(".safetensors")}
     for file, found in tensors.items():
         require_finite(found, folder / file)
     return Snapshot(
         step=state.pop("step"),
         card=read_card(folder),
         weights=tensors[WEIGHTS],
+        raw=tensors.get(RAW),
         optimizer=tensors[OPTIMIZER],
         objective=tensors[OBJECTIVE],
         state={name: value for name, value in state.items() if value is not None},
@@ -202,8 +245,8 @@ def read_snapshot(path: Path) -> Snapshot:
 
 
 def weights_sha256(path: Path) -> str:
-    """Identity of a model: the hash of its weights file. `path` is a run or checkpoint folder."""
-    return sha256(find_checkpoint(path) / WEIGHTS)
+    """Identity of a model: the hash of its weights file. `path` is as in `weights_file`."""
+    return sha256(weights_file(path))
 
 
 def load_tokenizer(path: Path, device: torch.device | str = "cpu") -> Tokenizer:
@@ -277,21 +320,21 @@ def _action_space(card: Card, file: Path) -> ActionSpace:
 
 
 def _loaded(path: Path, kind: Kind, device: torch.device | str) -> Any:
-    card, folder = read_card(path, kind), find_checkpoint(path)
-    weights = _whole_weights(card, folder)
+    card, folder, file = read_card(path, kind), find_checkpoint(path), weights_file(path)
+    weights = _whole_weights(card, file)
     _require_plausible(card, weights, folder / CARD)
     with torch.device("meta"):  # sizes that do not fit must not be asked memory for
         expected = build_model(card, folder / CARD).state_dict()
-    require_alike(weights, expected, folder / WEIGHTS)
+    require_alike(weights, expected, file)
     model = build_model(card, folder / CARD)
     model.load_state_dict(weights)
     return model.to(device).eval().requires_grad_(False)
 
 
-def _whole_weights(card: Card, folder: Path) -> dict[str, Tensor]:
-    """The weights in `folder`, in 32 bits; heads of an agent alone with the world model that lies beside them."""
-    weights = _load_tensors(folder / WEIGHTS)
-    beside = folder.parent / "dynamics" / WEIGHTS
+def _whole_weights(card: Card, file: Path) -> dict[str, Tensor]:
+    """The weights of `file`, in 32 bits; heads of an agent alone with the world model that lies beside them."""
+    weights = _load_tensors(file)
+    beside = file.parent.parent / "dynamics" / WEIGHTS
     if card.kind == "agent" and not any(name.startswith(_DYNAMICS) for name in weights) and beside.is_file():
         weights |= {_DYNAMICS + name: x for name, x in _load_tensors(beside).items()}
     return {name: x.float() if x.dtype == torch.float16 else x for name, x in weights.items()}

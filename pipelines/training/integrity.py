@@ -7,7 +7,7 @@ CHECKPOINTS/damaged-000050000           what was found damaged when the run cont
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -24,10 +24,13 @@ CARD = "config.json"
 STATE = "training_state/state.json"
 OPTIMIZER = "training_state/optimizer.safetensors"
 OBJECTIVE = "training_state/objective.safetensors"
+RAW = "training_state/weights.safetensors"
+"""The trained weights, where those of the model are their average (training.ema)."""
 MODEL_FILES = (CARD, WEIGHTS)
-"""What a model is loaded from."""
 ALL_FILES = (*MODEL_FILES, STATE, OPTIMIZER, OBJECTIVE)
-"""What a run is continued from."""
+"""What every checkpoint has; see `all_files`."""
+Files = Callable[[Path], tuple[str, ...]]
+"""Which files of a checkpoint folder are needed: `model_files` or `all_files`."""
 _DAMAGED = "damaged-"
 _LONGEST_NAME = 100
 _NAME = re.compile(r"\d{9,}")
@@ -36,14 +39,31 @@ _REMEDY = "use an undamaged checkpoint"
 
 def write_checksums(folder: Path) -> None:
     """Notes what the files of a checkpoint folder hold."""
-    write_json(folder / CHECKSUMS, {name: file_sha256(folder / name) for name in ALL_FILES})
+    files = [*ALL_FILES, *([RAW] if (folder / RAW).is_file() else [])]
+    write_json(folder / CHECKSUMS, {name: file_sha256(folder / name) for name in files})
+
+
+def model_files(folder: Path) -> tuple[str, ...]:
+    """What a model is loaded from."""
+    return MODEL_FILES
+
+
+def all_files(folder: Path) -> tuple[str, ...]:
+    """What a run is continued from."""
+    averaged = RAW in _checksums(folder) or (folder / RAW).is_file()
+    return (*ALL_FILES, RAW) if averaged else ALL_FILES
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """File -> sha256; empty where they were not noted."""
+    if not (folder / CHECKSUMS).exists():
+        return {}
+    return read_json(folder / CHECKSUMS, dict[str, str], _REMEDY)
 
 
 def require_whole(folder: Path, files: tuple[str, ...]) -> None:
     """Raises `UserError` naming the first of `files` in `folder` that is missing or not as it was saved."""
-    known: dict[str, str] = {}
-    if (folder / CHECKSUMS).exists():
-        known = read_json(folder / CHECKSUMS, dict[str, str], _REMEDY)
+    known = _checksums(folder)
     for name in files:
         if not (folder / name).is_file():
             raise UserError(f"{folder / name}: is missing; {_REMEDY}.")
@@ -53,7 +73,7 @@ def require_whole(folder: Path, files: tuple[str, ...]) -> None:
             )
 
 
-def newest_whole(checkpoints: Path, files: tuple[str, ...] = MODEL_FILES) -> Path | None:
+def newest_whole(checkpoints: Path, files: Files = model_files) -> Path | None:
     """The folder that `latest` names if it is whole, else the newest one that is, which is said on stderr; None if there is none.
 
     Raises `UserError` where there are checkpoints, but none is whole.
@@ -61,7 +81,7 @@ def newest_whole(checkpoints: Path, files: tuple[str, ...] = MODEL_FILES) -> Pat
     problems = []
     for folder in _candidates(checkpoints):
         try:
-            require_whole(folder, files)
+            require_whole(folder, files(folder))
         except UserError as error:
             problems.append(str(error))
             continue
@@ -78,12 +98,12 @@ def clear_checkpoints(checkpoints: Path) -> Path | None:
     """`newest_whole` for a run that goes on: sets damaged folders aside and deletes what killed launches left half done."""
     for leftover in checkpoints.glob(f"{PARTIAL}*"):
         remove_folder(leftover) if leftover.is_dir() else leftover.unlink()
-    found = newest_whole(checkpoints, ALL_FILES)
+    found = newest_whole(checkpoints, all_files)
     if found is None or found.name == _named(checkpoints):
         return found
     for folder in _folders(checkpoints):
         try:
-            require_whole(folder, ALL_FILES)
+            require_whole(folder, all_files(folder))
         except UserError:
             aside = folder.with_name(_DAMAGED + folder.name)
             remove_folder(aside)

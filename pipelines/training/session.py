@@ -22,6 +22,7 @@ from reverie.nn.compilation import Compile
 from reverie.pipelines.runs.progress import Meter
 from reverie.pipelines.runs.run import RunFolder
 from reverie.pipelines.runs.stops import Stopped, StopRequest
+from reverie.pipelines.training.averaging import WeightAverage
 from reverie.pipelines.training.batches import BatchSource
 from reverie.pipelines.training.checkpoints import (
     Card,
@@ -30,7 +31,14 @@ from reverie.pipelines.training.checkpoints import (
     save_checkpoint,
 )
 from reverie.pipelines.training.finite import FiniteSteps, rows_text
-from reverie.pipelines.training.integrity import ALL_FILES, OPTIMIZER, STATE, clear_checkpoints, newest_whole
+from reverie.pipelines.training.integrity import (
+    OPTIMIZER,
+    STATE,
+    WEIGHTS,
+    all_files,
+    clear_checkpoints,
+    newest_whole,
+)
 from reverie.pipelines.training.layers import Checkpointing
 from reverie.pipelines.training.metrics import Averages, MetricsLog, describe
 from reverie.pipelines.training.pace import Gauge, Pace
@@ -58,6 +66,9 @@ class TrainingConfig:
     """Newest checkpoints to keep."""
     compile: Compile = "auto"
     """Compile transformer layers: auto (on GPUs, and on CPUs for runs of more than about 20 minutes), on or off."""
+    ema: float | None = None
+    """Decay of a moving average of the weights, such as 0.999, which later stages then load instead of them; null for none. It
+    rises from 0.1 to this: the average reaches back over a ninth of the run at most."""
     checkpointing: Checkpointing = "none"
     """layers: keep only the inputs of transformer layers and compute them anew in the backward pass; less memory, a third more
     time. none: keep all that the backward pass needs."""
@@ -68,6 +79,8 @@ class TrainingConfig:
                 raise ValueError(f"training.{name} must be at least 1, got {getattr(self, name)}")
         if self.evaluate_every < 0:
             raise ValueError(f"training.evaluate_every must be 0 or more, got {self.evaluate_every}")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"training.ema must lie between 0 and 1, or be null, got {self.ema}")
 
 
 class Session:
@@ -106,6 +119,7 @@ class Session:
         self._finite, self._keys = FiniteSteps(), [""]
         self._pace = Pace(gauge, objective.model if isinstance(objective.model, nn.Module) else objective)
         self._batch: Batch | None = None
+        self._average = None if config.ema is None else WeightAverage(objective, optimizer, config.ema)
         self._resume()
 
     def __enter__(self) -> "Session":
@@ -158,6 +172,8 @@ class Session:
 
     def end_step(self, metrics: Mapping[str, Tensor]) -> None:
         """Takes the metrics in; logs, evaluates and saves when due. Raises `Stopped` after a request to stop."""
+        if self._average is not None:
+            self._average.update(self.step)
         self.step += 1
         assert self._batch is not None
         end_step(self._pace.step(self._batch, self._kind()), self._pace.gauge)
@@ -201,23 +217,27 @@ class Session:
             for name, parameter in self.objective.named_parameters()
             for key, value in self.optimizer.state.get(parameter, {}).items()
         }
+        raw = whole_tensors(weights, self.processes.main)
+        average = None if self._average is None else self._average.applied(weights)
         return Snapshot(
             step=self.step,
             card=self.card,
-            weights=whole_tensors(weights, self.processes.main),
+            weights=raw if average is None else whole_tensors(average, self.processes.main),
+            raw=None if average is None else raw,
             objective=whole_tensors(rest, self.processes.main),
             optimizer=whole_tensors(moments, self.processes.main),
             state={
                 "seed": self.config.seed,
                 "optimizer": type(self.optimizer).__name__,
                 "batches": self.batches.state_dict(),
+                "ema": self.config.ema,
             },
         )
 
     def _nonfinite(self, snapshot: Snapshot) -> str | None:
         """What of the coming checkpoint is not finite although all losses were, as after the step just taken."""
         for what, tensors in (
-            ("weights", snapshot.weights),
+            ("weights", snapshot.weights if snapshot.raw is None else snapshot.raw),
             ("optimiser state", snapshot.optimizer),
             ("loss scales", snapshot.objective),
         ):
@@ -235,7 +255,7 @@ class Session:
 
     def _resume(self) -> None:
         self.processes.by_main(lambda: clear_checkpoints(self.run.checkpoints))
-        path = newest_whole(self.run.checkpoints, ALL_FILES)
+        path = newest_whole(self.run.checkpoints, all_files)
         if path is None:
             return
         snapshot = read_snapshot(path)
@@ -256,12 +276,21 @@ class Session:
                 f"{self.run.path}: was begun with the optimiser {state['optimizer']}, not {optimizer}; "
                 f"give that optimiser or another --out."
             )
+        if state.get("ema") != self.config.ema:
+            began, asked = state.get("ema") or "null", self.config.ema or "null"
+            raise UserError(
+                f"{self.run.path}: was begun with training.ema {began}, not {asked}; give that or another --out."
+            )
 
     def _load(self, snapshot: Snapshot, path: Path) -> None:
-        saved = {f"model.{name}": x for name, x in snapshot.weights.items()} | dict(snapshot.objective)
+        raw = snapshot.weights if snapshot.raw is None else snapshot.raw
+        saved = {f"model.{name}": x for name, x in raw.items()} | dict(snapshot.objective)
         present = self.objective.state_dict()
         require_alike(saved, present, path)
         self.objective.load_state_dict({name: like_parameter(x, present[name]) for name, x in saved.items()})
+        if self._average is not None:
+            require_alike(snapshot.weights, raw, path / WEIGHTS)
+            self._average.load(snapshot.weights)
         moments = dict(snapshot.optimizer)
         for name, parameter in self.objective.named_parameters():
             prefix = f"{name}."
@@ -291,7 +320,7 @@ class Session:
             values |= self.counts()
             rates = {"train/steps_per_second": self._meter.rate, **self._pace.take()}
             self._log.write(self.step, values | rates)
-            self._meter.update(0, note=f"loss {values.get('train/loss', float('nan')):.4g}")
+            self._meter.update(0, note=_note(values))
             for sentence in self.batches.skipped[self._skips_told :]:
                 self._meter.line(f"{self.name}: skipped. {sentence}")
                 self._skips_told += 1
@@ -300,13 +329,21 @@ class Session:
         if self.evaluate is None:
             return
         self.objective.eval()
-        torch.manual_seed(derive_seed(self.config.seed, -1, self.processes.rank))
-        with torch.no_grad():
-            values = {f"heldout/{name}": value for name, value in self.evaluate().items()}
+        values = self._heldout("heldout/")
+        if self._average is not None:
+            with self._average.swapped():
+                values |= self._heldout("heldout/ema/")
         self.objective.train()
         if self._log is not None and self._meter is not None:
             self._log.write(self.step, values)
             self._meter.line(f"{self.name} step {self.step}: held-out {describe(values)}")
+
+    @torch.no_grad()
+    def _heldout(self, prefix: str) -> dict[str, float]:
+        """Held-out metrics of the present weights; draws are the same in every evaluation."""
+        assert self.evaluate is not None
+        torch.manual_seed(derive_seed(self.config.seed, -1, self.processes.rank))
+        return {prefix + name: value for name, value in self.evaluate().items()}
 
 
 def _lost_worker(run: Path, how: str) -> UserError:
@@ -315,6 +352,12 @@ def _lost_worker(run: Path, how: str) -> UserError:
         f"{run}: a process that loads batches has died ({how or 'it left'}), mostly because memory ran out; lower "
         f"--batches.num_workers or --batches.batch_size and run this again, it goes on from the last checkpoint."
     )
+
+
+def _note(values: Mapping[str, float]) -> str:
+    """What is shown beside the bar: the PSNR where there is one, since people know what it means, and the loss."""
+    shown = {"train/psnr": "PSNR {:.1f} dB", "train/loss": "loss {:.4g}"}
+    return ", ".join(text.format(values[name]) for name, text in shown.items() if name in values)
 
 
 def derive_seed(seed: int, step: int, rank: int = 0) -> int:

@@ -106,6 +106,14 @@ def _sharding_mesh(mesh: "DeviceMesh", shard_size: int | None) -> "DeviceMesh":
     return init_device_mesh(mesh.device_type, shape, mesh_dim_names=names)
 
 
+def reshard(objective: nn.Module) -> None:
+    """Lets go of what FSDP has gathered: the next pass gathers anew, from weights that were changed in the meantime."""
+    for module in objective.modules():
+        let_go: Callable[[], None] | None = getattr(module, "reshard", None)
+        if let_go is not None:
+            let_go()
+
+
 def _share_buffers(objective: nn.Module, inputs: tuple[Any, ...]) -> None:
     """Loss normalisers follow the first process, as under DDP: there is one of each in a checkpoint."""
     for buffer in objective.buffers():

@@ -64,7 +64,7 @@ def save_starts(path: Path, starts: Sequence[Start]) -> None:
     }
     for name in starts[0].actions:
         arrays[_ACTION + name] = np.stack([start.actions[name].numpy() for start in starts])
-    np.savez_compressed(path, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
 def load_starts(path: Path, space: ActionSpace, frame_size: tuple[int, int]) -> list[Start]:

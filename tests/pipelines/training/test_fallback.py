@@ -17,6 +17,7 @@ from reverie.pipelines.training.integrity import (
     LATEST,
     OPTIMIZER,
     WEIGHTS,
+    all_files,
     newest_whole,
 )
 from reverie.pipelines.training.metrics import read_metrics
@@ -110,7 +111,7 @@ def test_every_file_has_its_checksum_and_folders_without_any_are_taken(tmp_path:
     folder = save_checkpoint(tmp_path / "checkpoints", snapshot(1), keep=1)
     assert json.loads((folder / CHECKSUMS).read_text()).keys() == set(ALL_FILES)
     (folder / CHECKSUMS).unlink()
-    assert newest_whole(tmp_path / "checkpoints", ALL_FILES) == folder
+    assert newest_whole(tmp_path / "checkpoints", all_files) == folder
     assert load_tokenizer(tmp_path) is not None
 
 

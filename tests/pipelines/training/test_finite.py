@@ -19,7 +19,7 @@ from reverie.pipelines.cli import parse
 from reverie.pipelines.runs.run import RunFolder
 from reverie.pipelines.training.checkpoints import Card, read_snapshot
 from reverie.pipelines.training.finite import FiniteSteps
-from reverie.pipelines.training.integrity import ALL_FILES, newest_whole
+from reverie.pipelines.training.integrity import all_files, newest_whole
 from reverie.pipelines.training.pace import Gauge
 from reverie.pipelines.training.processes import Processes
 from reverie.pipelines.training.session import Session, TrainingConfig
@@ -47,7 +47,7 @@ def test_a_diverging_run_keeps_its_last_good_checkpoint_and_goes_on_as_advised(
 ) -> None:
     config = corpus.config(stage, tmp_path / "run")
     shutil.copytree(corpus.finished(stage), config.out)
-    last = newest_whole(config.out / "checkpoints", ALL_FILES)
+    last = newest_whole(config.out / "checkpoints", all_files)
     assert last is not None
     saved = {path.name for path in last.parent.iterdir()}
     with pytest.raises(UserError) as raised:

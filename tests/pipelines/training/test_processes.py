@@ -52,7 +52,7 @@ def test_micro_batches_and_recomputed_compiled_layers_of_two_processes(
             fabric=replace(config.fabric, devices=2, strategy=strategy),
             training=replace(config.training, **chosen),
         )
-        _run(["-m"], "tokenizer", config)
+        run_command(["-m"], "tokenizer", config)
         ended.append(read_snapshot(config.out).weights)
     for other in ended[1:]:
         for name, weight in ended[0].items():
@@ -78,13 +78,15 @@ def test_what_two_saved_is_what_others_load(
     batches = replace(config.batches, long_probability=0.0)
     adamw = replace(config.optimizer, name="adamw", weight_decay=0.0)
     config = replace(config, batches=batches, optimizer=adamw)
-    _run(["-m"], "dynamics", replace(config, fabric=replace(config.fabric, devices=2, strategy="fsdp")))
+    run_command(
+        ["-m"], "dynamics", replace(config, fabric=replace(config.fabric, devices=2, strategy="fsdp"))
+    )
     saved = read_snapshot(config.out)
     fabric = replace(
         config.fabric, devices=devices, strategy="fsdp" if devices > 1 else "auto", shard_size=shard_size
     )
     still = replace(adamw, lr=1e-12, beta1=1 - 1e-9, beta2=1 - 1e-9)
-    _run(["-m"], "dynamics", shorter(replace(config, fabric=fabric, optimizer=still), steps=3))
+    run_command(["-m"], "dynamics", shorter(replace(config, fabric=fabric, optimizer=still), steps=3))
     loaded = read_snapshot(config.out)
     assert (saved.step, loaded.step) == (2, 3)
     assert saved.optimizer.keys() == loaded.optimizer.keys()
@@ -99,7 +101,7 @@ def test_muon_learns_alike_sharded_and_in_micro_batches(corpus: Corpus, tmp_path
     config = replace(config, batches=replace(config.batches, long_probability=0.0, accumulate=2))
     for strategy in ("ddp", "fsdp"):
         fabric = replace(config.fabric, devices=2, strategy=strategy)
-        _run(["-m"], "clone", replace(config, out=tmp_path / strategy, fabric=fabric))
+        run_command(["-m"], "clone", replace(config, out=tmp_path / strategy, fabric=fabric))
     copied, sharded = read_snapshot(tmp_path / "ddp"), read_snapshot(tmp_path / "fsdp")
     assert any(name.endswith("momentum_buffer") for name in sharded.optimizer)
     for name, weight in copied.weights.items():
@@ -109,7 +111,7 @@ def test_muon_learns_alike_sharded_and_in_micro_batches(corpus: Corpus, tmp_path
 def test_two_processes_imagine_together(corpus: Corpus, tmp_path: Path) -> None:
     config = corpus.config("imagine", tmp_path / "run")
     launcher = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1"]
-    _run([*launcher, "--mixed_precision=no", "--dynamo_backend=no", "-m"], "imagine", config)
+    run_command([*launcher, "--mixed_precision=no", "--dynamo_backend=no", "-m"], "imagine", config)
     assert read_snapshot(config.out).step == config.training.steps
     steps = [row["step"] for row in read_metrics(config.out / "metrics.jsonl") if "train/loss" in row]
     assert steps == list(range(1, config.training.steps + 1)), "one process writes"
@@ -118,7 +120,7 @@ def test_two_processes_imagine_together(corpus: Corpus, tmp_path: Path) -> None:
 def test_two_processes_train_both_phases_of_a_baseline(corpus: Corpus, tmp_path: Path) -> None:
     for version in ("v1", "v3"):
         config = corpus.config(version, tmp_path / version)
-        _run(["-m"], "baseline", replace(config, fabric=replace(config.fabric, devices=2)))
+        run_command(["-m"], "baseline", replace(config, fabric=replace(config.fabric, devices=2)))
         snapshot = read_snapshot(config.out)
         assert snapshot.step == 12
         alone = read_snapshot(corpus.finished(version))
@@ -129,17 +131,17 @@ def test_two_processes_train_both_phases_of_a_baseline(corpus: Corpus, tmp_path:
 def test_torchrun_decides_how_many_processes_there_are(corpus: Corpus, tmp_path: Path) -> None:
     config = shorter(corpus.config("dynamics", tmp_path / "run"), steps=2)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
-    printed = _run(launcher, "dynamics", config)
+    printed = run_command(launcher, "dynamics", config)
     assert "Starting with 2 processes" in printed and read_snapshot(config.out).step == 2
 
 
 def _train(corpus: Corpus, out: Path, *, devices: int, strategy: str, steps: int = 4) -> None:
     config = shorter(corpus.config("tokenizer", out), steps=steps)
     config = replace(config, fabric=replace(config.fabric, devices=devices, strategy=strategy))
-    _run(["-m"], "tokenizer", config)
+    run_command(["-m"], "tokenizer", config)
 
 
-def _run(launcher: list[str], stage: str, config: Any) -> str:
+def run_command(launcher: list[str], stage: str, config: Any) -> str:
     settings = config.out.with_suffix(".yaml")
     settings.write_text(yaml.safe_dump(to_plain(config)))
     command = [sys.executable, *launcher, "reverie.pipelines.cli", stage, "--config", str(settings)]

@@ -14,6 +14,7 @@ from reverie.agent.imagination import ImaginationConfig, ImaginationObjective, R
 from reverie.agent.model import Agent, AgentConfig
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.dynamics.objective import DynamicsObjective, DynamicsObjectiveConfig
+from reverie.pipelines.training.averaging import WeightAverage
 from reverie.pipelines.training.finite import FiniteSteps
 from reverie.pipelines.training.metrics import Averages
 from reverie.pipelines.training.optimization import OptimizerConfig, make_optimizer
@@ -90,6 +91,7 @@ class Imagined(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.objective = ImaginationObjective(agent(), ImaginationConfig(horizon=5))
+        self.model = self.objective.model
 
     def forward(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
         return self.objective.loss(rollout, torch.tensor([True, False]))
@@ -122,6 +124,7 @@ def test_a_step_asks_its_device_nothing(name: str, optimizer: str) -> None:
     torch.manual_seed(0)
     objective, batch = MAKE[name]()
     updates = make_optimizer(objective, OptimizerConfig(name=optimizer))
+    average = WeightAverage(objective, updates, 0.999)
     finite, averages = FiniteSteps(), Averages()
     refusing: AbstractContextManager[Any] = Refusing()
     with refusing:
@@ -131,6 +134,7 @@ def test_a_step_asks_its_device_nothing(name: str, optimizer: str) -> None:
         # AdamW counts its steps on the host unless it is fused, as it is on a GPU, where its step is an operation by itself.
         finite.add(1, metrics | {"gradient_norm": norm}, [""])
         averages.add(metrics)
+        average.update(0)
     updates.step()
 
 
