@@ -402,7 +402,7 @@ def _loaded(path: Path, kind: Kind, device: torch.device | str) -> Any:
 
 
 def _whole_weights(card: Card, file: Path) -> dict[str, Tensor]:
-    """The weights of `file`, in 32 bits where they were stored in 16; heads alone with the world model that lies beside them."""
+    """The weights of `file`, in 32 bits; heads of an agent alone with the world model that lies beside them."""
     weights = dict(StoredTensors(file))
     beside = file.parent.parent / "dynamics" / WEIGHTS
     if card.kind == "agent" and not any(name.startswith(_DYNAMICS) for name in weights) and beside.is_file():
