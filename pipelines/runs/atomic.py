@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,14 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`write_text` of `value` as indented JSON."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder to fill, which becomes `path` at the end of the block. An old `path` is replaced."""
+    begin_folder(path)
+    yield partial_folder(path)
+    finish_folder(path)
 
 
 def begin_folder(path: Path) -> None:
