@@ -60,14 +60,14 @@ class CloningObjective(nn.Module):
         )
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Sum of the normalised losses, and the raw ones: loss/policy and loss/reward in nats, loss/video."""
+        """Sum of the normalised losses, and the raw ones: loss/policy and loss/reward in nats, loss/video, loss: their sum."""
         losses = self._head_losses(batch)
         video = self._video_loss(batch)
         if video is not None:
             losses["video"] = video
         loss = torch.stack([self.rms[name](value) for name, value in losses.items()]).sum()
         metrics = {f"loss/{name}": value.detach() for name, value in losses.items()}
-        return loss, metrics | {"loss": loss.detach()}
+        return loss, metrics | {"loss": torch.stack(list(metrics.values())).sum()}
 
     def _head_losses(self, batch: Batch) -> dict[str, Tensor]:
         h = self._agent_states(batch)

@@ -7,7 +7,9 @@ frames are those of `generate` on the same context, actions and seed.
 import torch
 from torch import Tensor
 
-from reverie.dynamics.generation import Continuation, Step
+from reverie.dynamics.doubt import doubt
+from reverie.dynamics.frame import Step
+from reverie.dynamics.generation import Continuation
 from reverie.dynamics.model import Dynamics
 from reverie.nn.cache import FRAMES_PER_PASS
 from reverie.nn.frames import to_uint8
@@ -67,3 +69,13 @@ class Dream:
         with bfloat16(self.device, self.half):
             latents = self._continuation.next(step.to(self.device))
             return to_uint8(decode_next(self.tokenizer, latents, self._cache, fast=self.fast))[:, 0]
+
+    @torch.inference_mode()
+    def doubt(self, *, refinement: bool = True, noises: bool = True) -> dict[str, Tensor]:
+        """How far the last frames of `next` are to be doubted, (N,) each, see `reverie.dynamics.doubt`.
+
+        The dream goes on as if nobody had asked. Empty before the first frame. `noises` costs as much as the frame did,
+        `refinement` one pass of it.
+        """
+        with bfloat16(self.device, self.half):
+            return doubt(self._continuation, refinement=refinement, noises=noises)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from reverie.agent.model import Agent
 from reverie.agent.returns import lambda_returns, pmpo_loss
 from reverie.data.batch import Batch
-from reverie.dynamics.generation import Step, commit, denoise, prefill
+from reverie.dynamics.frame import Step
+from reverie.dynamics.generation import commit, denoise, prefill
 from reverie.nn.cache import FRAMES_PER_PASS
 from reverie.nn.normalize import mean_of_all_rows
 from reverie.nn.twohot import twohot_loss, twohot_mean

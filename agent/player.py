@@ -6,7 +6,8 @@ from torch import Tensor
 
 from reverie.agent.model import Agent
 from reverie.data.actions import Continuous
-from reverie.dynamics.generation import Step, commit
+from reverie.dynamics.frame import Step
+from reverie.dynamics.generation import commit
 from reverie.nn.twohot import twohot_mean
 from reverie.tokenizer.model import Tokenizer
 from reverie.tokenizer.streaming import encode_next

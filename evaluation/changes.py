@@ -52,11 +52,7 @@ class Tiles:
 
         Raises `UserError` where `side` does not divide the frames or there are more than `MOST_TILES`.
         """
-        if side < 1 or frames.shape[-3] % side or frames.shape[-2] % side:
-            size = f"{frames.shape[-3]} x {frames.shape[-2]}"
-            raise UserError(
-                f"--tile {side}: does not divide frames of {size}; give the side of a tile in pixels."
-            )
+        require_whole_tiles(side, frames.shape[-3], frames.shape[-2])
         tiles = _cut(frames, side).flatten(0, -4)
         # The most frequent first: what a codec blurred joins what it blurred.
         different, counts = tiles.flatten(1).unique(dim=0, return_counts=True)
@@ -76,6 +72,14 @@ class Tiles:
         """(..., H, W, C) uint8 -> (..., rows, columns) int64: which appearance each tile is nearest to."""
         tiles = _cut(frames, self.side).flatten(-3).double() / 255
         return torch.cdist(tiles.flatten(0, -2), self._flat.to(tiles.device)).argmin(1).view(tiles.shape[:-1])
+
+
+def require_whole_tiles(side: int, height: int, width: int) -> None:
+    """Raises `UserError` unless tiles of `side` pixels fill frames of `height` x `width`."""
+    if side < 1 or height % side or width % side:
+        raise UserError(
+            f"--tile {side}: does not divide frames of {height} x {width}; give the side of a tile in pixels."
+        )
 
 
 def change_scores(

@@ -76,6 +76,19 @@ def horizon_chart(curves: Mapping[str, Mapping[str, Curve]]) -> str:
         return _svg(figure)
 
 
+def trust_chart(expected: np.ndarray, error: np.ndarray) -> str:
+    """A point per frame: PSNR as the signals let expect it, and as it is, in decibels."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(5, 3.6), layout="constrained")
+        axis = figure.subplots()
+        axis.scatter(expected, error, s=7, color=COLOURS["model"], alpha=0.35, linewidths=0)
+        ends = [min(expected.min(), error.min()), max(expected.max(), error.max())]
+        axis.plot(ends, ends, color=COLOURS["copy"], linewidth=1)
+        axis.set_xlabel("PSNR that the signals let expect, dB")
+        axis.set_ylabel("true PSNR, dB")
+        return _svg(figure)
+
+
 def success_chart(success: Mapping[str, Mapping[str, Estimate]], tasks: Sequence[str]) -> str:
     """Horizontal bars: per task, each player's success in per cent with its interval. `success`: player -> task."""
     players = list(success)

@@ -70,11 +70,11 @@ def film_frames(clip: ShownClip, space: ActionSpace, tasks: Sequence[str]) -> It
         yield above([picture, *lines], gap=0)
 
 
-def clips_page(title: str, sections: dict[str, tuple[Media, list[Media]]]) -> str:
-    """HTML with everything inside; `sections`: split -> its contact sheet and films."""
+def clips_page(title: str, sections: dict[str, tuple[Media, list[Media]]], fps: float) -> str:
+    """HTML with everything inside; `sections`: split -> its contact sheet and films of clips of `fps` frames a second."""
     environment = Environment(autoescape=True, trim_blocks=True)
     template = environment.from_string(Path(__file__).with_name("clips.html.j2").read_text(encoding="utf-8"))
-    return template.render(title=title, sections=sections, max_fps=MAX_FPS)
+    return template.render(title=title, sections=sections, rate=min(fps, MAX_FPS))
 
 
 def _sheet_cell(clip: ShownClip) -> np.ndarray:

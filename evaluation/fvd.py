@@ -15,7 +15,7 @@ from torch import Tensor
 from reverie.agent.dream import Dream
 from reverie.agent.player import Player
 from reverie.data.actions import ActionSpace
-from reverie.dynamics.generation import Step
+from reverie.dynamics.frame import Step
 from reverie.evaluation.frechet import FeatureStatistics, frechet_distance
 from reverie.evaluation.i3d import FEATURES
 from reverie.evaluation.windows import Actions

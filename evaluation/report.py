@@ -62,6 +62,7 @@ class Gallery:
     horizon_chart: str = ""
     world_models_chart: str = ""
     success_chart: str = ""
+    trust_chart: str = ""
 
     def files(self) -> list[Media]:
         """All pictures and videos."""
@@ -83,7 +84,7 @@ def write_report(folder: Path, figures: Figures, gallery: Gallery) -> Path:
         if media.content is None:
             continue
         (folder / "media" / media.name).write_bytes(media.content)
-    for name in ("horizon_chart", "world_models_chart", "success_chart"):
+    for name in ("horizon_chart", "world_models_chart", "success_chart", "trust_chart"):
         if chart := getattr(gallery, name):
             (folder / "media" / f"{name}.svg").write_text(chart)
     page = folder / "report.html"

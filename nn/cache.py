@@ -9,8 +9,9 @@ second of two frames that pass together, since its own still belongs to what the
 computed once for all layers, as a `Past`; passes of the same `Past` repeat on the same slots.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -104,6 +105,8 @@ class RingCache:
         self._latest_start = (
             0  # max(start) without asking the device: nothing is hidden once it left the window
         )
+        self.recordings: dict[Hashable, Callable[..., Any]] = {}
+        """What has been recorded on these buffers, see `reverie.nn.recording`."""
         self._slots = torch.arange(window + 1, device=device)
         self._frequencies = rope_frequencies(head_dim, device)
         self._layers: list[tuple[Tensor, Tensor] | None] = [None] * num_layers

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from functools import cache, wraps
 from pathlib import Path
-from typing import Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
 from torch.utils._python_dispatch import _get_current_dispatch_mode
@@ -69,7 +69,12 @@ def cannot_compile(device: torch.device) -> str | None:
 
 
 def compiled(
-    function: Callable[P, R], name: str, *, required: bool = False, backend: str = "inductor"
+    function: Callable[P, R],
+    name: str,
+    *,
+    required: bool = False,
+    backend: str = "inductor",
+    draws: bool = False,
 ) -> Callable[P, R]:
     """`function`, compiled as one graph when it is first called, and again for every new set of shapes.
 
@@ -77,9 +82,11 @@ def compiled(
       name: what it is, for people.
       required: a failure to compile is a `UserError`; else it is told in one line and `function` runs as it is.
       backend: of torch.compile; `eager` and `aot_eager` make graphs but no code.
+      draws: it draws random numbers, which shall be those that it draws when it runs as it is.
     """
     _prepare()
-    fast = torch.compile(function, fullgraph=True, dynamic=False, backend=backend)
+    options: dict[str, Any] | None = {"fallback_random": True} if draws and backend == "inductor" else None
+    fast = torch.compile(function, fullgraph=True, dynamic=False, backend=backend, options=options)
     failed = False
 
     @wraps(function)

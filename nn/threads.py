@@ -21,6 +21,13 @@ def threads_for(elements: int, available: int) -> int:
     return min(max(elements // ELEMENTS_PER_THREAD, 1), max(available, 1))
 
 
+def available_cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @contextmanager
 def shared_out(elements: int | None) -> Iterator[None]:
     """CPU operations take the threads that pay for activations of `elements` numbers.

@@ -16,14 +16,21 @@ from typing import Any, get_origin, get_type_hints
 
 from reverie import __version__
 from reverie.data.errors import UserError
-from reverie.data.files.documents import MOST_YAML_BYTES, parse_yaml, read_bounded
 from reverie.data.files.location import Url
 from reverie.pipelines.endings import ending
-from reverie.pipelines.flags import did_you_mean, in_form, in_our_words
+from reverie.pipelines.flags import (
+    did_you_mean,
+    in_form,
+    in_our_words,
+    load_yaml,
+    read_settings,
+    settings_file,
+)
+from reverie.pipelines.launching import INTERRUPTED, end_with_parent
 
 PROFILE = "profile "
 """Before the name of a stage, whose flags are then taken."""
-USER_ERROR, USAGE_ERROR, INTERRUPTED = 1, 2, 130
+USER_ERROR, USAGE_ERROR = 1, 2
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,12 @@ COMMANDS = {
         "scoring.fvd", "FvdConfig", "fvd", "Frechet video distance of generated videos to held-out ones"
     ),
     "play": Command("interactive.play", "PlayConfig", "play", "play inside the world model, in a browser"),
+    "worlds": Command(
+        "worlds.listing", "WorldsConfig", "worlds", "list the worlds that can be played at once"
+    ),
+    "pack": Command(
+        "worlds.packing", "PackConfig", "pack", "make a world of the runs of a tokenizer and more"
+    ),
     "demo": Command("demo", "DemoConfig", "demo", "all of the above on a small game"),
     **{
         f"profile {stage}": Command(
@@ -94,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # OpenMP's threads sleep while they wait for each other; it looks when torch is imported, which commands do later. Where
     # another program holds a core, waiting awake makes two threads many times slower than one (`reverie.nn.threads`).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    end_with_parent()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help", "help"):
         print(_usage())
@@ -105,8 +119,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(given[0], given[1:])
     if any(name.startswith(f"{given[0]} ") for name in COMMANDS):
         return _run_member(given[0], given[1:])
-    meant = did_you_mean(given[0], list(COMMANDS)) or "."
-    return _fail(f"unknown command {given[0]!r}; use one of {', '.join(COMMANDS)}{meant}", USAGE_ERROR)
+    meant = did_you_mean(given[0], [*COMMANDS, "help", "--help", "--version"])
+    return _fail(
+        f"unknown command {given[0]!r}" + (meant or f"; use one of {', '.join(COMMANDS)}."), USAGE_ERROR
+    )
 
 
 def parse(name: str, arguments: Sequence[str]) -> Any:
@@ -116,11 +132,23 @@ def parse(name: str, arguments: Sequence[str]) -> Any:
     parser = _parser(name, cls)
     try:
         parser.set_defaults(_preset_defaults(name, arguments))
-        settings = parser.parse_args(_spelled_out(cls, in_form(cls, arguments)))
+        settings = parser.parse_args(_spelled_out(cls, _with_files(cls, in_form(cls, arguments))))
         values = parser.instantiate(settings)
         return cls(**{field.name: getattr(values, field.name) for field in fields(cls)})
     except (ArgumentError, ValueError, TypeError, RecursionError, OverflowError) as error:
         raise UserError(f"{in_our_words(cls, _one_line(error))}; see `reverie {name} --help`.") from None
+
+
+def _with_files(cls: type, arguments: Sequence[str]) -> list[str]:
+    """`arguments` with the contents of settings files, in the parser's form, in place of their paths."""
+    full, rest = list[str](), list(arguments)
+    while rest:
+        flag, equals, value = rest.pop(0).partition("=")
+        if flag != "--config" or not (equals or rest):
+            full.append(f"{flag}{equals}{value}")
+            continue
+        full.append(f"--config={read_settings(cls, Path(value if equals else rest.pop(0)))}")
+    return full
 
 
 def _run_member(group: str, arguments: Sequence[str]) -> int:
@@ -149,6 +177,8 @@ def _run(name: str, arguments: Sequence[str]) -> int:
         config = parse(name, arguments)
     except UserError as error:
         return _fail(str(error), USAGE_ERROR)
+    except KeyboardInterrupt:
+        return _fail("interrupted before anything was done.", INTERRUPTED)
     try:
         getattr(import_module(f"reverie.pipelines.{COMMANDS[name].module}"), COMMANDS[name].function)(config)
         for line in ending(name, config):
@@ -229,7 +259,8 @@ def _preset_defaults(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     if preset is None or not presets:
         return {}
     if preset not in presets:
-        raise UserError(f"--preset {preset}: is not known, choose one of {', '.join(presets)}")
+        meant = did_you_mean(preset, list(presets)).rstrip("?")
+        raise UserError(f"--preset {preset}: is not known, choose one of {', '.join(presets)}{meant}")
     return flatten(to_plain(presets[preset]))
 
 
@@ -238,16 +269,9 @@ def _setting(name: str, arguments: Sequence[str]) -> str | None:
     flags = _flag_values(arguments)
     named = [value for flag, value in flags if flag == f"--{name}"]
     files = [Path(value) for flag, value in flags if flag == "--config"]
-    contents = [_load_yaml(file) for file in files if file.exists()]
+    contents = [load_yaml(settings_file(file)) for file in files]
     named = named or [c[name] for c in contents if isinstance(c, dict) and name in c]
     return named[-1] if named else None
-
-
-def _load_yaml(file: Path) -> Any:
-    try:
-        return parse_yaml(read_bounded(file, MOST_YAML_BYTES))
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{file}: is not valid YAML ({_one_line(error)}).") from None
 
 
 def _flag_values(arguments: Sequence[str]) -> list[tuple[str, str]]:

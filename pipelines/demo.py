@@ -3,6 +3,7 @@
 The same command again continues where an interrupted demo stopped: each stage sees what it has finished.
 """
 
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,15 +14,14 @@ from typing import Any
 from reverie.data.errors import UserError
 from reverie.data.files.lock import sole_writer
 from reverie.environments.minigrid import TILE
+from reverie.nn.threads import available_cores
 from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from reverie.pipelines.datasets.record import RecordConfig, record
+from reverie.pipelines.launching import run_command
 from reverie.pipelines.presets import PRESETS
 from reverie.pipelines.scoring.evaluate import EvaluateConfig, evaluate
-from reverie.pipelines.stages.clone import CloneStage, train_clone
-from reverie.pipelines.stages.dynamics import DynamicsStage, train_dynamics
 from reverie.pipelines.stages.encode import EncodeConfig, encode
 from reverie.pipelines.stages.imagine import ImagineStage, train_imagine
-from reverie.pipelines.stages.tokenizer import TokenizerStage, train_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +44,16 @@ class DemoConfig:
     """Seed of every stage."""
     steps_scale: float = 1.0
     """Multiplies the preset's numbers of steps: 0.01 for a quick look at the machinery."""
+    processes: int | None = None
+    """Processes that share a batch of the tokenizer, the dynamics and the clone; null: two where there are two cores."""
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise UserError(f"preset {self.preset!r}: is not known, choose one of {', '.join(PRESETS)}")
         if self.steps_scale <= 0:
             raise UserError(f"steps_scale: must be above 0, got {self.steps_scale}")
+        if self.processes is not None and self.processes < 1:
+            raise UserError(f"processes: must be at least 1, got {self.processes}")
 
 
 def demo(config: DemoConfig) -> None:
@@ -78,18 +82,10 @@ def _stages(config: DemoConfig) -> dict[str, Callable[[], Any]]:
             )
         ),
         "prepare": lambda: prepare(PrepareConfig(source=raw, out=shards)),
-        "tokenizer": lambda: train_tokenizer(
-            TokenizerStage(data=shards, out=runs["tokenizer"], **_settings(config, "tokenizer"))
-        ),
+        "tokenizer": lambda: _train(config, "tokenizer", data=shards, out=runs["tokenizer"]),
         "encode": lambda: encode(EncodeConfig(data=shards, tokenizer=runs["tokenizer"], out=latents)),
-        "dynamics": lambda: train_dynamics(
-            DynamicsStage(data=latents, out=runs["dynamics"], **_settings(config, "dynamics"))
-        ),
-        "clone": lambda: train_clone(
-            CloneStage(
-                data=latents, dynamics=runs["dynamics"], out=runs["clone"], **_settings(config, "clone")
-            )
-        ),
+        "dynamics": lambda: _train(config, "dynamics", data=latents, out=runs["dynamics"]),
+        "clone": lambda: _train(config, "clone", data=latents, dynamics=runs["dynamics"], out=runs["clone"]),
         "imagine": lambda: train_imagine(
             ImagineStage(
                 data=latents, agent=runs["clone"], out=runs["imagine"], **_settings(config, "imagine")
@@ -115,6 +111,21 @@ def _stages(config: DemoConfig) -> dict[str, Callable[[], Any]]:
 def _tile(env: str) -> int | None:
     """Side of a tile in pixels, of games on a grid."""
     return TILE if env.startswith("minigrid-") else None
+
+
+def _train(config: DemoConfig, stage: str, **folders: Path) -> None:
+    """Runs `stage` as a command of its own, which can start several processes."""
+    training = _settings(config, stage)["training"]
+    flags = {
+        "preset": config.preset,
+        **folders,
+        "training.seed": config.seed,
+        "training.steps": training.steps,
+        "fabric.devices": config.processes or min(2, available_cores()),
+    }
+    arguments = [stage, *(part for name, value in flags.items() for part in (f"--{name}", str(value)))]
+    print(f"reverie {shlex.join(arguments)}", flush=True)
+    run_command(arguments)
 
 
 def _settings(config: DemoConfig, stage: str) -> dict[str, Any]:

@@ -1,19 +1,27 @@
-"""Flags as people write them: 72x128, 1e3 and typing mistakes, before jsonargparse sees them, and its errors in our own words."""
+"""Settings as people write them, as flags and in files, before jsonargparse sees them, and its errors in our own words.
 
+72x128 and 1e3 are taken; a typing mistake is refused with the setting that was meant.
+"""
+
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from reverie.data.errors import UserError
+from reverie.data.files.documents import MOST_YAML_BYTES, parse_yaml, read_bounded
 
 _OWN = ("config", "preset", "help")
 """Flags that every command has beside its settings."""
 _PAIR = re.compile(r"\[?\s*([^\s,x\[\]]+)\s*(?:[x,]|\s)\s*([^\s,x\[\]]+)\s*\]?")
 _NOTHING = ("null", "none", "None")
+_SWITCHED = ("yes", "no", "on", "off", "0", "1", "maybe")
+"""What people write behind a switch that takes true or false."""
 
 
 def settings_of(cls: type, prefix: str = "") -> dict[str, Any]:
@@ -35,6 +43,7 @@ def in_form(cls: type, arguments: Sequence[str]) -> list[str]:
     settings, done, rest = settings_of(cls), list[str](), list(arguments)
     while rest:
         flag, equals, value = rest.pop(0).partition("=")
+        flag = _with_two_dashes(flag, settings)
         name = flag.removeprefix("--").rstrip("+")
         if name not in settings and (underscored := name.replace("-", "_")) in settings:
             flag, name = flag.replace(name, underscored), underscored
@@ -42,8 +51,16 @@ def in_form(cls: type, arguments: Sequence[str]) -> list[str]:
             done.append(f"{flag}{equals}{value}")
             continue
         kind = _kind_of(name, settings)
+        _refuse_group(f"--{name}", kind)
         if not equals and (not rest or rest[0].startswith("--")):
-            done.append(flag)  # a switch, or a value that the parser will miss
+            if kind is not bool:
+                raise UserError(f"--{name}: needs a value, {_form(kind)}")
+            done.append(flag)
+            continue
+        if kind is bool and not equals and rest[0].lower() not in ("true", "false"):
+            if (word := rest[0].lower()) in _SWITCHED:
+                raise UserError(_wrong(name, kind, word))
+            done.append(flag)  # what follows belongs to no flag, or is a path
             continue
         value = value if equals else rest.pop(0)
         if (
@@ -60,7 +77,12 @@ def in_form(cls: type, arguments: Sequence[str]) -> list[str]:
 
 
 def in_our_words(cls: type, error: str) -> str:
-    """A complaint of jsonargparse about a value, by flag and form; any other as it is."""
+    """A complaint of jsonargparse about a value, a missing or a needless one, by flag and form; any other as it is."""
+    if missing := re.search(r"arguments are required: (.*)", error):
+        flags = ", ".join(f"--{name.strip()}" for name in missing[1].split(","))
+        return f"{flags}: missing, and needed"
+    if needless := re.search(r"unrecognized arguments: (.*)", error):
+        return f"{needless[1]}: belongs to no flag; a setting is written --name value"
     key = re.search(r'Parser key "([^"]+)"', error)
     value = re.search(r"(?:Got|Given) value: (.*)", error)
     settings = settings_of(cls)
@@ -75,6 +97,96 @@ def did_you_mean(word: str, words: Sequence[str]) -> str:
     return f"; did you mean {alike[0]}?" if alike else ""
 
 
+def read_settings(cls: type, file: Path) -> str:
+    """What a file of settings says, as JSON in the form that the parser takes.
+
+    Raises `UserError` naming file and setting, as `in_form` does for flags.
+    """
+    content = load_yaml(settings_file(file))
+    if content is None:
+        return "{}"
+    if not isinstance(content, Mapping):
+        raise UserError(f"{file}: must hold settings, one `name: value` a line")
+    try:
+        return json.dumps(_in_file(content, "", settings_of(cls)), default=str)
+    except UserError as error:
+        raise UserError(f"{file}: {str(error).removeprefix('--').replace(' --', ' ')}") from None
+
+
+def settings_file(given: Path) -> Path:
+    """`given`, or the file of that name that comes with the package: configs/crafter/tokenizer.yaml. Raises `UserError`."""
+    if given.is_file():
+        return given
+    if given.is_dir():
+        raise UserError(f"{given}: is not valid YAML, but a folder; --config takes a file of settings")
+    folder = Path(__file__).absolute().parents[1] / "configs"
+    if given.parts[:1] == ("configs",) and ".." not in given.parts:
+        shipped = folder.joinpath(*given.parts[1:])
+        if shipped.is_file():
+            return shipped
+        meant = did_you_mean(
+            str(given), [f"configs/{file.relative_to(folder)}" for file in folder.rglob("*.yaml")]
+        )
+        raise UserError(f"{given}: no such file{meant.rstrip('?')}")
+    raise UserError(f"{given}: no such file; --config takes a YAML file of settings")
+
+
+def load_yaml(file: Path) -> Any:
+    """The content of a YAML file. Raises `UserError` for one that is damaged, or far too long."""
+    try:
+        return parse_yaml(read_bounded(file, MOST_YAML_BYTES))
+    except (ValueError, OSError, RecursionError) as error:
+        raise UserError(f"{file}: is not valid YAML ({' '.join(str(error).split()).rstrip('.')})") from None
+
+
+def _in_file(content: Mapping[Any, Any], prefix: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of one group of settings of a file."""
+    done: dict[str, Any] = {}
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        if name in _OWN:
+            done[key] = value
+            continue
+        kind = _kind_of(name, settings)
+        if _is_group(kind) and isinstance(value, Mapping):
+            done[key] = _in_file(value, f"{name}.", settings)
+        elif value is not None:
+            _refuse_group(f"--{name}", kind)
+            done[key] = _as_number(_formed(name, kind, value)) if _is_written(kind, value) else value
+        else:
+            done[key] = None
+    return done
+
+
+def _as_number(text: str) -> Any:
+    """A number, or a list of two, in the form of `_formed`."""
+    if text in _NOTHING:
+        return None
+    if text.startswith("["):
+        return [_as_number(part) for part in text[1:-1].split(", ")]
+    return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)
+
+
+def _is_written(kind: Any, value: Any) -> bool:
+    """Whether YAML has read a number, or two, as text: 72x128, 1e3."""
+    return isinstance(value, str) and (kind in (int, float) or _is_pair(kind))
+
+
+def _is_group(kind: Any) -> bool:
+    return is_dataclass(kind) and isinstance(kind, type)
+
+
+def _refuse_group(flag: str, kind: Any) -> None:
+    if _is_group(kind):
+        first = fields(kind)[0].name
+        raise UserError(f"{flag}: is a group of settings; set them one by one, such as {flag}.{first}")
+
+
+def _with_two_dashes(flag: str, settings: Mapping[str, Any]) -> str:
+    """-training.steps as --training.steps."""
+    return f"-{flag}" if re.match(r"-[a-zA-Z]", flag) and flag[1:] in settings else flag
+
+
 def _kind_of(name: str, settings: Mapping[str, Any]) -> Any:
     if name in settings:
         return settings[name]
@@ -82,10 +194,10 @@ def _kind_of(name: str, settings: Mapping[str, Any]) -> Any:
     if group and get_origin(settings.get(group)) is dict:
         return None
     # First among those of its own group: --training.step is meant for --training.steps, whatever else sounds like it.
-    near = [other for other in settings if other.rpartition(".")[0] == group]
-    meant = did_you_mean(f"--{name}", [f"--{other}" for other in near])
-    meant = meant or did_you_mean(f"--{name}", [f"--{other}" for other in (*settings, *_OWN)])
-    raise UserError(f"--{name}: there is no such setting{meant.rstrip('?')}")
+    near = {other.rpartition(".")[2]: other for other in settings if other.rpartition(".")[0] == group}
+    alike = [near[word] for word in get_close_matches(name.rpartition(".")[2], near, n=1)]
+    alike = alike or get_close_matches(name, [*settings, *_OWN], n=1, cutoff=0.75)
+    raise UserError(f"--{name}: there is no such setting" + (f"; did you mean --{alike[0]}" if alike else ""))
 
 
 def _formed(name: str, kind: Any, value: str) -> str:
@@ -130,7 +242,7 @@ def _form(kind: Any) -> str:
         return 'names with values such as "{name: 1}"'
     if get_origin(kind) in (list, tuple):
         return 'a list such as "[a, b]"'
-    return "of another form"
+    return "of another form" if get_origin(kind) is Union or kind is None else "a text"
 
 
 def _is_pair(kind: Any) -> bool:

@@ -42,12 +42,15 @@ NANO: Preset = {
         ),
         # A short training: with 0.9 the one tile that matters, the player's, is hidden too often to learn its direction.
         "objective": TokenizerObjectiveConfig(max_mask_probability=0.1, lpips_fraction=0.1),
-        # Few frames a step: updates are what is short here, and the details come while the rate falls.
-        "batches": BatchesConfig(batch_size=10, length=4),
-        "optimizer": OptimizerConfig(
-            name="muon", lr=2e-3, warmup_steps=50, decay="linear", final_lr_fraction=0.02
+        # Frames of as many episodes as there are, since neighbours are alike: which way the player looks is then learned some
+        # hundred steps sooner (docs/results.md). Windows longer than the context, or it would count on true start frames.
+        "batches": BatchesConfig(
+            batch_size=40, length=1, long_batch_size=8, long_length=6, long_probability=0.2
         ),
-        "training": TrainingConfig(steps=1600, evaluate_every=200, save_every=200),
+        "optimizer": OptimizerConfig(
+            name="muon", lr=1e-3, warmup_steps=50, decay="linear", final_lr_fraction=0.02
+        ),
+        "training": TrainingConfig(steps=1800, evaluate_every=200, save_every=200),
         # Muon lifts every direction of a gradient to one size, also those that bfloat16 drowns (docs/results.md, "Precision").
         "fabric": FabricConfig(precision="32-true"),
     },
@@ -75,7 +78,9 @@ NANO: Preset = {
         "fabric": FabricConfig(precision="32-true"),
     },
     "imagine": {
-        "imagination": ImaginationConfig(horizon=12, updates_per_rollout=8),
+        # Episodes of some thirty frames: with 0.997 a step towards the goal is worth less than the critic's noise, whose sign is
+        # all that PMPO sees, and one agent in three learned to wait for a value that never came (docs/results.md).
+        "imagination": ImaginationConfig(horizon=12, discount=0.97, updates_per_rollout=8),
         "batches": BatchesConfig(batch_size=32, length=8),
         # In float32: without gradients autocast would cast the frozen weights anew for every product.
         "optimizer": OptimizerConfig(lr=2e-3, warmup_steps=10, final_lr_fraction=0.1),

@@ -11,19 +11,22 @@ from torch import Tensor
 
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
-from reverie.dynamics.generation import Continuation, Step, use_fast
+from reverie.dynamics.fast_frame import use_fast
+from reverie.dynamics.frame import Step
+from reverie.dynamics.generation import Continuation
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.nn.cache import FRAMES_PER_PASS
 from reverie.nn.compilation import Compile
 from reverie.nn.precision import bfloat16, in_bfloat16
 from reverie.pipelines.info import MINECRAFT
 from reverie.pipelines.profile import ProfileConfig
-from reverie.pipelines.stages.encode import pick_device
 from reverie.pipelines.stopwatch import Measured, Stopwatch, report
 from reverie.pipelines.training.checkpoints import load_dynamics, load_tokenizer
+from reverie.pipelines.training.devices import pick_device
 from reverie.pipelines.training.flops import count_flops
 from reverie.pipelines.training.pace import Gauge, StepCost, products
 from reverie.pipelines.training.parts import end_step, part, watched
+from reverie.pipelines.worlds.places import take_worlds
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
 from reverie.tokenizer.streaming import decode_next, warm_decoder
 
@@ -58,6 +61,7 @@ class GenerateProfile:
     """How much is measured; a step is a frame of each video."""
 
     def __post_init__(self) -> None:
+        take_worlds(self, tokenizer="tokenizer", dynamics="dynamics")
         if self.batch_size < 1 or (self.context is not None and self.context < 2):
             raise ValueError(
                 f"batch_size must be at least 1 and context at least 2, got {self.batch_size} and {self.context}"

@@ -18,6 +18,7 @@ from reverie.rssm.recorded import recorded_returns, same_piece
 from reverie.rssm.returns import ReturnRange
 from reverie.rssm.slow_critic import SlowCritic
 from reverie.rssm.state import State
+from reverie.rssm.steps import ImaginedStep, imagined_step
 from reverie.rssm.targets import TARGETS, Imagined, Targets
 from reverie.rssm.world_model import WorldModel
 
@@ -47,6 +48,8 @@ class Behaviour(nn.Module):
         )
         self.slow = None if config.slow_critic == "none" else SlowCritic(self.critic, config)
         self.range = ReturnRange() if config.normalize_returns else None
+        self.imagined_step: ImaginedStep = imagined_step
+        """May be replaced by the same, compiled."""
 
     def policy(self, feature: Tensor) -> Policy:
         """Features (..., F) -> distributions of the next action."""
@@ -110,7 +113,7 @@ class Behaviour(nn.Module):
 
     def _imagine(self, world_model: WorldModel, start: State) -> Rollout:
         with frozen(world_model) if self._through_dynamics else torch.no_grad():
-            return imagine(world_model.core, self.act, start, self.config.horizon)
+            return imagine(world_model.core, self.act, start, self.config.horizon, step=self.imagined_step)
 
     def _counting(self, world_model: WorldModel, valid: Tensor, batch: Batch) -> Tensor:
         """(N,) bool, starts that count; V1 leaves out ends of episodes, the others weigh them down."""

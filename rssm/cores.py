@@ -18,12 +18,10 @@ from reverie.rssm.layers import BlockLinear, dense, elu_mlp, layer_norm, linear,
 from reverie.rssm.norm import NormSiLU
 from reverie.rssm.scan import StepLinear, merge_blocks, split_blocks
 from reverie.rssm.state import State, stack
+from reverie.rssm.steps import Linears, ObservedStep, observed_step
 
 UNIMIX = 0.01
 """Share of the uniform distribution in V3's latents."""
-
-Linears = dict[str, StepLinear]
-"""The layers of one pass over time, by name."""
 
 
 class Core(nn.Module):
@@ -39,6 +37,8 @@ class Core(nn.Module):
         super().__init__()
         self.deter, self.latent = deter, latent
         self.priors = nn.ModuleList(priors)
+        self.observed_step: ObservedStep = observed_step
+        """May be replaced by the same, compiled."""
 
     @property
     def feature_size(self) -> int:
@@ -66,19 +66,22 @@ class Core(nn.Module):
         codes = (actions * keep[..., None]).flatten(0, 1)
         action_in = self.action_part(linears, codes).unflatten(0, keep.shape)
         embed_in = self.embed_part(embed)
+        step = self.observed_step if embed.shape[1] > 1 else observed_step  # not for who plays, one by one
         states, parameters = [], []
         for t in range(embed.shape[1]):
-            deter = self.recur(linears, state.keep(keep[:, t]), action_in[:, t])
-            parameters.append(self.posterior(linears, deter, embed_in[:, t]))
-            state = State(deter, self.latent.sample(parameters[-1]))
+            state, drawn_from = step(self, linears, state, keep[:, t], action_in[:, t], embed_in[:, t])
             states.append(state)
+            parameters.append(drawn_from)
         return stack(states), torch.stack(parameters, dim=1)
 
-    def step(self, linears: Linears, state: State, action: Tensor) -> State:
-        """One imagined step: states (N, ...), actions (N, A) -> the next states, z from the prior."""
+    def step(self, linears: Linears, state: State, action: Tensor, prior: nn.Module | None = None) -> State:
+        """One imagined step: states (N, ...), actions (N, A) -> the next states, z from `prior`, by default `any_prior`."""
         deter = self.recur(linears, state, self.action_part(linears, action))
-        member = 0 if len(self.priors) == 1 else int(torch.randint(len(self.priors), ()))
-        return State(deter, self.latent.sample(self.priors[member](deter)))
+        return State(deter, self.latent.sample((prior or self.any_prior())(deter)))
+
+    def any_prior(self) -> nn.Module:
+        """One member of the ensemble, drawn at random."""
+        return self.priors[0 if len(self.priors) == 1 else int(torch.randint(len(self.priors), ()))]
 
     def prior(self, deter: Tensor) -> Tensor:
         """Parameters (B, T, P) of the prior along sequences h (B, T, D); each step by one random member of the ensemble."""

@@ -1,6 +1,6 @@
 """Rollouts of the world model under the policy, and the penalty of Offline-DV2 for states on which the priors disagree."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ from reverie.rssm.config import Penalty
 from reverie.rssm.cores import Core
 from reverie.rssm.latents import CategoricalLatent
 from reverie.rssm.state import State, stack
+from reverie.rssm.steps import Act, ImaginedStep, imagined_step
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,21 @@ class Rollout:
     actions: Tensor
 
 
-def imagine(core: Core, act: Callable[[Tensor], Tensor], start: State, horizon: int) -> Rollout:
-    """`horizon` steps from states (N, ...): actions from `act` (features (N, F), detached, to (N, A)), z from the prior."""
+def imagine(
+    core: Core, act: Act, start: State, horizon: int, *, step: ImaginedStep = imagined_step
+) -> Rollout:
+    """`horizon` steps from states (N, ...): actions from `act` (features (N, F), detached, to (N, A)), z from the prior.
+
+    Args:
+      step: `imagined_step`, or that compiled.
+    """
     linears = core.linears()
     states, features, actions = [start], [core.feature(start)], []
     for _ in range(horizon):
-        actions.append(act(features[-1].detach()))
-        states.append(core.step(linears, states[-1], actions[-1]))
-        features.append(core.feature(states[-1]))
+        action, state, feature = step(core, linears, act, core.any_prior(), states[-1], features[-1])
+        actions.append(action)
+        states.append(state)
+        features.append(feature)
     return Rollout(stack(states, dim=0), torch.stack(features), torch.stack(actions))
 
 

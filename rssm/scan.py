@@ -34,7 +34,7 @@ class StepLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(N, I) -> (N, O), or (G, N, I) -> (G, N, O)."""
-        if self.trains:
+        if self.trains and not torch.compiler.is_compiling():  # there autograd derives it, step by step
             out: Tensor = _Step.apply(_as_autocast(x), self.weight, self.bias, self)
             return out
         return _linear(x, self.weight, self.bias)
@@ -61,7 +61,10 @@ def _as_autocast(x: Tensor) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """Weight and bias, with the gradient of all steps at once. Runs backward after the steps, whose own gradient is None."""
+    """Weight and bias, with the gradient of all steps at once. Runs backward after the steps.
+
+    Their own gradient is None, unless they are compiled.
+    """
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, bias: Tensor, scan: StepLinear) -> tuple[Tensor, Tensor]:
@@ -73,8 +76,9 @@ class _Gather(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None, None]:
         scan: StepLinear = ctx.scan
-        if not scan.inputs:
-            return None, None, None
+        if not scan.inputs:  # nothing was used, or by compiled steps, whose gradients arrive here
+            weight_grad, bias_grad = grads
+            return weight_grad, bias_grad, None
         x, g = torch.cat(scan.inputs, dim=-2), torch.cat(scan.gradients, dim=-2)
         scan.inputs.clear()
         scan.gradients.clear()

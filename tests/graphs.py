@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from reverie.dynamics import generation
+from reverie.dynamics import fast_frame
 from reverie.nn.compilation import compiled
 from reverie.tokenizer import streaming
 
@@ -12,10 +12,10 @@ from reverie.tokenizer import streaming
 def trace_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on `fast` means this; a graph that breaks is an error."""
     for module, name, function in (
-        (generation, "_fast_frame", generation._frame),
-        (generation, "_fast_past", generation._one_becomes_past),
-        (streaming, "_fast_encode", streaming._encode),
-        (streaming, "_fast_decode", streaming._decode),
+        (fast_frame, "frame_graph", fast_frame.one_frame),
+        (fast_frame, "past_graph", fast_frame.one_becomes_past),
+        (streaming, "encode_graph", streaming.encode_one),
+        (streaming, "decode_graph", streaming.decode_one),
     ):
         run = compiled(function, name, required=True, backend="eager")
         monkeypatch.setattr(module, name, lambda run=run: run)

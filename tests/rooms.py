@@ -42,20 +42,36 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "evaluation": (*SOURCES, *MODELS, *GAMES),
     "pipelines.runs": ("data", "data.files"),
     "pipelines.training": (*SOURCES, "data.loading", *MODELS, "pipelines.runs"),
+    "pipelines.worlds": (
+        *SOURCES,
+        "data.loading",
+        *MODELS,
+        *GAMES,
+        "evaluation",
+        "pipelines.runs",
+        "pipelines.training",
+    ),
     "pipelines.datasets": (*SOURCES, "data.loading", *GAMES, "evaluation", "pipelines.runs"),
     "pipelines.stages": (
         *(*SOURCES, "data.loading", *MODELS, *GAMES, "evaluation"),
-        *("pipelines.runs", "pipelines.training", "pipelines.datasets"),
+        *("pipelines.runs", "pipelines.training", "pipelines.worlds", "pipelines.datasets"),
     ),
     "pipelines.scoring": (
         *(*SOURCES, "data.loading", *MODELS, *GAMES, "evaluation"),
-        *("pipelines.runs", "pipelines.training", "pipelines.datasets", "pipelines.stages"),
+        *(
+            "pipelines.runs",
+            "pipelines.training",
+            "pipelines.worlds",
+            "pipelines.datasets",
+            "pipelines.stages",
+        ),
     ),
     "pipelines.interactive": (
         *(*SOURCES, "data.loading", *MODELS, *GAMES, "evaluation"),
         *(
             "pipelines.runs",
             "pipelines.training",
+            "pipelines.worlds",
             "pipelines.datasets",
             "pipelines.stages",
             "pipelines.scoring",

@@ -1,12 +1,14 @@
 """Files that other programs read: the changelog's versions, the citation, the hooks of pre-commit, hosted runs, wheels."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from setuptools import Distribution
 
 from tests.rooms import TOP
 
@@ -57,12 +59,30 @@ def test_hosted_runs_call_the_same_script_on_the_oldest_and_the_newest_python() 
     assert "secrets" not in read(".github/workflows/ci.yml")
 
 
-def test_wheels_carry_everything_that_is_no_module() -> None:
-    patterns = SETTINGS["tool"]["setuptools"]["package-data"].items()
-    room = {package: ROOT.joinpath(*package.split(".")[1:]) for package, _ in patterns}
-    carried = {file for package, globs in patterns for glob in globs for file in room[package].glob(glob)}
-    files = {file for top in TOP for file in (ROOT / top).rglob("*") if file.is_file()}
-    assert {file for file in files if file.suffix not in (".py", ".pyc")} == carried
+def test_wheels_carry_every_file_of_the_rooms_and_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    distribution = Distribution({"script_name": "setup.py"})
+    distribution.parse_config_files()
+    build = distribution.get_command_obj("build_py")
+    build.ensure_finalized()
+    modules = {(ROOT / file).resolve() for _, _, file in build.find_all_modules()}
+    data = {(ROOT / folder / name).resolve() for _, folder, _, names in build.data_files for name in names}
+    listed = [
+        "git",
+        "ls-files",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+        "--",
+        "src/reverie/*.*",
+        "configs",
+    ]
+    tracked = subprocess.run([*listed, *TOP], capture_output=True, text=True, check=True)
+    assert modules | data == {(ROOT / file).resolve() for file in tracked.stdout.splitlines()}
+
+
+def test_type_checkers_are_told_that_the_package_is_typed() -> None:
+    assert (ROOT / "src" / "reverie" / "py.typed").is_file()
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md"])

@@ -50,7 +50,11 @@ class TokenizerObjective(nn.Module):
         self.lpips_rms = RunningRMS(config.rms_decay)
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss on `batch.frames` and its parts: loss/mse (mean squared error of pixels in [0, 1]), loss/lpips, psnr (dB)."""
+        """Loss on `batch.frames`, each part over its running RMS, and what it is made of.
+
+        Metrics: loss/mse (mean squared error of pixels in [0, 1]), loss/lpips, psnr (dB), and loss, their sum as it is:
+        the normalised one rises while reconstructions improve, whenever the RMS falls faster.
+        """
         assert batch.frames is not None
         mask_probability = None
         if self.training:
@@ -60,13 +64,14 @@ class TokenizerObjective(nn.Module):
         latents = self.model.encode(batch.frames, batch.segment, mask_probability=mask_probability)
         predicted, target = self.model.decode(latents, batch.segment), to_float(batch.frames)
         mse = (predicted - target).square().mean()
-        loss = self.mse_rms(mse)
+        loss, plain = self.mse_rms(mse), mse.detach()
         metrics = {"loss/mse": mse.detach(), "psnr": -10 * mse.detach().clamp_min(1e-10).log10()}
         if self.lpips is not None and self.config.lpips_weight > 0:
             distance = self._perceptual_distance(predicted, target)
             loss = loss + self.config.lpips_weight * self.lpips_rms(distance)
+            plain = plain + self.config.lpips_weight * distance.detach()
             metrics["loss/lpips"] = distance.detach()
-        return loss, metrics | {"loss": loss.detach()}
+        return loss, metrics | {"loss": plain}
 
     def _perceptual_distance(self, predicted: Tensor, target: Tensor) -> Tensor:
         assert self.lpips is not None

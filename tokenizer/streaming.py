@@ -1,6 +1,7 @@
 """Long videos through the tokenizer with bounded memory: a first stretch at once, then one time step after the other.
 
-`fast` compiles what encodes or decodes one frame (`reverie.nn.compilation`); results differ by rounding alone.
+`fast` compiles what encodes or decodes one frame (`reverie.nn.compilation`); results differ by rounding alone. On a GPU that is
+recorded, too (`reverie.nn.recording`).
 """
 
 from collections.abc import Callable
@@ -11,7 +12,10 @@ from torch import Tensor
 
 from reverie.nn.cache import FRAMES_PER_PASS, RingCache, passes
 from reverie.nn.compilation import compiled
+from reverie.nn.recording import recorded
 from reverie.tokenizer.model import Tokenizer
+
+OneFrame = Callable[[RingCache, Tokenizer, Tensor], Tensor]
 
 
 @torch.no_grad()
@@ -38,35 +42,42 @@ def warm_decoder(tokenizer: Tokenizer, latents: Tensor, frames_per_pass: int = F
 
 def encode_next(tokenizer: Tokenizer, frame: Tensor, cache: RingCache, *, fast: bool = False) -> Tensor:
     """`Tokenizer.encode` of the next frame of each video, (B, 1, H, W, C) uint8 -> (B, 1, N_z, D_z)."""
-    if not (fast and cache.allocated):
-        return tokenizer.encode(frame, cache=cache)
-    latents = _fast_encode()(tokenizer, frame, cache)
-    cache.advance()
-    return latents
+    return _next(encode_graph() if fast else None, Tokenizer.encode, tokenizer, frame, cache)
 
 
 def decode_next(tokenizer: Tokenizer, latents: Tensor, cache: RingCache, *, fast: bool = False) -> Tensor:
     """`Tokenizer.decode` of the next frame of each video, (B, 1, N_z, D_z) -> (B, 1, C, H, W)."""
-    if not (fast and cache.allocated):
-        return tokenizer.decode(latents, cache=cache)
-    frame = _fast_decode()(tokenizer, latents, cache)
+    return _next(decode_graph() if fast else None, Tokenizer.decode, tokenizer, latents, cache)
+
+
+def _next(
+    graph: OneFrame | None, whole: Callable[..., Tensor], tokenizer: Tokenizer, x: Tensor, cache: RingCache
+) -> Tensor:
+    """One frame by `graph`, if there is one and the cache has its buffers, else by the tokenizer's method `whole`."""
+    if graph is None or not cache.allocated:
+        return whole(tokenizer, x, cache=cache)
+    result = recorded(cache, graph, (tokenizer,), (x,))
     cache.advance()
-    return frame
+    return result
 
 
-def _encode(tokenizer: Tokenizer, frame: Tensor, cache: RingCache) -> Tensor:
+@once
+def encode_graph() -> OneFrame:
+    """(cache, tokenizer, frame) -> latents, compiled."""
+    return compiled(encode_one, "the tokenizer's encoder, a frame")
+
+
+@once
+def decode_graph() -> OneFrame:
+    """(cache, tokenizer, latents) -> frame, compiled."""
+    return compiled(decode_one, "the tokenizer's decoder, a frame")
+
+
+def encode_one(cache: RingCache, tokenizer: Tokenizer, frame: Tensor) -> Tensor:
+    """What `encode_graph` compiles."""
     return tokenizer.encode(frame, cache=cache.past(1, fixed=True))
 
 
-def _decode(tokenizer: Tokenizer, latents: Tensor, cache: RingCache) -> Tensor:
+def decode_one(cache: RingCache, tokenizer: Tokenizer, latents: Tensor) -> Tensor:
+    """What `decode_graph` compiles."""
     return tokenizer.decode(latents, cache=cache.past(1, fixed=True))
-
-
-@once
-def _fast_encode() -> Callable[[Tokenizer, Tensor, RingCache], Tensor]:
-    return compiled(_encode, "the tokenizer's encoder, a frame")
-
-
-@once
-def _fast_decode() -> Callable[[Tokenizer, Tensor, RingCache], Tensor]:
-    return compiled(_decode, "the tokenizer's decoder, a frame")

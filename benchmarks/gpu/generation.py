@@ -11,8 +11,8 @@ from reverie.nn.precision import bfloat16, in_bfloat16
 from reverie.pipelines.presets import presets_of
 from reverie.pipelines.profile import ProfileConfig
 from reverie.pipelines.profile_generate import GenerateProfile, measure_generate, open_video
-from reverie.pipelines.stages.encode import pick_device
 from reverie.pipelines.stopwatch import figures
+from reverie.pipelines.training.devices import pick_device
 from reverie.pipelines.training.matmul import synchronize
 
 if TYPE_CHECKING:

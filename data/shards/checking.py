@@ -1,20 +1,19 @@
-"""Do shards hold what their index says? Every byte, every clip, and whether actions fit the pictures.
+"""Do shards hold what their index says? Every byte and every clip.
 
-Nothing is changed here; `data.shards.rebuild` makes an index from shards.
+Nothing is changed here; `data.shards.rebuild` makes an index from shards, `data.shards.alignment` compares actions with pictures.
 """
 
 import io
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 
-from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
 from reverie.data.files.documents import parse_json
 from reverie.data.files.durable import file_sha256
@@ -26,7 +25,6 @@ from reverie.data.shards.schema import check_meta
 from reverie.data.shards.steps import Steps
 from reverie.data.shards.store import Shards
 
-LAGS = (-1, 0, 1)
 _NOT_IN_META = ("split", "shard", "key", "members")
 _UNREADABLE = (
     *(
@@ -53,44 +51,6 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.place}: {self.text}"
-
-
-@dataclass
-class Alignment:
-    """How much frames change after an action and after none, with the actions moved by `LAGS` frames.
-
-    sums, counts  (len(LAGS), 2): of the mean absolute change into a frame; column 1: an action led to it, 0: null did
-    """
-
-    sums: np.ndarray = field(default_factory=lambda: np.zeros((len(LAGS), 2)))
-    counts: np.ndarray = field(default_factory=lambda: np.zeros((len(LAGS), 2), np.int64))
-
-    def add(self, frames: np.ndarray, steps: Steps, space: ActionSpace) -> None:
-        """Takes one clip: frames (n, ...) and their log."""
-        if len(frames) < 2 or not space.components:
-            return
-        change = np.array([_difference(a, b) for a, b in zip(frames, frames[1:], strict=False)])
-        actions, known = steps.actions_into(0, len(frames))
-        acting = is_acting(actions, space)
-        for row, lag in enumerate(LAGS):
-            into = np.arange(1, len(frames)) + lag
-            inside = (into >= 0) & (into < len(frames))
-            use = inside & known[into.clip(0, len(frames) - 1)]
-            for column in (0, 1):
-                chosen = use & (acting[into.clip(0, len(frames) - 1)] == column)
-                self.sums[row, column] += change[chosen].sum()
-                self.counts[row, column] += chosen.sum()
-
-    def means(self) -> np.ndarray:
-        """(len(LAGS), 2) mean change after null and after an action; nan where there is none."""
-        return np.where(self.counts > 0, self.sums / np.maximum(self.counts, 1), np.nan)
-
-
-def is_acting(actions: dict[str, np.ndarray], space: ActionSpace) -> np.ndarray:
-    """(n,) bool: some component differs from its null action. Actions: component -> (n, ...)."""
-    null = space.null_numpy()
-    differs = [(actions[name] != null[name]).reshape(len(actions[name]), -1).any(1) for name in null]
-    return np.logical_or.reduce(differs)
 
 
 def check_shard(shards: Shards, record: dict[str, Any], samples: list[Sample]) -> Iterator[Problem]:
@@ -185,10 +145,6 @@ def _check_meta(reader: ShardReader, sample: Sample) -> None:
     for name in sorted(said.keys() | meta.keys()):
         if said.get(name) != meta.get(name):
             raise UserError(f"meta.json has {name} = {meta.get(name)}, the index says {said.get(name)}")
-
-
-def _difference(before: np.ndarray, after: np.ndarray) -> float:
-    return float(np.abs(after.astype(np.float32) - before.astype(np.float32)).mean())
 
 
 def _reason(error: Exception) -> str:

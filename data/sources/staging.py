@@ -21,6 +21,7 @@ from reverie.data.sources.clips import ClipWriter, Storage, StoredClip, stem
 from reverie.data.sources.corpus import Corpus, Inspected, Log, Source, frames_of, inspect
 from reverie.data.sources.pictures import Pictures
 from reverie.data.sources.stretches import EpisodePart, Tally, episode_parts
+from reverie.data.video.resize import fitting_note
 from reverie.data.video.times import SAME_RATE, as_shown, on_screen, parts
 
 _SUMMARY = "summary.json"
@@ -108,8 +109,18 @@ def _write_source(
         "values": writer.values,
         "group": found.group,
         "edges": log.edges.to_json() if log.edges is not None and parts[0].n == len(log.steps) else None,
-        "notes": found.video.notes() + tally.notes(found.video.rhythm, storage.fps, source.log is not None),
+        "notes": [
+            *found.video.notes(),
+            *([note] if (note := _fitting(found, corpus, storage)) else []),
+            *tally.notes(found.video.rhythm, storage.fps, source.log is not None),
+        ],
     }
+
+
+def _fitting(found: Inspected, corpus: Corpus, storage: Storage) -> str:
+    """What the size of storage costs the picture, which recorded episodes hold in a corner of padded frames."""
+    displayed = corpus.frame_size or (found.video.height, found.video.width)
+    return fitting_note(displayed, storage.size, storage.mode)
 
 
 def _write_clips(

@@ -8,6 +8,9 @@ import torch.nn.functional as F
 
 ResizeMode = Literal["pad", "crop", "stretch"]
 
+_KEPT, _FILLED, _STRETCHED = 0.9, 0.7, 1.2
+"""Share of a picture that is kept, of a frame that is picture, and change of shape: beyond them a user is told."""
+
 
 def fit(
     frames: np.ndarray, size: tuple[int, int], mode: ResizeMode, displayed: tuple[int, int] | None = None
@@ -28,6 +31,20 @@ def fit(
     ratio = min(ratios) if mode == "pad" else max(ratios)
     scaled = _scale(frames, (max(1, round(height * ratio)), max(1, round(width * ratio))))
     return _centre(scaled, size)
+
+
+def fitting_note(displayed: tuple[int, int], size: tuple[int, int], mode: ResizeMode) -> str:
+    """What is lost when a picture of height and width `displayed` is fitted into `size`; empty where that is little."""
+    ratios = size[0] / displayed[0], size[1] / displayed[1]
+    share = min(ratios) / max(ratios)  # of the picture that crop keeps, of the frame that pad fills
+    shapes = f"{displayed[0]}x{displayed[1]} into {size[0]}x{size[1]}"
+    if mode == "crop" and share < _KEPT:
+        return f"crop cuts {1 - share:.0%} of each picture away ({shapes}); --mode pad keeps all, or a --size of its shape"
+    if mode == "pad" and share < _FILLED:
+        return f"{1 - share:.0%} of each frame is black bars ({shapes}); a --size of its shape has none"
+    if mode == "stretch" and share * _STRETCHED < 1:
+        return f"its shape is changed by a factor of {1 / share:.1f} ({shapes}); --mode pad keeps it, or a --size of its shape"
+    return ""
 
 
 def _scale(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -10,11 +10,13 @@ import numpy as np
 from reverie.data.errors import UserError
 from reverie.data.files.location import Location
 from reverie.data.files.lock import sole_writer
-from reverie.data.shards.checking import LAGS, Alignment, Problem, all_samples, check_clip, check_shard
+from reverie.data.shards.alignment import Alignment
+from reverie.data.shards.checking import Problem, all_samples, check_clip, check_shard
 from reverie.data.shards.index import INDEX, Sample, ShardIndex
 from reverie.data.shards.reader import ShardReader
 from reverie.data.shards.rebuild import BACKUP, completed, declared_header, gather, old_header, replace_index
 from reverie.data.shards.store import open_shards
+from reverie.pipelines.datasets.lagging import alignment_lines
 from reverie.pipelines.runs.progress import meter
 
 
@@ -36,30 +38,17 @@ def check(config: CheckConfig) -> None:
         _repair(config)
         return
     index = ShardIndex.read(config.path)
-    alignment, samples = Alignment(), all_samples(index)
+    samples = all_samples(index)
+    alignment = Alignment(index.action_space, sum(s.n for s in samples if s.labelled))
     problems = [Problem(INDEX, text) for text in index.problems] + _check_shards(index)
     intact = _intact(index, samples, problems, alignment)
     print(f"{len(intact)} of {len(samples)} clips are intact, in {len(index.content['shards'])} shards")
-    print("\n".join(alignment_lines(alignment)))
+    print("\n".join(alignment_lines(alignment.evidence())))
     if problems:
         _list(problems)
         raise UserError(
             f"{config.path}: {_count(problems)}; `reverie data check --repair` makes an index without damaged clips."
         )
-
-
-def alignment_lines(alignment: Alignment) -> list[str]:
-    """The statistics as a small table, and how to read it."""
-    if not (alignment.counts.min(axis=1) > 0).any():
-        return ["alignment: not measurable, it needs frames after known actions and after known null actions"]
-    lines = ["alignment: mean absolute change into a frame, by the action that led to it", ""]
-    lines.append(f"{'lag':>5}{'after an action':>18}{'after null':>13}{'difference':>13}")
-    for lag, (null, acting) in zip(LAGS, alignment.means(), strict=True):
-        lines.append(f"{lag:>+5}{acting:>18.3f}{null:>13.3f}{acting - null:>+13.3f}")
-    return [*lines, "", _READING]
-
-
-_READING = "The difference should be largest at lag +0; largest at +1: the source logs actions one frame late, at -1: one early."
 
 
 def _check_shards(index: ShardIndex) -> list[Problem]:
@@ -76,7 +65,7 @@ def _check_shards(index: ShardIndex) -> list[Problem]:
 
 
 def _intact(
-    index: ShardIndex, samples: Sequence[Sample], problems: list[Problem], alignment: Alignment
+    index: ShardIndex, samples: Sequence[Sample], problems: list[Problem], alignment: Alignment | None
 ) -> list[Sample]:
     """The clips that are as the index says; the others go to `problems`."""
     reader, intact = ShardReader(index), []
@@ -84,7 +73,9 @@ def _intact(
         with meter("clips", len(samples)) as shown:
             for sample in samples:
                 try:
-                    alignment.add(*check_clip(reader, sample), index.action_space)
+                    frames, steps = check_clip(reader, sample)
+                    if alignment is not None and sample.labelled and alignment.wants(sample.n):
+                        alignment.add(frames, steps)
                     intact.append(sample)
                 except UserError as error:
                     problems.append(Problem(*_place_and_text(sample, error)))
@@ -120,7 +111,7 @@ def _rebuild(folder: Path, config: CheckConfig) -> None:
         folder, {**header, "shards": gathered.content["shards"], "splits": [], "samples": []}
     )
     problems_before = len(problems)
-    intact = _intact(candidate, samples, problems, Alignment())
+    intact = _intact(candidate, samples, problems, None)
     if not intact:
         raise UserError(
             f"{folder}: no clip is intact ({problems[problems_before]}); index.json is untouched."

@@ -16,6 +16,7 @@ from reverie.data.shards.writer import ShardSet, unsealed
 from reverie.data.sources.corpus import Corpus, find_corpus
 from reverie.data.sources.staging import delete_staged_clip, staged_clip
 from reverie.data.sources.vpt.segments import Join, joined_clip
+from reverie.pipelines.datasets.lagging import shifted_actions
 from reverie.pipelines.datasets.planning import PLAN, STAGING, NothingUsable, make_plan, usable_sources
 from reverie.pipelines.datasets.prepare_config import PrepareConfig
 from reverie.pipelines.runs.progress import progress
@@ -148,14 +149,26 @@ def _report(index: ShardIndex) -> None:
     print(f"stored at {height}x{width}, {index.fps:g} fps, {quality}: {index.folder}")
     if psnr < 40:
         print("storage loses detail (below 40 dB); --quality lossless keeps every pixel, in larger files")
+    if sentence := shifted_actions(index):
+        print(sentence)
     if "validation" not in index.splits:
         print("no validation split: there is nothing to hold out")
-    for entry in index.content.get("notes", []):
-        print(f"note {entry['source']}: {entry['note']}")
+    for line in _note_lines(index.content.get("notes", [])):
+        print(line)
     for entry in index.content["skipped"]:
         print(f"skipped {entry['source']}: {entry['reason']}")
     if index.content["skipped"]:
         print(f"skipped {len(index.content['skipped'])} of {_num_sources(index)} sources")
+
+
+def _note_lines(notes: list[dict[str, str]]) -> Iterator[str]:
+    """A line for each source, or one for all of which the same is to be said."""
+    alike: dict[str, list[str]] = {}
+    for entry in notes:
+        alike.setdefault(entry["note"], []).append(entry["source"])
+    for note, sources in alike.items():
+        more = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
+        yield f"note {sources[0]}{more}: {note}"
 
 
 def _num_sources(index: ShardIndex) -> int:

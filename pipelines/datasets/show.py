@@ -65,7 +65,7 @@ def _page(config: ShowConfig, index: ShardIndex) -> bytes:
                 shown.update(note=sample.key)
             sections[split] = (_sheet(split, clips), films)
     reader.close()
-    return clips_page(_title(config.path), sections).encode()
+    return clips_page(_title(config.path), sections, index.fps).encode()
 
 
 def _title(place: Location) -> str:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from reverie.data.errors import UserError
 from reverie.data.shards.index import Sample, ShardIndex
-from reverie.dynamics.generation import Step
+from reverie.dynamics.frame import Step
 from reverie.evaluation.windows import Stretch, joined, load_windows, select, usable_clips
 
 _DRAWN = 1000

@@ -13,7 +13,7 @@ from reverie.data.files.location import Location
 from reverie.data.files.lock import sole_writer
 from reverie.data.shards.index import ShardIndex
 from reverie.data.sources.episodes import EpisodeWriter
-from reverie.dynamics.generation import use_fast
+from reverie.dynamics.fast_frame import use_fast
 from reverie.dynamics.model import Dynamics
 from reverie.nn.compilation import Compile
 from reverie.nn.precision import in_bfloat16, round_weights
@@ -25,8 +25,9 @@ from reverie.pipelines.interactive.session import MakeDream, PlaySession, Start
 from reverie.pipelines.runs.run import open_run
 from reverie.pipelines.runs.stops import StopRequest
 from reverie.pipelines.scoring.models import require_actions, require_frames, require_kind, require_tokenizer
-from reverie.pipelines.stages.encode import pick_device
 from reverie.pipelines.training.checkpoints import load_dynamics, load_tokenizer, weights_sha256
+from reverie.pipelines.training.devices import pick_device
+from reverie.pipelines.worlds.places import take_worlds
 from reverie.tokenizer.model import Tokenizer
 
 
@@ -70,6 +71,7 @@ class PlayConfig:
     """Compile what makes a frame: auto does on GPUs; on a CPU it takes minutes once, and frames then come about twice as fast."""
 
     def __post_init__(self) -> None:
+        take_worlds(self, tokenizer="tokenizer", dynamics="dynamics")
         for name in ("frame", "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}: must be at least 0, got {getattr(self, name)}.")

@@ -13,7 +13,7 @@ import torch
 from reverie.agent.dream import Dream
 from reverie.data.errors import UserError
 from reverie.data.sources.episodes import EpisodeWriter
-from reverie.dynamics.generation import Step
+from reverie.dynamics.frame import Step
 from reverie.pipelines.interactive.checklist import Checklist, ChecklistTask, Mark
 from reverie.pipelines.interactive.contexts import Context, Contexts
 from reverie.pipelines.interactive.controls import Controls

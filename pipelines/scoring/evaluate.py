@@ -17,6 +17,7 @@ from reverie.data.files.lock import sole_writer
 from reverie.data.shards.index import ShardIndex
 from reverie.environments.make import QUEST_GAMES
 from reverie.environments.vector import VectorGame
+from reverie.evaluation.changes import require_whole_tiles
 from reverie.evaluation.figures import reconstruction_json, reconstruction_line
 from reverie.evaluation.gallery import reconstruction_media
 from reverie.evaluation.reconstruction import Reconstruction, choose_clips, reconstruct
@@ -47,9 +48,8 @@ def evaluate(config: EvaluateConfig) -> Path:
     # Before anything slow: what is asked must be possible.
     if scoring.models.need_recordings:
         scoring.chosen.samples(SPLIT)
-    if config.tile is not None and (config.tile < 1 or any(size % config.tile for size in index.frame_size)):
-        size = " x ".join(map(str, index.frame_size))
-        raise UserError(f"--tile {config.tile}: does not divide frames of {size}; give the side of a tile.")
+    if config.tile is not None:
+        require_whole_tiles(config.tile, *index.frame_size)
     selection = _select_windows(scoring) if scoring.models.predictors else None
     quest = open_quest(scoring) if config.env in QUEST_GAMES else None
     game = open_game(scoring) if config.env is not None and quest is None else None

@@ -19,7 +19,8 @@ from reverie.data.files.location import Location
 from reverie.data.files.lock import sole_writer
 from reverie.data.shards.index import ShardIndex
 from reverie.data.shards.reader import ShardReader
-from reverie.dynamics.generation import Step, use_fast
+from reverie.dynamics.fast_frame import use_fast
+from reverie.dynamics.frame import Step
 from reverie.dynamics.model import Dynamics
 from reverie.evaluation.fvd import FVD, MIN_CHUNKS, Actor, act_as_recorded, act_by, dream_chunks, score
 from reverie.evaluation.i3d import FEATURES, MIN_FRAMES, SHA256, VideoFeatures, find_i3d, load_i3d
@@ -30,8 +31,9 @@ from reverie.pipelines.runs.atomic import write_json
 from reverie.pipelines.runs.progress import meter
 from reverie.pipelines.runs.run import open_run
 from reverie.pipelines.scoring.models import require_actions, require_frames, require_kind, require_tokenizer
-from reverie.pipelines.stages.encode import pick_device
 from reverie.pipelines.training.checkpoints import load_agent, load_dynamics, load_tokenizer, weights_sha256
+from reverie.pipelines.training.devices import pick_device
+from reverie.pipelines.worlds.places import take_worlds
 from reverie.tokenizer.model import Tokenizer
 
 SPLIT = "validation"
@@ -83,6 +85,7 @@ class FvdConfig:
     """Compile what makes a frame: auto does on GPUs, and on CPUs where it pays."""
 
     def __post_init__(self) -> None:
+        take_worlds(self, tokenizer="tokenizer", dynamics="dynamics", policy="agent")
         for name in ("videos", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: must be at least 1, got {getattr(self, name)}.")

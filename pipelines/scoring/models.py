@@ -14,7 +14,6 @@ from reverie.evaluation.figures import DREAMER_4
 from reverie.evaluation.report import Gallery
 from reverie.nn.cache import FRAMES_PER_PASS
 from reverie.nn.compilation import Compile
-from reverie.pipelines.stages.encode import pick_device
 from reverie.pipelines.training.checkpoints import (
     Kind,
     load_agent,
@@ -24,6 +23,8 @@ from reverie.pipelines.training.checkpoints import (
     read_card,
     weights_sha256,
 )
+from reverie.pipelines.training.devices import pick_device
+from reverie.pipelines.worlds.places import take_worlds
 from reverie.rssm.model import Dreamer
 from reverie.tokenizer.model import Tokenizer
 from reverie.tokenizer.perceptual import PerceptualDistance
@@ -107,6 +108,9 @@ class EvaluateConfig:
     """Backbone of the LPIPS score; without its weights the score is left out, with a note."""
     tile: int | None = None
     """Games on a grid: side of a tile in pixels; says in how many frames every tile shows the right thing."""
+    trust: bool = True
+    """Measure signals that say when not to believe Dreamer 4's rollouts, and how well they foretell the true error; about as much
+    work as the rollouts."""
     videos: int = 6
     """Rollouts shown in the report."""
     films: int = 3
@@ -143,6 +147,7 @@ class EvaluateConfig:
         for name in _TAKEN & self.baselines.keys():
             raise UserError(f"--baseline: {name} is the name of another player; rename that run folder.")
         known = ["random", "expert", "cloning", "imagination", *self.baselines]
+        take_worlds(self, tokenizer="tokenizer", dynamics="dynamics", cloned="agent", agent="agent")
         for name in self.players:
             if name not in known:
                 raise UserError(f"players: {name!r} is not known; choose among {', '.join(known)}.")

@@ -9,7 +9,7 @@ from reverie.agent.player import Player
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
 from reverie.data.files.documents import MOST_YAML_BYTES, parse_yaml, read_bounded
-from reverie.dynamics.generation import use_fast
+from reverie.dynamics.fast_frame import use_fast
 from reverie.pipelines.scoring.models import EvaluateConfig, Scoring
 from reverie.pipelines.training.checkpoints import read_card
 from reverie.rssm.model import Dreamer

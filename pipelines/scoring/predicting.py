@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from reverie.dynamics.generation import use_fast
+from reverie.dynamics.fast_frame import use_fast
 from reverie.evaluation.changes import Tiles
 from reverie.evaluation.charts import horizon_chart
 from reverie.evaluation.figures import DREAMER_4, RolloutFigures, world_models_table
@@ -16,6 +16,7 @@ from reverie.evaluation.rollouts import Predictor, Rollouts, roll_out
 from reverie.evaluation.windows import Selection, Windows, load_windows
 from reverie.pipelines.runs.progress import meter
 from reverie.pipelines.scoring.models import Scoring
+from reverie.pipelines.scoring.trusting import trust_figures
 
 
 def predict_all(scoring: Scoring, selection: Selection, console: Console) -> dict[str, Any]:
@@ -37,6 +38,8 @@ def predict_all(scoring: Scoring, selection: Selection, console: Console) -> dic
     figures: dict[str, Any] = {}
     if DREAMER_4 in found:
         figures["rollouts"] = found[DREAMER_4].to_json()
+        if config.trust:
+            figures |= trust_figures(scoring, windows, console)
     if scoring.models.baselines:
         console.print(world_models_table(found))
         gallery.world_models_chart = _side_by_side(found)
@@ -48,7 +51,8 @@ def _predictors(scoring: Scoring) -> Mapping[str, Predictor]:
     models, found = scoring.models, dict[str, Predictor]()
     if models.dynamics is not None and models.tokenizer is not None:
         config = scoring.config
-        frames = -(-config.clips // config.batch_size) * config.horizon * 2  # also with other clips' actions
+        rollouts = 4 if config.trust else 2  # also with other clips' actions
+        frames = -(-config.clips // config.batch_size) * config.horizon * rollouts
         fast = use_fast(config.compile, models.tokenizer.mask_token.device, frames)
         first = config.frames_per_pass
         generator = dynamics_generator(models.dynamics, config.sampling_steps, first, fast)

@@ -20,6 +20,7 @@ from reverie.pipelines.training.stage import (
     require_same_tokenizer,
     train_stage,
 )
+from reverie.pipelines.worlds.places import take_worlds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,9 @@ class CloneStage(StageConfig):
     """Frames before a task's event that count as relevant to it; null for the length of a window."""
     task: str | None = None
     """Learn this task alone; null for all tasks of the data."""
+
+    def __post_init__(self) -> None:
+        take_worlds(self, dynamics="dynamics")
 
 
 def train_clone(config: CloneStage) -> None:

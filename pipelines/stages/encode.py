@@ -16,6 +16,8 @@ from reverie.data.shards.reader import BrokenSample, ShardReader
 from reverie.nn.precision import bfloat16
 from reverie.pipelines.runs.progress import meter
 from reverie.pipelines.training.checkpoints import load_tokenizer, weights_sha256
+from reverie.pipelines.training.devices import pick_device
+from reverie.pipelines.worlds.places import take_worlds
 from reverie.tokenizer.model import Tokenizer
 
 
@@ -41,6 +43,7 @@ class EncodeConfig:
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16"):
             raise UserError(f"precision: must be fp32 or bf16, got {self.precision!r}.")
+        take_worlds(self, tokenizer="tokenizer")
 
 
 def encode(config: EncodeConfig) -> None:
@@ -127,18 +130,6 @@ def packs(clips: Sequence[PlannedClip], frames: int) -> Iterator[list[PlannedCli
         group.append(clip)
     if group:
         yield group
-
-
-def pick_device(name: str) -> torch.device:
-    """The named device; auto is the first CUDA device, or the CPU. Raises `UserError` for one that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError):
-        raise UserError(f"device: {name!r} is not available here; use auto, cpu or cuda.") from None
-    return device
 
 
 def _encode_group(

@@ -17,7 +17,7 @@ from reverie.agent.imagination import ImaginationConfig, ImaginationObjective, i
 from reverie.data.errors import UserError
 from reverie.data.files.location import Location
 from reverie.data.loading.corpora import Corpora
-from reverie.dynamics.generation import use_fast
+from reverie.dynamics.fast_frame import use_fast
 from reverie.nn.compilation import Compile
 from reverie.nn.threads import shared_out
 from reverie.pipelines.runs.configs import to_plain
@@ -45,6 +45,7 @@ from reverie.pipelines.training.stage import (
     require_same_tasks,
     require_same_tokenizer,
 )
+from reverie.pipelines.worlds.places import take_worlds
 
 HELDOUT_CONTEXTS = 1
 """Batches of contexts in an evaluation while training; each costs as much as a training step."""
@@ -80,6 +81,9 @@ class ImagineStage:
     """Accelerate's mixed precision: no, bf16 or fp16."""
     compile: Compile = "auto"
     """Compile what happens at every imagined frame: auto does on GPUs, and on CPUs where it pays."""
+
+    def __post_init__(self) -> None:
+        take_worlds(self, agent="agent")
 
 
 def train_imagine(config: ImagineStage) -> None:

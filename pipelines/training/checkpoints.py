@@ -69,6 +69,8 @@ from reverie.tokenizer.model import Tokenizer, TokenizerConfig
 FORMAT = 1
 Kind = Literal["tokenizer", "dynamics", "agent", "baseline"]
 _REMEDY = "use an undamaged checkpoint"
+_DYNAMICS = "dynamics."
+"""Before the names of an agent's weights that are its world model's."""
 _UNBUILDABLE = (
     ValueError,
     TypeError,
@@ -389,7 +391,7 @@ def _action_space(card: Card, file: Path) -> ActionSpace:
 
 def _loaded(path: Path, kind: Kind, device: torch.device | str) -> Any:
     card, folder, file = read_card(path, kind), find_checkpoint(path), weights_file(path)
-    weights = dict(StoredTensors(file))
+    weights = _whole_weights(card, file)
     _require_plausible(card, weights, folder / CARD)
     with torch.device("meta"):  # sizes that do not fit must not be asked memory for
         expected = build_model(card, folder / CARD).state_dict()
@@ -397,6 +399,15 @@ def _loaded(path: Path, kind: Kind, device: torch.device | str) -> Any:
     model = build_model(card, folder / CARD)
     model.load_state_dict(weights)
     return model.to(device).eval().requires_grad_(False)
+
+
+def _whole_weights(card: Card, file: Path) -> dict[str, Tensor]:
+    """The weights of `file`, in 32 bits where they were stored in 16; heads alone with the world model that lies beside them."""
+    weights = dict(StoredTensors(file))
+    beside = file.parent.parent / "dynamics" / WEIGHTS
+    if card.kind == "agent" and not any(name.startswith(_DYNAMICS) for name in weights) and beside.is_file():
+        weights |= {_DYNAMICS + name: x for name, x in StoredTensors(beside).items()}
+    return {name: x.float() if x.dtype == torch.float16 else x for name, x in weights.items()}
 
 
 def _require_plausible(card: Card, weights: Mapping[str, Tensor], file: Path) -> None:

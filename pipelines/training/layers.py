@@ -1,4 +1,4 @@
-"""Transformer layers as a run wants them: compiled, computed anew in the backward pass, or as they are.
+"""Transformer layers (and the baselines' recurrence) as a run wants them: compiled, computed anew backward, or as they are.
 
 Layers stay the modules that they were, with the same names in checkpoints; only the two methods by which they are entered change.
 All layers of a model share the code that is compiled. A run may go on with other choices than it began with.
@@ -17,6 +17,8 @@ from reverie.data.errors import UserError
 from reverie.dynamics.model import Dynamics
 from reverie.nn.compilation import Compile, compiled, use_compile
 from reverie.nn.transformer import Layer
+from reverie.rssm.compiling import compile_steps
+from reverie.rssm.model import DreamerObjective
 from reverie.tokenizer.model import Tokenizer
 
 Checkpointing = Literal["none", "layers"]
@@ -45,6 +47,8 @@ def prepare_layers(
     Raises:
       UserError: compilation is insisted on where it cannot be had, or there are no such layers.
     """
+    if isinstance(objective, DreamerObjective):
+        return _prepare_recurrence(objective, device, compile, checkpointing, backend)
     layers = [module for module in objective.modules() if isinstance(module, Layer)]
     if not layers:
         return refuse_layers(compile, checkpointing)
@@ -59,6 +63,19 @@ def prepare_layers(
         if method is not getattr(Layer, name):
             for layer in layers:
                 setattr(layer, name, MethodType(method, layer))
+
+
+def _prepare_recurrence(
+    objective: DreamerObjective,
+    device: torch.device,
+    compile: Compile,
+    checkpointing: Checkpointing,
+    backend: str,
+) -> None:
+    """The steps of a baseline's recurrence, compiled. On a CPU that saves a twentieth at most, which `auto` leaves."""
+    refuse_layers("off", checkpointing)
+    if use_compile(compile, device, pays=device.type == "cuda"):
+        compile_steps(objective.model, required=compile == "on", backend=backend)
 
 
 def refuse_layers(compile: Compile, checkpointing: Checkpointing) -> None:

@@ -5,6 +5,7 @@ gradients synchronise. From one process to many nodes only flags change: --fabri
 under torchrun or SLURM the launcher's world is used.
 """
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -68,6 +69,7 @@ def make_fabric(config: FabricConfig) -> "Fabric":
 
     config = _as_launched(config)
     strategy = _strategy(config)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # every process would introduce itself
     try:
         fabric = Fabric(
             accelerator=config.accelerator,

@@ -318,7 +318,7 @@ class Session:
             values |= self.counts()
             rates = {"train/steps_per_second": self._meter.rate, **self._pace.take()}
             self._log.write(self.step, values | rates)
-            self._meter.update(0, note=f"loss {values.get('train/loss', float('nan')):.4g}")
+            self._meter.update(0, note=_note(values))
             for sentence in self.batches.skipped[self._skips_told :]:
                 self._meter.line(f"{self.name}: skipped. {sentence}")
                 self._skips_told += 1
@@ -350,6 +350,12 @@ def _lost_worker(run: Path, how: str) -> UserError:
         f"{run}: a process that loads batches has died ({how or 'it left'}), mostly because memory ran out; lower "
         f"--batches.num_workers or --batches.batch_size and run this again, it goes on from the last checkpoint."
     )
+
+
+def _note(values: Mapping[str, float]) -> str:
+    """What is shown beside the bar: the PSNR where there is one, since people know what it means, and the loss."""
+    shown = {"train/psnr": "PSNR {:.1f} dB", "train/loss": "loss {:.4g}"}
+    return ", ".join(text.format(values[name]) for name, text in shown.items() if name in values)
 
 
 def derive_seed(seed: int, step: int, rank: int = 0) -> int:

@@ -50,6 +50,7 @@ def test_masked_actions_and_rewards_carry_no_loss():
     batch.action_mask[:], batch.reward_mask[:] = False, False
     metrics = objective(batch)[1]
     assert metrics["loss/policy"] == metrics["loss/reward"] == metrics["loss/continue"] == 0
+    torch.testing.assert_close(metrics["loss"], metrics["loss/video"])  # the sum as it is, over no RMS
 
 
 def test_targets_stop_at_segment_ends_and_are_the_right_ones():

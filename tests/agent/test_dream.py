@@ -5,7 +5,8 @@ import torch
 
 from reverie.agent.dream import Dream
 from reverie.data.actions import ActionSpace, Binary, Categorical
-from reverie.dynamics.generation import Step, generate
+from reverie.dynamics.frame import Step
+from reverie.dynamics.generation import generate
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.nn.frames import to_uint8
 from reverie.nn.precision import round_weights

@@ -7,7 +7,8 @@ import torch
 from reverie.agent.imagination import ImaginationConfig, ImaginationObjective, Rollout, imagine
 from reverie.agent.model import Agent, AgentConfig
 from reverie.agent.player import Player
-from reverie.dynamics.generation import Step, commit
+from reverie.dynamics.frame import Step
+from reverie.dynamics.generation import commit
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
 from tests.batches import SPACE, latent_batch

@@ -4,16 +4,9 @@ import pytest
 import torch
 
 from reverie.data.errors import UserError
-from reverie.dynamics.generation import (
-    FRAMES_THAT_PAY,
-    Finished,
-    Step,
-    commit,
-    denoise,
-    generate,
-    prefill,
-    use_fast,
-)
+from reverie.dynamics.fast_frame import FRAMES_THAT_PAY, use_fast
+from reverie.dynamics.frame import Finished, Step
+from reverie.dynamics.generation import commit, denoise, generate, prefill
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.nn.compilation import cannot_compile
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from reverie.dynamics.generation import Finished, Step, commit, denoise, generate, sample
+from reverie.dynamics.frame import Finished, Step, sample
+from reverie.dynamics.generation import commit, denoise, generate
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.dynamics.objective import corrupt
 from tests.batches import SPACE, latent_batch, random_actions

@@ -13,7 +13,7 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 
 from reverie.data.errors import UserError
-from reverie.dynamics.generation import Step
+from reverie.dynamics.frame import Step
 from reverie.evaluation import fvd as fvd_module
 from reverie.evaluation.fvd import MIN_CHUNKS, act_as_recorded, score
 from reverie.evaluation.i3d import find_i3d, load_i3d

@@ -165,6 +165,18 @@ def test_later_sources_win(tmp_path: Path) -> None:
         (["dynamcs"], "did you mean dynamics?"),
         (["data", "exprot"], "did you mean export?"),
         (["dynamcs"], "unknown command 'dynamcs'"),
+        (["--verison"], "did you mean --version?"),
+        (["xyz"], "use one of record, prepare,"),
+        (["dynamics", *PATHS, "--preset", "nanno"], "did you mean nano"),
+        (["dynamics", *PATHS, "--training", "5"], "--training: is a group of settings"),
+        (["dynamics", *PATHS, "--training.steps"], "--training.steps: needs a value, a whole number"),
+        (["dynamics", *PATHS, "nano"], "nano: belongs to no flag"),
+        (["dynamics", *PATHS, "--config", "missing.yaml"], "missing.yaml: no such file"),
+        (["dynamics", "--out", "o"], "--data: missing, and needed"),
+        (
+            ["evaluate", *PATHS, "--tokenizer", "t", "--greedy", "yes"],
+            "--greedy: must be true or false, got yes",
+        ),
         (["data"], "data: needs one of info, show, check, download, export"),
         (["data", "inof"], "data: unknown 'inof'; use one of info, show, check, download, export"),
         (["data", "check"], "path"),
@@ -216,8 +228,11 @@ def test_lists_of_any_length_are_no_pairs() -> None:
 def test_a_wrong_number_in_a_file_is_named_too(tmp_path: Path) -> None:
     file = tmp_path / "wrong.yaml"
     file.write_text("training:\n  steps: many\n")
-    with pytest.raises(UserError, match="--training.steps: must be a whole number such as 1000, got many"):
+    with pytest.raises(
+        UserError, match="training.steps: must be a whole number such as 1000, got many"
+    ) as raised:
         parse("dynamics", [*PATHS, "--config", str(file)])
+    assert str(raised.value).startswith(f"{file}: ")
 
 
 def test_a_device_that_is_not_there_is_one_sentence(corpus: Corpus, tmp_path: Path) -> None:
@@ -284,11 +299,35 @@ def test_a_run_of_another_kind_is_named(
     assert not (tmp_path / "out").exists()
 
 
-def test_unknown_keys_in_files_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("model:\n  widht: 96\n", "model.widht: there is no such setting; did you mean model.width;"),
+        ("modle:\n  width: 96\n", "modle: there is no such setting; did you mean model;"),
+        ("batches:\n  bogus: 9\n", "batches.bogus: there is no such setting;"),
+        ("model: 96\n", "model: is a group of settings; set them one by one, such as model.latent_shape"),
+        ("model.widht: 96\n", "model.widht: there is no such setting; did you mean model.width;"),
+        ("- 96\n", "must hold settings, one `name: value` a line"),
+        ("{", "is not valid YAML"),
+    ],
+)
+def test_mistakes_in_files_are_named_with_the_file(content: str, sentence: str, tmp_path: Path) -> None:
     file = tmp_path / "typo.yaml"
-    file.write_text("model:\n  widht: 96\n")
-    with pytest.raises(UserError, match="widht"):
+    file.write_text(content)
+    with pytest.raises(UserError) as raised:
         parse("dynamics", [*PATHS, "--config", str(file)])
+    assert str(raised.value).startswith(f"{file}: ") and sentence in str(raised.value)
+
+
+def test_files_are_written_as_people_write_flags(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("size: 72x128\nclip_length: 1e3\nfps: 1e1\nshard_mb: 1_000\n")
+    config = parse("prepare", [*NEEDED["prepare"], "--config", str(file)])
+    assert (config.size, config.clip_length, config.fps, config.shard_mb) == ((72, 128), 1000, 10.0, 1000.0)
+
+
+def test_one_dash_is_as_good_as_two() -> None:
+    assert parse("dynamics", [*PATHS, "-training.steps", "3"]).training.steps == 3
 
 
 def _flags(cls: Any, prefix: str = "") -> list[str]:

@@ -33,6 +33,9 @@ def test_first_loss_is_the_sum_of_the_weights():
     loss, metrics = make()(frame_batch(2, 3, 16, 16))
     assert loss.item() == pytest.approx(1.2, abs=1e-5)
     assert set(metrics) == {"loss", "loss/mse", "loss/lpips", "psnr"}
+    plain = metrics["loss/mse"] + TokenizerObjectiveConfig().lpips_weight * metrics["loss/lpips"]
+    torch.testing.assert_close(metrics["loss"], plain)  # what is logged falls when reconstructions improve
+    assert loss.item() != pytest.approx(plain.item(), rel=0.1), "what is minimised is normalised"
     assert metrics["psnr"].item() == pytest.approx(-10 * metrics["loss/mse"].log10().item())
 
 

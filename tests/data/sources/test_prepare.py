@@ -331,3 +331,31 @@ def test_shards_of_something_else_are_refused(recording: Path, tmp_path: Path) -
         run(source, tmp_path / "out", clip_length=16)
     with pytest.raises(UserError, match="out: was made with sources = "):
         run(recording, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "told"),
+    [
+        ("crop", (36, 64), "crop cuts 68% of each picture away (228x128 into 36x64)"),
+        ("pad", (36, 64), "68% of each frame is black bars (228x128 into 36x64)"),
+        ("stretch", (36, 64), "changed by a factor of 3.2 (228x128 into 36x64)"),
+        ("crop", (57, 32), ""),
+        ("pad", (228, 128), ""),
+        ("stretch", (57, 36), ""),
+    ],
+)
+def test_what_a_size_costs_the_picture_is_said_once(
+    mode: str, size: tuple[int, int], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A portrait video; where bars are added, their share is counted in the frames themselves."""
+    for name in ("a", "b"):
+        write_video(tmp_path / "videos" / f"{name}.mp4", 4, size=(228, 128))
+    index = run(tmp_path / "videos", tmp_path / "out", size=size, mode=mode)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note")]
+    assert len(lines) == (1 if told else 0)
+    assert not told or lines[0].startswith("note a.mp4 and 1 more: ") and told in lines[0]
+    if mode == "pad" and told:
+        frames = read_clip(index, index.samples("train")[0]).frames
+        assert frames is not None
+        dark = (frames.max(axis=(0, 1, 3)) == 0).mean()
+        assert dark == pytest.approx(0.68, abs=0.02)

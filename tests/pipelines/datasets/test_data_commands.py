@@ -1,4 +1,4 @@
-"""`reverie data info` and `show`, and the alignment of actions, on shards that `prepare` made."""
+"""`reverie data info` and `show`, on shards that `prepare` made."""
 
 import base64
 import hashlib
@@ -11,17 +11,15 @@ import av
 import numpy as np
 import pytest
 
-from reverie.data.shards.checking import LAGS, Alignment, all_samples
+from reverie.data.shards.checking import all_samples
 from reverie.data.shards.index import Sample, ShardIndex
 from reverie.data.shards.latents import LatentWriter
 from reverie.data.shards.reader import ShardReader, read_clip
 from reverie.data.shards.summary import summarize
-from reverie.data.sources.episodes import EpisodeWriter
 from reverie.evaluation.clips import ShownClip, contact_sheet, film_frames
 from reverie.pipelines.cli import main
-from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from reverie.pipelines.datasets.show import choose
-from tests.data.corpus import EVENTS, LENGTHS, SIZE, SPACE, TASKS, taken_actions
+from tests.data.corpus import EVENTS, LENGTHS, SPACE, TASKS, taken_actions
 
 
 def first(folder: Path, n: int = 32) -> Sample:
@@ -98,31 +96,6 @@ def test_group_help_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> No
     assert [line.split()[:2] for line in lines[2:]] == [["data", member] for member in members]
 
 
-@pytest.mark.parametrize("late", LAGS)
-def test_alignment_peaks_at_the_lag_of_the_source(late: int, tmp_path: Path) -> None:
-    """A picture that changes exactly when an action was taken; the log is `late` frames late."""
-    n = 200
-    move = np.random.default_rng(0).integers(0, 2, n)
-    values = np.concatenate([[0], np.cumsum(move)[:-1]])  # frame t shows the actions before t
-    frames = np.broadcast_to(values[:, None, None, None], (n, *SIZE, 3)).astype(np.uint8)
-    actions = {**SPACE.null_numpy(n), "move": np.roll(move, late)}
-    actions["move"][-1] = 0
-    writer = EpisodeWriter(
-        tmp_path / "raw", env="test", fps=10, frame_size=SIZE, action_space=SPACE, tasks=TASKS
-    )
-    marks = np.zeros((n, 2), np.uint8)
-    writer.write("episode-000", frames, actions, np.zeros(n, np.float32), marks, False, "test")
-    prepare(PrepareConfig(source=tmp_path / "raw", out=tmp_path / "out", validation_fraction=0, workers=1))
-    index, alignment = ShardIndex.load(tmp_path / "out"), Alignment()
-    for sample in all_samples(index):
-        clip = read_clip(index, sample)
-        assert clip.frames is not None
-        alignment.add(clip.frames, clip.steps, SPACE)
-    null, acting = alignment.means().T
-    assert LAGS[int(np.argmax(acting - null))] == late
-    assert (acting - null).max() > 0.95
-
-
 def embedded(page: str, kind: str) -> list[bytes]:
     return [base64.b64decode(found) for found in re.findall(rf"data:{kind};base64,([A-Za-z0-9+/=]+)", page)]
 
@@ -140,6 +113,17 @@ def test_page_contains_the_clips(shards: Path, capsys: pytest.CaptureFixture[str
     digest = hashlib.sha256(page.encode()).hexdigest()
     assert main(["data", "show", str(shards), "--clips", "2", "--out", str(shards / "again.html")]) == 0
     assert hashlib.sha256((shards / "again.html").read_bytes()).hexdigest() == digest
+
+
+def test_controls_stand_below_the_films_and_move_by_frames(shards: Path, tmp_path: Path) -> None:
+    """The browser's own lie over the bottom of the picture, where the actions are drawn."""
+    assert main(["data", "show", str(shards), "--clips", "1", "--out", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    videos = re.findall(r"<video [^>]*>", re.sub('base64,[^"]*', "", page))
+    assert len(videos) == page.count('<input type="range"') == page.count("data-play aria") == 2
+    assert not any(re.search(r"\bcontrols\b", video) for video in videos)
+    rate = min(ShardIndex.load(shards).fps, 8)
+    assert f"button.dataset.step / {rate}" in page and f"{rate:g} frames a second" in page
 
 
 def test_page_of_unlabelled_video(unlabelled: Path, tmp_path: Path) -> None:

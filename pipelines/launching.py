@@ -1,0 +1,69 @@
+"""Commands of the project started by others of it, each in its own process, so that it can start several."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from reverie.data.errors import UserError
+
+PARENT = "REVERIE_PARENT"
+"""Environment variable: number of the process that starts others, with which they end."""
+INTERRUPTED = 130
+"""Exit code of a command that was asked to stop and has saved its state."""
+_LOOK_EVERY = 1.0
+
+
+def run_command(arguments: Sequence[str]) -> None:
+    """Runs `reverie ARGUMENTS` on this terminal until it ends. Ctrl-C and SIGTERM are passed on, and let it save first.
+
+    Raises:
+      KeyboardInterrupt: it was stopped.
+      UserError: it failed; it has said why.
+    """
+    command = [sys.executable, "-m", "reverie.pipelines.cli", *arguments]
+    # torch warns from every process that it looked for parameters without a gradient, whether there were any or not
+    environment = {"TORCH_CPP_LOG_LEVEL": "ERROR"} | os.environ | {PARENT: str(os.getpid())}
+    # its own session: the terminal's Ctrl-C would reach it beside the one passed on, and two end it without saving
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    with _passing_on(process):
+        code = process.wait()
+    if code in (INTERRUPTED, -signal.SIGINT, -signal.SIGTERM):
+        raise KeyboardInterrupt
+    if code:
+        raise UserError(
+            f"{arguments[0]}: ended with code {code}, for the reason above; the same command again goes on from there."
+        )
+
+
+@contextmanager
+def _passing_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """`process` gets the requests to stop that reach this one."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, lambda got, frame: process.send_signal(got)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)
+
+
+def end_with_parent() -> None:
+    """Lets this process end, saving first if it trains, when the command that started it dies, by whatever death.
+
+    That is one that used `run_command`, or the first process of a training, which starts the others.
+    """
+    parent = os.getppid()
+    if os.environ.get(PARENT) == str(parent):
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    os.environ[PARENT] = str(os.getpid())
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK_EVERY)
+    os.kill(os.getpid(), signal.SIGTERM)
