@@ -33,7 +33,10 @@ def train_tokenizer(config: TokenizerStage) -> None:
             f"{config.data}: holds latents, not video; give the folder that `reverie prepare` made."
         )
     model = replace(keep_softcap(config.out, config.model), frame_size=corpora.frame_size)
-    lpips = load_lpips(config.objective.lpips_net, None) if config.objective.lpips_weight > 0 else None
+    wanted = config.objective
+    lpips = (
+        load_lpips(wanted.lpips_net, None, half=wanted.lpips_bfloat16) if wanted.lpips_weight > 0 else None
+    )
 
     def build() -> nn.Module:
         return TokenizerObjective(Tokenizer(model), config.objective, lpips)
