@@ -64,6 +64,7 @@ COMMANDS = {
     "evaluate": Command(
         "scoring.evaluate", "EvaluateConfig", "evaluate", "score rollouts and agents, write a report"
     ),
+    "report": Command("scoring.comparing", "ReportConfig", "report", "compare any runs on one page"),
     "fvd": Command(
         "scoring.fvd", "FvdConfig", "fvd", "Frechet video distance of generated videos to held-out ones"
     ),
@@ -235,7 +236,8 @@ def _parser(name: str, cls: type) -> Any:
 def _spelled_out(cls: type, arguments: Sequence[str]) -> list[str]:
     """`arguments` as jsonargparse wants them.
 
-    --path before a first or last lone word, if `cls` has a path; =true behind switches; + behind the names of lists.
+    --path before a first or last lone word, if `cls` has a path; --runs before the first lone words, if it has runs; =true
+    behind switches; + behind the names of lists.
     """
     hints = get_type_hints(cls)
     switches = {f"--{name}" for name, kind in hints.items() if kind is bool}
@@ -246,6 +248,9 @@ def _spelled_out(cls: type, arguments: Sequence[str]) -> list[str]:
         full.append(
             f"{argument}=true" if lone else argument + "+" * (argument in lists and following[:1] != "[")
         )
+    if "runs" in hints:
+        words = next((i for i, word in enumerate(full) if word.startswith("-")), len(full))
+        full = [part for word in full[:words] for part in ("--runs+", word)] + full[words:]
     if "path" not in hints or not full:
         return full
     if not full[0].startswith("-"):

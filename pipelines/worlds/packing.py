@@ -26,6 +26,7 @@ from reverie.pipelines.training.checkpoints import (
     load_dynamics,
     load_tokenizer,
     read_card,
+    weights_sha256,
 )
 from reverie.pipelines.training.integrity import CARD, WEIGHTS, sha256
 from reverie.pipelines.worlds.card import Origin, card_text, origin_of
@@ -211,8 +212,6 @@ def _learned(run: Path, tasks: list[str]) -> list[str]:
 
 
 def _require_family(card: Card, run: Path, tokenizer: Path) -> Card:
-    from reverie.pipelines.training.checkpoints import weights_sha256
-
     if card.tokenizer_sha256 != weights_sha256(tokenizer):
         raise UserError(f"{run}: was trained with another tokenizer than {tokenizer}; give its own.")
     return card
