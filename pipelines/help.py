@@ -76,12 +76,19 @@ def help_text(command: str, module: str, config: str) -> str | None:
         about, settings = read_settings(module, config)
     except (Unreadable, OSError, SyntaxError):
         return None
-    lines = [f"usage: reverie {command} [--config FILE ...] [--SETTING VALUE ...]", "", *_wrapped(about, ""), ""]
+    lines = [
+        f"usage: reverie {command} [--config FILE ...] [--SETTING VALUE ...]",
+        "",
+        *_wrapped(about, ""),
+        "",
+    ]
     lines += ["  --help", f"{_INDENT}This text.", "  --config FILE"]
     lines += _wrapped("YAML file of these settings; may be repeated, later ones win, flags last.", _INDENT)
     if presets := presets_of(command):
         lines += ["  --preset NAME"]
-        lines += _wrapped(f"Sizes that belong together, before files and flags: {', '.join(presets)}.", _INDENT)
+        lines += _wrapped(
+            f"Sizes that belong together, before files and flags: {', '.join(presets)}.", _INDENT
+        )
     lines += [line for setting in settings if not setting.is_group for line in _shown(setting)]
     for group in (setting for setting in settings if setting.is_group):
         lines += ["", f"{group.name}: {group.about}"]
@@ -107,7 +114,7 @@ def _settings(place: Place, prefix: str, given: Mapping[str, ast.expr]) -> tuple
     """Those of a dataclass, defaults that are `given` by name replaced."""
     found: dict[str, Setting] = {}
     node = _class(place)
-    for base in node.bases:
+    for base in reversed(node.bases):  # as dataclasses do: an earlier base wins
         parent = _find_class(place[0], ast.unparse(base))
         if parent is None:
             raise Unreadable(ast.unparse(base))
@@ -165,8 +172,10 @@ def _written(module: str, default: ast.expr) -> str:
         if all(isinstance(node, _ARITHMETIC) for node in ast.walk(default)):
             return ast.unparse(default)
         raise Unreadable(ast.unparse(default)) from None
-    return value if isinstance(value, str) else {"None": "none", "True": "true", "False": "false"}.get(
-        str(value), str(value)
+    return (
+        value
+        if isinstance(value, str)
+        else {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
     )
 
 
@@ -187,7 +196,9 @@ def _expanded(module: str, annotation: ast.expr) -> ast.expr:
 def _constant(module: str, name: str) -> tuple[str, ast.expr]:
     """Where a module-level name of ours is assigned, and to what."""
     for node in _tree(module).body:
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
+        if isinstance(node, ast.Assign) and any(
+            isinstance(t, ast.Name) and t.id == name for t in node.targets
+        ):
             return module, node.value
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
             if node.value is not None:
@@ -241,7 +252,11 @@ def _about_of(setting: Setting | None) -> str:
 
 def _text(node: ast.stmt) -> str:
     """The docstring under a field."""
-    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+    if (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    ):
         return " ".join(node.value.value.split())
     return ""
 
@@ -255,11 +270,13 @@ def _kind(kind: str) -> str:
     """A type in a user's words."""
     plain = kind.replace(" | None", "").replace("'", "")
     if plain.startswith("Literal["):
-        return "{" + plain.replace("Literal[", "").replace("]", "").replace(", ", "|").replace(" | ", "|") + "}"
+        return (
+            "{" + plain.replace("Literal[", "").replace("]", "").replace(", ", "|").replace(" | ", "|") + "}"
+        )
     return _KINDS.get(plain, plain)
 
 
 def _wrapped(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False)
-
-
+    return textwrap.wrap(
+        text, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False
+    )

@@ -83,8 +83,8 @@ def said(setting: Setting) -> Any:
     text = setting.default
     if text is None:
         return "needed"
-    if text in ("none", "true", "false"):
-        return {"none": None, "true": True, "false": False}[text]
+    if text in ("null", "true", "false"):
+        return {"null": None, "true": True, "false": False}[text]
     try:
         value = eval(text, {"__builtins__": {}})
     except (NameError, SyntaxError, TypeError):
