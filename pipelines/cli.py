@@ -26,6 +26,7 @@ from reverie.pipelines.flags import (
     read_settings,
     settings_file,
 )
+from reverie.pipelines.help import help_text
 from reverie.pipelines.launching import INTERRUPTED, end_with_parent
 
 PROFILE = "profile "
@@ -110,6 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     end_with_parent()
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["help"] and len(given) > 1:
+        given = [*given[1:], "--help"]
     if not given or given[0] in ("-h", "--help", "help"):
         print(_usage())
         return 0 if given else USAGE_ERROR
@@ -171,6 +174,11 @@ def _run_member(group: str, arguments: Sequence[str]) -> int:
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:
+    if {"-h", "--help"} & set(arguments):
+        command = COMMANDS[name]
+        if text := help_text(name, f"pipelines.{command.module}", command.config):
+            print(text)
+            return 0
     from reverie.pipelines.runs.stops import Stopped
 
     _show_log()
