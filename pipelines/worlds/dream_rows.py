@@ -30,7 +30,9 @@ class Seen:
 
 
 class DreamRows:
-    """Args:
+    """Several games on one model.
+
+    Args:
     world: with tokenizer and world model; its agent's heads give rewards and ends, without one these are 0 and never.
     num: N.
     task: name of the task whose rewards are predicted; None for the last one that the agent knows.
