@@ -43,6 +43,7 @@ class Finished:
     """Frames that are finished but not yet past, one or, in a prefill, T of them.
 
     latents, noise: (B, T, N_z, D_z). step: what led to them. agent_tokens: (B, T, A, D) or None. segment: (B, T) or None.
+    signal_index: (B, 1) the level at which one frame becomes past, on the grid of K_max; None for the context signal level.
     """
 
     latents: Tensor
@@ -50,6 +51,7 @@ class Finished:
     noise: Tensor
     agent_tokens: Tensor | None = None
     segment: Tensor | None = None
+    signal_index: Tensor | None = None
 
     def at(self, frames: slice) -> "Finished":
         """Some of the frames."""
@@ -112,7 +114,7 @@ def make_frame(
 
 def become_past(dynamics: Dynamics, past: Past, frames: Finished) -> Tensor | None:
     """One pass over finished frames, corrupted to the context signal level; the outputs of their agent tokens, if any."""
-    z_tilde, shortcut_token = _as_past(dynamics, frames.latents, frames.noise)
+    z_tilde, shortcut_token = _as_past(dynamics, frames.latents, frames.noise, frames.signal_index)
     action_tokens = dynamics.action_embedding(frames.step.actions, frames.step.action_mask)
     _, agent_states = dynamics.predict(
         z_tilde,
@@ -153,9 +155,12 @@ def _with_finished(
     return z_hat[:, 1:]
 
 
-def _as_past(dynamics: Dynamics, latents: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Finished frames at the context signal level with d_min: z_tilde and its shortcut token (1, 1, 1, D)."""
+def _as_past(
+    dynamics: Dynamics, latents: Tensor, noise: Tensor, signal_index: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Finished frames with d_min at the context signal level, or `signal_index`: z_tilde, shortcut token (1 or B, 1, 1, D)."""
     config = dynamics.config
-    signal_index = torch.full((1, 1), config.context_signal_index, device=latents.device)
+    if signal_index is None:
+        signal_index = torch.full((1, 1), config.context_signal_index, device=latents.device)
     token = dynamics.shortcut_tokens(signal_index, torch.full_like(signal_index, config.num_step_sizes - 1))
     return corrupt(latents, noise, signal_index / config.max_sampling_steps), token

@@ -66,6 +66,7 @@ def commit(
     *,
     agent_tokens: Tensor | None = None,
     segment: Tensor | None = None,
+    signal_index: Tensor | None = None,
     fast: bool = False,
 ) -> Tensor | None:
     """Makes finished frames part of the past, corrupted to the context signal level.
@@ -76,12 +77,13 @@ def commit(
       noise: like latents.
       agent_tokens: (B, T, A, D) or None.
       segment: (B, T), for a prefill.
+      signal_index: (B, 1) other levels than the context signal level for one frame, on the grid of K_max.
       fast: compile the pass, if it is over one frame.
 
     Returns:
       The agent tokens' outputs (B, T, A, D), or None.
     """
-    frames = Finished(latents, step, noise, agent_tokens, segment)
+    frames = Finished(latents, step, noise, agent_tokens, segment, signal_index)
     steps = latents.shape[1]
     if fast and steps == 1 and cache.allocated:
         agent_states = fast_past(dynamics, cache, frames)

@@ -63,6 +63,7 @@ COMMANDS = {
     "evaluate": Command(
         "scoring.evaluate", "EvaluateConfig", "evaluate", "score rollouts and agents, write a report"
     ),
+    "report": Command("scoring.comparing", "ReportConfig", "report", "compare any runs on one page"),
     "fvd": Command(
         "scoring.fvd", "FvdConfig", "fvd", "Frechet video distance of generated videos to held-out ones"
     ),
@@ -233,7 +234,8 @@ def _parser(name: str, cls: type) -> Any:
 def _spelled_out(cls: type, arguments: Sequence[str]) -> list[str]:
     """`arguments` as jsonargparse wants them.
 
-    --path before a first or last lone word, if `cls` has a path; =true behind switches; + behind the names of lists.
+    --path before a first or last lone word, if `cls` has a path; --runs before the first lone words, if it has runs; =true
+    behind switches; + behind the names of lists.
     """
     hints = get_type_hints(cls)
     switches = {f"--{name}" for name, kind in hints.items() if kind is bool}
@@ -249,6 +251,9 @@ def _spelled_out(cls: type, arguments: Sequence[str]) -> list[str]:
         if len(full) <= 2 * place or full[2 * place].startswith("-"):
             break
         full[2 * place : 2 * place] = [f"--{name}"]
+    if "runs" in hints:
+        words = next((i for i, word in enumerate(full) if word.startswith("-")), len(full))
+        full = [part for word in full[:words] for part in ("--runs+", word)] + full[words:]
     if "path" not in hints or not full:
         return full
     if not full[0].startswith("-"):

@@ -1,5 +1,6 @@
 """Where a person's dream begins: held-out frames, drawn by a seed or named by clip and frame."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -8,6 +9,7 @@ from reverie.data.errors import UserError
 from reverie.data.shards.index import Sample, ShardIndex
 from reverie.dynamics.frame import Step
 from reverie.evaluation.windows import Stretch, joined, load_windows, select, usable_clips
+from reverie.pipelines.worlds.starts import Start
 
 _DRAWN = 1000
 """Contexts to go through before they come again."""
@@ -62,6 +64,25 @@ class Contexts:
         windows = load_windows(self._index, [(stretch, start)], self.length)
         led = Step(windows.actions.values, windows.actions.known)
         return Context(windows.load_frames([0]), led, windows.keys[0])
+
+
+class ShippedContexts:
+    """The clips that come with a world, `length` frames of each at most."""
+
+    def __init__(self, starts: Sequence[Start], length: int) -> None:
+        self._starts, self.length = starts, length
+
+    def drawn(self, number: int) -> Context:
+        """The clip of this number; they come again after the last."""
+        start = self._starts[number % len(self._starts)]
+        return Context(*start.context(self.length), start.place)
+
+    def named(self, name: str, frame: int) -> Context:
+        """Raises `UserError`: these clips have no names."""
+        raise UserError(f"{name}: clips that come with a world cannot be named; give --data.")
+
+
+AnyContexts = Contexts | ShippedContexts
 
 
 def _of_episode(samples: list[Sample], one: Sample) -> list[Sample]:

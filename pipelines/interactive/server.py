@@ -1,164 +1,214 @@
-"""A page on this machine through which one person plays: the standard library's HTTP server, JSON in, pictures out.
+"""The server of the page: Starlette on uvicorn, a few files, films, and one socket for each visitor.
 
-    GET  /         the page
-    GET  /state    what there is to know, JSON
-    GET  /frame    the frame now seen
-    POST /step     {codes, mouse, values} -> the next frame
-    POST /restart  {other_context} -> state
-    POST /mark     {success, note} -> state
+    GET /                  the page; /play.js, /style.css, ... its parts
+    GET /films/NAME.mp4    the film of a finished episode
+    WS  /play              everything else, see `reverie.pipelines.interactive.messages`
 
-All but the page want the token of the address that was printed: others may share the machine, and other pages the browser.
+Files are read once, when the server starts; no path of a request ever reaches the disk but as the name of an episode that exists.
 """
 
-import hmac
-import io
-import json
+import asyncio
+import contextlib
 import secrets
-import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import socket
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import numpy as np
-from PIL import Image
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from reverie.data.errors import UserError
-from reverie.pipelines.interactive.session import PlaySession
+from reverie.pipelines.interactive.guard import Guard, Guarded
+from reverie.pipelines.interactive.pictures import MOST_BYTES
+from reverie.pipelines.interactive.places import Places
+from reverie.pipelines.interactive.sockets import Sockets
+from reverie.pipelines.interactive.visitor import House
 
-PAGE = Path(__file__).with_name("page.html")
-TOKEN_HEADER = "X-Reverie-Token"
-_MOST_BYTES = 1 << 16
-_JPEG_QUALITY = 90
-_LOSSLESS_HEIGHT = 128
+PAGE = Path(__file__).with_name("page")
+_KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_PATIENCE = 10.0
+"""Seconds for which a connection may be open without a whole request."""
+_HEARTBEAT = 10.0
+"""Seconds between two questions whether a page is still there."""
+_STOPPING = 5
 
 
-class PlayServer(ThreadingHTTPServer):
-    """Serves one session. `address` is what a browser opens; port 0 takes a free one. Raises `UserError` for a taken port."""
+def make_app(house: House, places: Places, guard: Guard, *, idle: float, most: int) -> Any:
+    """The application, an ASGI callable."""
+    routes: list[Any] = [Route(path, _file(file)) for path, file in _files().items()]
+    routes += [
+        Route("/films/{name}.mp4", _films(house, guard)),
+        WebSocketRoute("/play", Sockets(places, guard, idle, most).__call__),
+    ]
 
-    daemon_threads = True
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        sweeping = asyncio.create_task(_sweep(places))
+        yield
+        sweeping.cancel()
+        await places.close()
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that leaves in the middle of an answer is no news; anything else is one line."""
-        error = sys.exc_info()[1]
-        if not isinstance(error, ConnectionError | TimeoutError):
-            print(
-                f"play: a request failed ({type(error).__name__}: {' '.join(str(error).split())}).",
-                file=sys.stderr,
+    return Guarded(Starlette(routes=routes, lifespan=lifespan), guard)
+
+
+class PlayServer:
+    """Serves `house` until told to stop. Raises `UserError` for an address that cannot be had.
+
+    Args:
+      visitors: places.
+      idle: seconds after which a silent visitor gives up a place.
+      hosts: further names by which the server may be called.
+      secret: whether pages need the token in the printed address; None for those who come from elsewhere.
+    """
+
+    def __init__(
+        self,
+        house: House,
+        host: str,
+        port: int,
+        *,
+        visitors: int,
+        idle: float,
+        hosts: list[str],
+        secret: bool | None,
+    ) -> None:
+        self.house = house
+        self._socket = _listen(host, port)
+        address = self._socket.getsockname()
+        self.host, self.port = address[0], address[1]
+        self.is_local = _is_loopback(self.host)
+        wanted = not self.is_local if secret is None else secret
+        self.token = secrets.token_urlsafe(16) if wanted else None
+        guard = Guard(frozenset({*map(str.lower, hosts), *_own_names(host, self.host)}), self.token)
+        self.places = Places(house, visitors)
+        most = 4 * visitors
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                make_app(house, self.places, guard, idle=idle, most=most),
+                http=_bounded(connections=most + 64),
+                ws="websockets-sansio",
+                ws_max_size=MOST_BYTES,
+                ws_max_queue=4,
+                ws_per_message_deflate=False,
+                ws_ping_interval=_HEARTBEAT,
+                ws_ping_timeout=_HEARTBEAT,
+                h11_max_incomplete_event_size=16 << 10,
+                timeout_graceful_shutdown=_STOPPING,
+                proxy_headers=False,
+                server_header=False,
+                access_log=False,
+                log_config=None,
+                log_level="critical",
+                lifespan="on",
             )
-
-    def __init__(self, session: PlaySession, host: str, port: int) -> None:
-        self.session, self.token = session, secrets.token_urlsafe(16)
-        try:
-            super().__init__((host, port), _Handler)
-        except (OSError, OverflowError) as error:
-            raise UserError(
-                f"{host}:{port}: cannot be served there ({error}); give another --port."
-            ) from None
+        )
 
     @property
     def address(self) -> str:
-        """With the token."""
-        host, port = self.server_address[:2]
-        return f"http://{host!s}:{port}/?token={self.token}"
+        """What a browser opens."""
+        host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(self.host, self.host)
+        shown = f"[{host}]" if ":" in host else host
+        return f"http://{shown}:{self.port}/" + (f"?token={self.token}" if self.token else "")
 
+    def serve(self, stopped: Callable[[], bool]) -> None:
+        """Answers until `stopped` says so, then ends all visits."""
+        asyncio.run(self._serve(stopped))
 
-class _Handler(BaseHTTPRequestHandler):
-    server: PlayServer
-    protocol_version = "HTTP/1.1"  # one connection for all frames
-    disable_nagle_algorithm = True
-    timeout = 600
-
-    def do_GET(self) -> None:
-        path = self._path()
-        if path == "/":
-            self._send(200, "text/html; charset=utf-8", PAGE.read_bytes())
-        elif not self._is_allowed():
-            return
-        elif path == "/state":
-            self._send_json(200, self.server.session.to_json())
-        elif path == "/frame":
-            self._send_frame(self.server.session.frame)
-        else:
-            self._refuse(404, f"{path}: there is nothing here.")
-
-    def do_POST(self) -> None:
-        body = self._body()
-        if body is None or not self._is_allowed():
-            return
+    async def _serve(self, stopped: Callable[[], bool]) -> None:
+        config = self._server.config
+        config.load()
+        self._server.lifespan = config.lifespan_class(config)
+        await self._server.startup(sockets=[self._socket])
         try:
-            self._act(self._path(), json.loads(body))
-        except (UserError, ValueError, RecursionError) as error:
-            self._refuse(400, str(error))
-
-    def _act(self, path: str, asked: Any) -> None:
-        session = self.server.session
-        if not isinstance(asked, dict):
-            raise UserError(f"{path}: wants a JSON object.")
-        if path == "/step":
-            action = session.controls.action(
-                asked.get("codes", []), asked.get("mouse", (0, 0)), asked.get("values")
-            )
-            self._send_frame(session.step(action))
-        elif path == "/restart":
-            session.restart(other_context=bool(asked.get("other_context")))
-            self._send_json(200, session.to_json())
-        elif path == "/mark":
-            session.mark(success=bool(asked.get("success")), note=_text(asked.get("note", "")))
-            self._send_json(200, session.to_json())
-        else:
-            self._refuse(404, f"{path}: there is nothing here.")
-
-    def _path(self) -> str:
-        """Of the address that is asked for; empty where it is none."""
-        try:
-            return urlsplit(self.path).path
-        except ValueError:
-            return ""
-
-    def _body(self) -> bytes | None:
-        length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdigit()) or len(length) > 9 or int(length) > _MOST_BYTES:
-            self.close_connection = True
-            self._refuse(413, f"a request has a length of at most {_MOST_BYTES} bytes.")
-            return None
-        return self.rfile.read(int(length))
-
-    def _is_allowed(self) -> bool:
-        if hmac.compare_digest(self.headers.get(TOKEN_HEADER, "").encode(), self.server.token.encode()):
-            return True
-        self._refuse(403, "the token is missing or wrong; open the address that `reverie play` printed.")
-        return False
-
-    def _send_frame(self, frame: np.ndarray) -> None:
-        """PNG for small frames, in which every pixel counts, JPEG for larger ones."""
-        buffer, small = io.BytesIO(), frame.shape[0] <= _LOSSLESS_HEIGHT
-        if small:
-            Image.fromarray(frame).save(buffer, "PNG", compress_level=1)
-        else:
-            Image.fromarray(frame).save(buffer, "JPEG", quality=_JPEG_QUALITY)
-        session = self.server.session
-        headers = {"X-Steps": str(session.steps), "X-Milliseconds": f"{session.milliseconds:.1f}"}
-        self._send(200, "image/png" if small else "image/jpeg", buffer.getvalue(), headers)
-
-    def _send_json(self, status: int, content: Any) -> None:
-        self._send(status, "application/json", json.dumps(content).encode())
-
-    def _refuse(self, status: int, problem: str) -> None:
-        self._send_json(status, {"problem": problem})
-
-    def _send(self, status: int, kind: str, content: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Type": kind, "Cache-Control": "no-store", **(headers or {})}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Says nothing: there is a request per frame."""
+            while not stopped():
+                await asyncio.sleep(0.1)
+        finally:
+            await self._server.shutdown(sockets=[self._socket])
 
 
-def _text(value: Any) -> str:
-    """As text that can be written to a file."""
-    return str(value).encode(errors="replace").decode()
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(128)
+    except (OSError, OverflowError) as error:
+        raise UserError(f"{host}:{port}: cannot be served there ({error}); give another --port.") from None
+    return listening
+
+
+def _is_loopback(host: str) -> bool:
+    import ipaddress
+
+    return ipaddress.ip_address(host).is_loopback
+
+
+def _own_names(*asked: str) -> list[str]:
+    """What this machine is called from outside, beside loopback names."""
+    return [name.lower() for name in {*asked, socket.gethostname(), socket.getfqdn()} if name]
+
+
+def _bounded(connections: int) -> type[H11Protocol]:
+    """uvicorn's HTTP protocol, with a bound on connections and on the time until a request is whole."""
+
+    class Bounded(H11Protocol):
+        _alarm: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            if len(self.connections) > connections:
+                transport.abort()
+            else:
+                self._alarm = self.loop.call_later(_PATIENCE, self._too_late, transport)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self._alarm is not None:
+                self._alarm.cancel()
+            super().connection_lost(exc)
+
+        def _too_late(self, transport: asyncio.Transport) -> None:
+            if self in self.connections and (self.cycle is None or self.cycle.response_complete):
+                transport.abort()
+
+    return Bounded
+
+
+def _files() -> dict[str, Path]:
+    """Path of a request -> file of the page."""
+    files = {f"/{file.name}": file for file in sorted(PAGE.iterdir()) if file.suffix in _KINDS}
+    return {"/": files.pop("/index.html"), **files}
+
+
+def _file(file: Path) -> Callable[[Request], Any]:
+    content, kind = file.read_bytes(), _KINDS[file.suffix]
+
+    async def answer(request: Request) -> Response:
+        return Response(content, media_type=kind)
+
+    return answer
+
+
+def _films(house: House, guard: Guard) -> Callable[[Request], Any]:
+    async def answer(request: Request) -> Response:
+        name = request.path_params["name"]
+        if not guard.admits(request.query_params.get("token")):
+            return PlainTextResponse("The token is missing or wrong.\n", 403)
+        plain = all(c.isalnum() or c in "-_" for c in name) and name.isascii() and len(name) <= 128
+        film = house.shelf.film(name) if plain and house.shelf is not None else None
+        if film is None or not film.is_file():
+            return PlainTextResponse("There is no such film.\n", 404)
+        return FileResponse(film, media_type="video/mp4")
+
+    return answer
+
+
+async def _sweep(places: Places) -> None:
+    while True:
+        await asyncio.sleep(1.0)
+        await places.clear()

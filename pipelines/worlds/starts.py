@@ -13,7 +13,7 @@ from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
 from reverie.data.shards.index import ShardIndex
 from reverie.data.shards.npz import read_npz
-from reverie.dynamics.generation import Step
+from reverie.dynamics.frame import Step
 from reverie.evaluation.windows import joined, load_windows, select, usable_clips
 from reverie.pipelines.worlds.manifest import REMEDY
 

@@ -13,7 +13,7 @@ from reverie.agent.dream import Dream
 from reverie.agent.model import Agent
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
-from reverie.dynamics.generation import Step
+from reverie.dynamics.frame import Step
 from reverie.dynamics.model import Dynamics
 from reverie.pipelines.training.checkpoints import (
     Card,

@@ -1,24 +1,16 @@
-"""Playing inside a world model: a real HTTP client drives the page's server; what was played is recorded, marked, resumed."""
+"""Playing inside a world model over a real socket: what is seen, what is recorded, marked and resumed."""
 
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from reverie.data.errors import UserError
 from reverie.data.shards.index import ShardIndex
@@ -30,9 +22,10 @@ from reverie.nn.frames import to_uint8
 from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from reverie.pipelines.interactive.checklist import FILE, SHIPPED, load_tasks
 from reverie.pipelines.interactive.contexts import Contexts
-from reverie.pipelines.interactive.play import PlayConfig, open_session
-from reverie.pipelines.interactive.server import PlayServer
+from reverie.pipelines.interactive.play import PlayConfig
+from reverie.pipelines.interactive.serving import open_house
 from reverie.pipelines.training.checkpoints import load_dynamics, load_tokenizer
+from tests.pipelines.interactive.page_client import Page, keys_of, page
 from tests.pipelines.small_stages import Corpus
 
 CONTEXT = 6
@@ -55,65 +48,17 @@ def settings(corpus: Corpus) -> PlayConfig:
     )
 
 
-class Browser:
-    """What the page does, over the same HTTP."""
-
-    def __init__(self, address: str) -> None:
-        self.base, self.token = address.split("/?token=")
-
-    def ask(self, path: str, body: Any = None, token: str | None = None) -> tuple[bytes, Any]:
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"X-Reverie-Token": self.token if token is None else token}
-        request = urllib.request.Request(self.base + path, data=data, headers=headers)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.read(), answer.headers
-
-    def json(self, path: str, body: Any = None) -> Any:
-        return json.loads(self.ask(path, body)[0])
-
-    def picture(self, path: str, body: Any = None) -> np.ndarray:
-        content, headers = self.ask(path, body)
-        assert headers["Content-Type"] == "image/png"
-        return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
-
-    def refused(self, path: str, body: Any = None, token: str | None = None) -> tuple[int, str]:
-        with pytest.raises(urllib.error.HTTPError) as refusal:
-            self.ask(path, body, token)
-        return refusal.value.code, json.loads(refusal.value.read())["problem"]
-
-
-@contextmanager
-def browser(config: PlayConfig) -> Iterator[Browser]:
-    session = open_session(config)
-    server = PlayServer(session, config.host, config.port)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield Browser(server.address)
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-        session.close()
-
-
-def keys_of(state: Any) -> dict[str, tuple[str, int]]:
-    return {key["label"]: (key["code"], key["index"]) for key in state["controls"]["keys"]}
-
-
 def test_frames_are_those_of_generate_and_are_recorded(settings: PlayConfig, tmp_path: Path) -> None:
     config = replace(settings, out=tmp_path / "play", seed=3)
-    with browser(config) as page:
-        assert b"<title>Reverie: play</title>" in page.ask("/", token="none")[0]
-        state = page.json("/state")
-        assert (state["steps"], state["checklist"]) == (0, None)
-        first = page.picture("/frame")
+    with page(config) as visitor:
+        state, first = visitor.state, visitor.frame
+        assert (state["frames"], state["checklist"]) == (0, None)
         pressed = [
             keys_of(state)[name] for name in ("forward", "left", "forward", "right", "pickup", "toggle")
         ]
-        frames = [page.picture("/step", {"codes": [code], "mouse": [3, 4]}) for code, _ in pressed]
-        frames.append(page.picture("/step", {"codes": []}))
-        assert page.json("/state")["steps"] == len(frames)
+        frames = [visitor.act(code, mouse=[3, 4]) for code, _ in pressed]
+        frames.append(visitor.act())
+        assert visitor.shown.content["frame"] == len(frames)
         null = ShardIndex.load(config.data).action_space.null_numpy()["action"]
         taken = [index for _, index in pressed] + [int(null)]
 
@@ -151,11 +96,11 @@ def test_what_was_played_can_be_prepared_and_its_rewards_are_unknown(
     settings: PlayConfig, tmp_path: Path
 ) -> None:
     config = replace(settings, out=tmp_path / "play")
-    with browser(config) as page:
+    with page(config) as visitor:
         for _ in range(2):
             for _ in range(5):
-                page.picture("/step", {"codes": ["ArrowUp"]})
-            page.json("/restart", {"other_context": True})
+                visitor.act("ArrowUp")
+            visitor.ask(type="begin", kind="clip")
     prepare(PrepareConfig(source=config.out, out=tmp_path / "shards", workers=1, validation_fraction=0.5))
     index = ShardIndex.load(tmp_path / "shards")
     assert sum(len(index.samples(split)) for split in index.splits) == 2
@@ -166,33 +111,15 @@ def test_what_was_played_can_be_prepared_and_its_rewards_are_unknown(
 def test_restarting_takes_the_same_context_with_other_noise_or_the_next(
     settings: PlayConfig, tmp_path: Path
 ) -> None:
-    with browser(replace(settings, out=tmp_path)) as page:
-        here, first = page.json("/state"), page.picture("/frame")
-        once = page.picture("/step", {"codes": []})
-        again = page.json("/restart", {"other_context": False})
-        assert again["context"] == here["context"] and again["steps"] == 0
-        assert np.array_equal(page.picture("/frame"), first)
-        assert not np.array_equal(page.picture("/step", {"codes": []}), once)
-        assert page.json("/restart", {"other_context": True})["context"] != here["context"]
+    with page(replace(settings, out=tmp_path)) as visitor:
+        here, first = visitor.state, visitor.frame
+        once = visitor.act()
+        again = visitor.ask(type="begin", kind="again")
+        assert again["place"] == here["place"] and again["frames"] == 0
+        assert np.array_equal(visitor.frame, first)
+        assert not np.array_equal(visitor.act(), once)
+        assert visitor.ask(type="begin", kind="clip")["place"] != here["place"]
     assert complete_episodes(tmp_path) == ["000001", "000002"]
-
-
-def test_only_who_has_the_token_may_play_and_nonsense_is_refused(
-    settings: PlayConfig, tmp_path: Path
-) -> None:
-    with browser(replace(settings, out=tmp_path)) as page:
-        for path, body in (("/state", None), ("/frame", None), ("/step", {"codes": []}), ("/mark", {})):
-            assert page.refused(path, body, token="wrong")[0] == 403
-        assert page.refused("/nothing")[0] == 404
-        assert page.refused("/step", [])[1] == "/step: wants a JSON object."
-        assert "list of at most 64 names" in page.refused("/step", {"codes": "ArrowUp"})[1]
-        assert (
-            "'foo' is nothing that a list or slider sets" in page.refused("/step", {"values": {"foo": 1}})[1]
-        )
-        assert "there is no task to mark" in page.refused("/mark", {"success": True})[1]
-        assert page.refused("/step", {"codes": ["x" * 70_000]})[0] == 413
-        assert page.json("/state")["steps"] == 0
-    assert complete_episodes(tmp_path) == []
 
 
 def test_a_checklist_is_gone_through_marked_and_resumed(
@@ -205,26 +132,26 @@ def test_a_checklist_is_gone_through_marked_and_resumed(
         f"  - {{name: turn, do: Turn around., clip: {clip.key!r}, frame: 2}}\n  - {{name: rest, do: Do nothing.}}\n"
     )
     config = replace(settings, out=tmp_path / "play", checklist=tasks)
-    with browser(config) as page:
-        assert page.json("/state")["checklist"]["current"] == "walk"
-        page.picture("/step", {"codes": ["ArrowUp"]})
-        assert page.json("/restart", {"other_context": True})["attempt"] == 2
+    with page(config) as visitor:
+        assert visitor.state["checklist"]["current"] == "walk"
+        visitor.act("ArrowUp")
+        assert visitor.ask(type="begin", kind="clip")["attempt"] == 2
         for _ in range(3):
-            page.picture("/step", {"codes": ["ArrowUp"]})
-        state = page.json("/mark", {"success": True, "note": "the wall | stayed"})
+            visitor.act("ArrowUp")
+        state = visitor.ask(type="mark", success=True, note="the wall | stayed")
         assert state["checklist"]["current"] == "turn" and state["attempt"] == 1
-        assert state["context"] == f"{CONTEXT} frames of {clip.episode}, frame {clip.start + 2}"
-        page.picture("/step", {"codes": []})
-    with browser(config) as page:
-        state = page.json("/state")
+        assert state["place"] == f"{clip.episode}, frame {clip.start + 2}"
+        visitor.act()
+    with page(config) as visitor:
+        state = visitor.state
         assert state["checklist"]["current"] == "turn" and state["attempt"] == 2, (
             "the broken off attempt is kept"
         )
-        page.json("/mark", {"success": False})
-        page.picture("/step", {"codes": []})
-        done = page.json("/mark", {"success": True, "note": ""})
+        visitor.ask(type="mark", success=False)
+        visitor.act()
+        done = visitor.ask(type="mark", success=True, note="")
         assert done["checklist"]["current"] is None
-        assert "no task to mark" in page.refused("/mark", {"success": True})[1]
+        assert "no task to mark" in visitor.ask(type="mark", success=True)["text"]
     content = json.loads((config.out / FILE).read_text())
     assert (content["succeeded"], content["marked"]) == (2, 3)
     walk, turn, rest = (row["mark"] for row in content["tasks"])
@@ -239,7 +166,7 @@ def test_a_checklist_is_gone_through_marked_and_resumed(
     )
     tasks.write_text("tasks:\n  - {name: other, do: Something else.}\n")
     with pytest.raises(UserError, match="made differently"):
-        open_session(config)
+        open_house(config)
 
 
 @pytest.mark.parametrize(
@@ -277,25 +204,26 @@ def test_what_does_not_fit_is_refused_before_anything_is_served(settings: PlayCo
         ({"checklist": tmp_path / "none.yaml"}, "no such file; give a checklist, or one of minecraft"),
     ):
         with pytest.raises(UserError, match=sentence):
-            open_session(replace(config, **changes))
+            open_house(replace(config, **changes))
 
 
 def test_what_cannot_be_recorded_is_said_and_play_goes_on_once_it_can(
     settings: PlayConfig, tmp_path: Path
 ) -> None:
-    with browser(replace(settings, out=tmp_path)) as page:
+    with page(replace(settings, out=tmp_path, history=0)) as visitor:
         (tmp_path / "films").touch()  # where a folder should be
-        status, problem = 200, ""
+        problem = None
         for _ in range(100):
-            try:
-                page.picture("/step", {"codes": []})
-            except urllib.error.HTTPError as error:
-                status, problem = error.code, json.loads(error.read())["problem"]
+            visitor.send(type="act")
+            assert visitor.hear().content["type"] == "frame"
+            visitor.send(type="save")  # what comes before its answer is a problem
+            if (said := visitor.hear())["type"] == "problem":
+                problem, _ = said["text"], visitor.hear()
                 break
-        assert status == 400 and f"{tmp_path}: cannot be written" in problem
+        assert problem is not None and f"{tmp_path}: cannot be written" in problem
         (tmp_path / "films").unlink()
-        page.json("/restart", {"other_context": False})
-        page.picture("/step", {"codes": []})
+        visitor.ask(type="begin", kind="again")
+        visitor.act()
     assert complete_episodes(tmp_path) == ["000001"]
 
 
@@ -319,9 +247,9 @@ def test_the_command_serves_until_it_is_stopped_and_then_finishes_the_episode(
     try:
         assert process.stdout is not None
         address = process.stdout.readline().removeprefix("open ").strip()
-        page = Browser(address)
-        assert page.json("/state")["checklist"]["current"] == "walk"
-        page.picture("/step", {"codes": ["ArrowUp"]})
+        visitor = Page(address)
+        assert visitor.state["checklist"]["current"] == "walk"
+        visitor.act("ArrowUp")
         process.send_signal(ending)
         said, _ = process.communicate(timeout=60)
     finally:
