@@ -190,7 +190,7 @@ def _expanded(module: str, annotation: ast.expr) -> ast.expr:
                 return node
             return _expanded(where, value)
 
-    return Names().visit(ast.parse(ast.unparse(annotation), mode="eval").body)  # type: ignore[no-any-return]
+    return Names().visit(ast.parse(ast.unparse(annotation), mode="eval").body)
 
 
 def _constant(module: str, name: str) -> tuple[str, ast.expr]:
@@ -200,9 +200,13 @@ def _constant(module: str, name: str) -> tuple[str, ast.expr]:
             isinstance(t, ast.Name) and t.id == name for t in node.targets
         ):
             return module, node.value
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
-            if node.value is not None:
-                return module, node.value
+        if (
+            isinstance(node, ast.AnnAssign)
+            and isinstance(node.target, ast.Name)
+            and node.target.id == name
+            and node.value is not None
+        ):
+            return module, node.value
     if (origin := _imported(module, name)) is not None:
         return _constant(*origin)
     raise Unreadable(name)
