@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reverie.dynamics.generation import Continuation, Step
+from reverie.dynamics.frame import Step
+from reverie.dynamics.generation import Continuation
 from reverie.dynamics.model import Dynamics
 from reverie.evaluation.windows import Windows
 from reverie.nn.cache import FRAMES_PER_PASS

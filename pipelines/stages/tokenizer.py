@@ -44,7 +44,10 @@ def train_tokenizer(config: TokenizerStage) -> None:
         model = replace(keep_softcap(config.out, config.model), frame_size=corpora.frame_size)
     else:
         model = tokenizer_config(config.parent, corpora.frame_size)
-    lpips = load_lpips(config.objective.lpips_net, None) if config.objective.lpips_weight > 0 else None
+    wanted = config.objective
+    lpips = (
+        load_lpips(wanted.lpips_net, None, half=wanted.lpips_bfloat16) if wanted.lpips_weight > 0 else None
+    )
 
     def build() -> nn.Module:
         return TokenizerObjective(start_tokenizer(Tokenizer(model), config.parent), config.objective, lpips)
