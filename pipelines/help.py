@@ -200,9 +200,9 @@ def _constant(module: str, name: str) -> tuple[str, ast.expr]:
             isinstance(t, ast.Name) and t.id == name for t in node.targets
         ):
             return module, node.value
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
-            if node.value is not None:
-                return module, node.value
+        is_annotated = isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+        if is_annotated and node.target.id == name and node.value is not None:
+            return module, node.value
     if (origin := _imported(module, name)) is not None:
         return _constant(*origin)
     raise Unreadable(name)

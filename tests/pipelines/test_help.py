@@ -29,7 +29,7 @@ def test_every_flag_default_and_explanation_is_that_of_the_class(name: str) -> N
 
 
 def test_names_of_presets_are_those_that_there_are() -> None:
-    assert PRESETS == tuple(presets.PRESETS) and set(BASELINES) == set(presets.BASELINES)
+    assert tuple(presets.PRESETS) == PRESETS and set(BASELINES) == set(presets.BASELINES)
     for name in COMMANDS:
         assert set(presets_of(name)) == set(presets.presets_of(name)), name
 
