@@ -190,7 +190,7 @@ def _expanded(module: str, annotation: ast.expr) -> ast.expr:
                 return node
             return _expanded(where, value)
 
-    return Names().visit(ast.parse(ast.unparse(annotation), mode="eval").body)  # type: ignore[no-any-return]
+    return Names().visit(ast.parse(ast.unparse(annotation), mode="eval").body)
 
 
 def _constant(module: str, name: str) -> tuple[str, ast.expr]:
@@ -200,8 +200,7 @@ def _constant(module: str, name: str) -> tuple[str, ast.expr]:
             isinstance(t, ast.Name) and t.id == name for t in node.targets
         ):
             return module, node.value
-        is_annotated = isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-        if is_annotated and node.target.id == name and node.value is not None:
+        if isinstance(node, ast.AnnAssign) and node.value is not None and ast.unparse(node.target) == name:
             return module, node.value
     if (origin := _imported(module, name)) is not None:
         return _constant(*origin)
