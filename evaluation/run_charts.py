@@ -32,6 +32,8 @@ def training_chart(panels: Mapping[str, Mapping[tuple[str, str], Line]]) -> str:
                 _draw_line(axis, _thinned(line), colours[run], held_out=part == "heldout")
             axis.set_title(metric, loc="left", fontsize=11, fontweight="bold")
             axis.set_xlabel("step")
+            if _spans_decades([value for line in lines.values() for _, value in line]):
+                axis.set_yscale("log")
         for axis in axes[len(panels) :]:
             axis.set_axis_off()
         for run, colour in colours.items():
@@ -102,6 +104,12 @@ def _draw_line(axis: Axes, line: Line, colour: Any, *, held_out: bool) -> None:
         axis.plot(steps, values, color=colour, linewidth=2.2, marker="o", markersize=3.5)
     else:
         axis.plot(steps, values, color=colour, linewidth=1, alpha=0.55)
+
+
+def _spans_decades(values: Sequence[float]) -> bool:
+    """Whether a logarithmic axis shows more: all above 0, and the largest fifty times the smallest."""
+    finite = [value for value in values if np.isfinite(value)]
+    return bool(finite) and min(finite) > 0 and max(finite) > 50 * min(finite)
 
 
 def _thinned(line: Line) -> Line:

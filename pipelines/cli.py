@@ -72,6 +72,12 @@ COMMANDS = {
     "worlds": Command(
         "worlds.listing", "WorldsConfig", "worlds", "list the worlds that can be played at once"
     ),
+    "push": Command(
+        "worlds.exchange", "PushConfig", "push", "copy a world to a folder or to the hub (hf://)"
+    ),
+    "pull": Command(
+        "worlds.exchange", "PullConfig", "pull", "fetch a world from a folder or from the hub (hf://)"
+    ),
     "pack": Command(
         "worlds.packing", "PackConfig", "pack", "make a world of the runs of a tokenizer and more"
     ),
@@ -248,6 +254,11 @@ def _spelled_out(cls: type, arguments: Sequence[str]) -> list[str]:
         full.append(
             f"{argument}=true" if lone else argument + "+" * (argument in lists and following[:1] != "[")
         )
+    # Lone words at the beginning stand for the fields that a command names in WORDS.
+    for place, name in enumerate(getattr(cls, "WORDS", ())):
+        if len(full) <= 2 * place or full[2 * place].startswith("-"):
+            break
+        full[2 * place : 2 * place] = [f"--{name}"]
     if "runs" in hints:
         words = next((i for i, word in enumerate(full) if word.startswith("-")), len(full))
         full = [part for word in full[:words] for part in ("--runs+", word)] + full[words:]

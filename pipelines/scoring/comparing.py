@@ -200,7 +200,8 @@ def _settings(path: Path) -> dict[str, Any]:
 
 def _precision(settings: Mapping[str, Any]) -> str:
     fabric = settings.get("fabric")
-    return str(fabric.get("precision", "–") if isinstance(fabric, dict) else settings.get("precision", "–"))
+    found = fabric.get("precision", "–") if isinstance(fabric, dict) else settings.get("precision", "–")
+    return "32-true" if found == "no" else str(found)  # as Accelerate calls it
 
 
 def _launches(known: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

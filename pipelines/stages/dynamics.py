@@ -5,12 +5,13 @@ from pathlib import Path
 
 from torch import nn
 
+from reverie.data.errors import UserError
 from reverie.data.loading.corpora import Corpora
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.dynamics.objective import DynamicsObjective, DynamicsObjectiveConfig
 from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.runs.run import keep_softcap
-from reverie.pipelines.training.checkpoints import Card
+from reverie.pipelines.training.checkpoints import Card, weights_sha256
 from reverie.pipelines.training.parents import dynamics_config, parent_input, start_dynamics
 from reverie.pipelines.training.stage import StageConfig, require_known_actions, require_latents, train_stage
 from reverie.pipelines.worlds.places import take_worlds
@@ -24,12 +25,14 @@ class DynamicsStage(StageConfig):
     """Sizes of the model; latent_shape is taken from the data."""
     objective: DynamicsObjectiveConfig = field(default_factory=DynamicsObjectiveConfig)
     """The loss."""
+    tokenizer: Path | None = None
+    """Run folder of the tokenizer that made the latents: each evaluation then logs films of rollouts beside the truth."""
     parent: Path | None = None
     """Run folder of a dynamics model, or `world:NAME`, whose weights the training starts from, in its sizes; null for random
     ones. The latents must be of its tokenizer."""
 
     def __post_init__(self) -> None:
-        take_worlds(self, parent="dynamics")
+        take_worlds(self, parent="dynamics", tokenizer="tokenizer")
 
 
 def train_dynamics(config: DynamicsStage) -> None:
@@ -41,6 +44,10 @@ def train_dynamics(config: DynamicsStage) -> None:
     else:
         model = dynamics_config(config.parent, corpora.tokenizer_sha256)
     require_known_actions(corpora)
+    if config.tokenizer is not None and weights_sha256(config.tokenizer) != corpora.tokenizer_sha256:
+        raise UserError(
+            f"--tokenizer {config.tokenizer}: did not make the latents in {config.data}; give the one that did."
+        )
 
     def build() -> nn.Module:
         return DynamicsObjective(
@@ -56,4 +63,12 @@ def train_dynamics(config: DynamicsStage) -> None:
         tokenizer_sha256=corpora.tokenizer_sha256,
     )
     inputs = {"tokenizer": str(corpora.tokenizer_sha256), **parent_input(config.parent)}
-    train_stage("dynamics", replace(config, model=model), corpora, build=build, card=card, inputs=inputs)
+    train_stage(
+        "dynamics",
+        replace(config, model=model),
+        corpora,
+        build=build,
+        card=card,
+        inputs=inputs,
+        tokenizer=config.tokenizer,
+    )

@@ -24,6 +24,7 @@ from reverie.pipelines.runs.run import RunFolder
 from reverie.pipelines.runs.stops import Stopped, StopRequest
 from reverie.pipelines.training.averaging import WeightAverage
 from reverie.pipelines.training.batches import BatchSource
+from reverie.pipelines.training.boards import Logger
 from reverie.pipelines.training.checkpoints import (
     Card,
     SavedSnapshot,
@@ -39,6 +40,7 @@ from reverie.pipelines.training.pace import Gauge, Pace
 from reverie.pipelines.training.parts import end_step, part
 from reverie.pipelines.training.processes import Processes
 from reverie.pipelines.training.sharding import local_part
+from reverie.pipelines.training.showing import Show
 from reverie.pipelines.training.stored import StoredTensors, load_like
 from reverie.pipelines.training.tensors import first_nonfinite, require_finite
 
@@ -53,6 +55,8 @@ class TrainingConfig:
     """Seed of initial weights, data order and everything drawn while training."""
     log_every: int = 50
     """Steps between two rows of metrics.jsonl and TensorBoard."""
+    logger: Logger = "tensorboard"
+    """Where curves, pictures and films are shown: tensorboard, or wandb or trackio where these packages are installed."""
     evaluate_every: int = 500
     """Steps between two evaluations on held-out data; 0 for none but the last."""
     save_every: int = 500
@@ -85,6 +89,7 @@ class Session:
       name: of the stage, for people.
       objective: module with attribute `model`, the model to save; not wrapped for several processes.
       evaluate: held-out metrics, called with the objective in evaluation mode without gradients; every process calls it.
+      show: pictures and films of the held-out data, made by the main process after each evaluation.
       counts: further figures of every logged row.
       advice: what to change when training leaves the finite numbers.
       gauge: what the run's pace is measured by.
@@ -103,12 +108,13 @@ class Session:
         processes: Processes,
         gauge: Gauge,
         evaluate: Callable[[], Mapping[str, float]] | None = None,
+        show: Show | None = None,
         counts: Callable[[], Mapping[str, float]] = dict,
         advice: str = "lower the learning rate",
     ) -> None:
         self.name, self.run, self.card, self.config, self.processes = name, run, card, config, processes
         self.objective, self.optimizer, self.batches, self.evaluate = objective, optimizer, batches, evaluate
-        self.counts, self.advice = counts, advice
+        self.show, self.counts, self.advice = show, counts, advice
         self.step, self._saved_step = 0, -1
         self._averages, self._skips_told = Averages(), 0
         self._finite, self._keys = FiniteSteps(), [""]
@@ -120,7 +126,7 @@ class Session:
     def __enter__(self) -> "Session":
         self.objective.train()
         self._stop = StopRequest()
-        self._log = MetricsLog(self.run, self.step) if self.processes.main else None
+        self._log = MetricsLog(self.run, self.step, self.config.logger) if self.processes.main else None
         self._meter = Meter(self.name, self.config.steps, self.step) if self.processes.main else None
         self._pace.restart()
         return self
@@ -331,9 +337,11 @@ class Session:
         if self._average is not None:
             with self._average.swapped():
                 values |= self._heldout("heldout/ema/")
+        shown = self.show() if self.show is not None and self._log is not None else {}
         self.objective.train()
         if self._log is not None and self._meter is not None:
             self._log.write(self.step, values)
+            self._log.show(self.step, shown)
             self._meter.line(f"{self.name} step {self.step}: held-out {describe(values)}")
 
     @torch.no_grad()
