@@ -200,7 +200,12 @@ def _constant(module: str, name: str) -> tuple[str, ast.expr]:
             isinstance(t, ast.Name) and t.id == name for t in node.targets
         ):
             return module, node.value
-        if isinstance(node, ast.AnnAssign) and node.value is not None and ast.unparse(node.target) == name:
+        if (
+            isinstance(node, ast.AnnAssign)
+            and isinstance(node.target, ast.Name)
+            and node.target.id == name
+            and node.value is not None
+        ):
             return module, node.value
     if (origin := _imported(module, name)) is not None:
         return _constant(*origin)
