@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
@@ -28,6 +28,8 @@ from reverie.pipelines.flags import (
 )
 from reverie.pipelines.launching import INTERRUPTED, end_with_parent
 
+WITHOUT_PRESETS = ("record", "prepare", "encode", "evaluate", "fvd", "play")
+"""Commands that have none, so that they need not import what presets are made of: models."""
 PROFILE = "profile "
 """Before the name of a stage, whose flags are then taken."""
 USER_ERROR, USAGE_ERROR = 1, 2
@@ -210,15 +212,13 @@ def _parser(name: str, cls: type) -> Any:
     from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
     from jsonargparse.typing import register_type
 
-    from reverie.pipelines.presets import presets_of
-
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     register_type(Url)
     parser = ArgumentParser(prog=f"reverie {name}", description=cls.__doc__, exit_on_error=False)
     parser.add_argument(
         "--config", action=ActionConfigFile, help="YAML file of these settings; may be repeated"
     )
-    if presets := presets_of(name):
+    if presets := _presets(name):
         parser.add_argument("--preset", type=str, help=f"sizes that belong together: {', '.join(presets)}")
     parser.add_class_arguments(cls)
     return parser
@@ -249,10 +249,12 @@ def _spelled_out(cls: type, arguments: Sequence[str]) -> list[str]:
 
 def _preset_defaults(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     """The chosen preset's settings for command `name`, with dotted keys."""
-    from reverie.pipelines.presets import DEFAULT_BASELINES, presets_of
+    if name in WITHOUT_PRESETS:
+        return {}
+    from reverie.pipelines.presets import DEFAULT_BASELINES
     from reverie.pipelines.runs.configs import flatten, to_plain
 
-    presets = presets_of(name)
+    presets = _presets(name)
     preset = _setting("preset", arguments)
     if preset is None and name.removeprefix(PROFILE) == "baseline":
         preset = DEFAULT_BASELINES.get(_setting("version", arguments))
@@ -262,6 +264,14 @@ def _preset_defaults(name: str, arguments: Sequence[str]) -> dict[str, Any]:
         meant = did_you_mean(preset, list(presets)).rstrip("?")
         raise UserError(f"--preset {preset}: is not known, choose one of {', '.join(presets)}{meant}")
     return flatten(to_plain(presets[preset]))
+
+
+def _presets(name: str) -> Mapping[str, Mapping[str, Any]]:
+    if name in WITHOUT_PRESETS:
+        return {}
+    from reverie.pipelines.presets import presets_of
+
+    return presets_of(name)
 
 
 def _setting(name: str, arguments: Sequence[str]) -> str | None:
