@@ -12,7 +12,7 @@ DEMO ?= runs/demo
 # The game Luanti, an X server without a screen, drawing in software, and a compiler for the lock step (docs/luanti.md).
 LUANTI := minetest xvfb libgl1-mesa-dri gcc libc6-dev
 
-.PHONY: demo test slow lint types format install weights luanti clean
+.PHONY: demo test slow lint types docs format install weights luanti clean
 
 demo: $(INSTALLED) $(WEIGHTS)
 	@$(BIN)/reverie demo --out $(DEMO)
@@ -31,6 +31,10 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	@$(BIN)/mypy
 
+# A link that leads nowhere is an error.
+docs: $(INSTALLED)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "site/index.html"
+
 format: $(INSTALLED)
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
@@ -46,7 +50,7 @@ luanti: $(INSTALLED)
 	    apt-get update -q && apt-get install -y -q --no-install-recommends $(LUANTI); }
 
 clean:
-	@rm -rf $(VENV) build dist src/*.egg-info
+	@rm -rf $(VENV) build dist site src/*.egg-info
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null 2>&1 || \
@@ -58,7 +62,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "Making $(VENV) ..."; $(PYTHON) -m venv --clear $(VENV); }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.4"
 	@$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --constraints constraints.txt setuptools
-	@$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --constraints constraints.txt --editable ".[crafter,luanti,parquet,dev]"
+	@$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --constraints constraints.txt --editable ".[crafter,luanti,parquet,docs,dev]"
 	@touch $@
 
 $(WEIGHTS): $(INSTALLED)

@@ -111,16 +111,9 @@ class CloningObjective(nn.Module):
         step = torch.where(as_acting, config.num_step_sizes - 1, drawn.step_index)
         z_tilde = corrupt(batch.latents, drawn.noise, signal / config.max_sampling_steps)
         tokens = self.model.agent_tokens(batch.task)
-        _, states = dynamics(
-            z_tilde,
-            signal,
-            step,
-            batch.actions,
-            batch.action_mask,
-            segment=batch.segment,
-            agent_tokens=tokens,
+        states = dynamics.agent_states(
+            z_tilde, signal, step, batch.actions, batch.action_mask, tokens, segment=batch.segment
         )
-        assert states is not None
         return states[:, :, 0]
 
     def _video_loss(self, batch: Batch) -> Tensor | None:

@@ -68,6 +68,7 @@ def imagine(
     *,
     frames_per_pass: int = FRAMES_PER_PASS,
     fast: bool = False,
+    prior: bool = False,
 ) -> Rollout:
     """One rollout per context row: actions from the policy, frames from the flow, rewards from the reward head.
 
@@ -76,9 +77,10 @@ def imagine(
     Args:
       frames_per_pass: frames B T of the context that the model sees at once.
       fast: compile what happens at every frame, see `reverie.dynamics.generation`.
+      prior: act by the behavioural prior.
     """
     with torch.inference_mode():
-        states, actions, latents = _roll(agent, context, config, frames_per_pass, fast)
+        states, actions, latents = _roll(agent, context, config, frames_per_pass, fast, prior)
     # Losses differentiate what follows from these, which inference tensors do not allow.
     states, latents = states.clone(), latents.clone()
     return Rollout(
@@ -91,7 +93,12 @@ def imagine(
 
 
 def _roll(
-    agent: Agent, context: Batch, config: ImaginationConfig, frames_per_pass: int, fast: bool
+    agent: Agent,
+    context: Batch,
+    config: ImaginationConfig,
+    frames_per_pass: int,
+    fast: bool,
+    prior: bool,
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """States (B, H+1, D), actions (B, H, ...) and latents (B, H, N_z, D_z) of the rollouts."""
     assert context.latents is not None
@@ -113,7 +120,7 @@ def _roll(
     states, taken, latents = [seen[:, -1:, 0]], [], []
     known = torch.ones_like(task, dtype=torch.bool)
     for _ in range(config.horizon):
-        step = Step(agent.act(states[-1]).sample(), known)
+        step = Step(agent.act(states[-1], prior=prior).sample(), known)
         noise = torch.randn_like(context.latents[:, :1])
         z = denoise(dynamics, cache, step, noise, config.sampling_steps, fast=fast)
         frame = dynamics, cache, z, step, torch.randn_like(z)

@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 
 from benchmarks.loops import CannotRun, Loop, Place
 from benchmarks.sizes import Row, Sizes
-from reverie.agent.imagination import ImaginationConfig, ImaginationObjective
+from reverie.agent.imagination import ImaginationConfig, ImaginationObjective, imagine
 from reverie.agent.model import Agent, AgentConfig
 from reverie.data.actions import ActionSpace, Categorical
 from reverie.data.batch import Batch
@@ -38,35 +39,33 @@ def open_row(row: Row, sizes: Sizes, place: Place) -> Loop:
     return makers[row.kind](row, sizes, place)
 
 
-def tokenizer_config(sizes: Sizes, **others: object) -> TokenizerConfig:
+def tokenizer_config(sizes: Sizes, **others: Any) -> TokenizerConfig:
     """Of the compared sizes."""
-    config = TokenizerConfig(
-        frame_size=(sizes.frame_size, sizes.frame_size),
-        patch_size=sizes.patch_size,
-        width=sizes.width,
-        encoder_depth=sizes.tokenizer_depth,
-        decoder_depth=sizes.tokenizer_depth,
-        num_heads=sizes.num_heads,
-        num_kv_heads=sizes.num_heads,
-        bottleneck_tokens=sizes.latents,
-        bottleneck_channels=sizes.channels,
-        context_length=sizes.context,
-    )
-    return replace(config, **others)  # type: ignore[arg-type]
+    own = {
+        "frame_size": (sizes.frame_size, sizes.frame_size),
+        "patch_size": sizes.patch_size,
+        "encoder_depth": sizes.tokenizer_depth,
+        "decoder_depth": sizes.tokenizer_depth,
+        "num_kv_heads": sizes.num_heads,
+        "bottleneck_tokens": sizes.latents,
+        "bottleneck_channels": sizes.channels,
+    }
+    return TokenizerConfig(**{**_shared(sizes), **own, **others})
 
 
-def dynamics_config(sizes: Sizes, **others: object) -> DynamicsConfig:
+def dynamics_config(sizes: Sizes, **others: Any) -> DynamicsConfig:
     """Of the compared sizes."""
-    config = DynamicsConfig(
-        latent_shape=(sizes.latents, sizes.channels),
-        width=sizes.width,
-        depth=sizes.dynamics_depth,
-        num_heads=sizes.num_heads,
-        num_kv_heads=sizes.num_kv_heads,
-        num_registers=sizes.num_registers,
-        context_length=sizes.context,
-    )
-    return replace(config, **others)  # type: ignore[arg-type]
+    own = {
+        "latent_shape": (sizes.latents, sizes.channels),
+        "depth": sizes.dynamics_depth,
+        "num_kv_heads": sizes.num_kv_heads,
+        "num_registers": sizes.num_registers,
+    }
+    return DynamicsConfig(**{**_shared(sizes), **own, **others})
+
+
+def _shared(sizes: Sizes) -> dict[str, Any]:
+    return {"width": sizes.width, "num_heads": sizes.num_heads, "context_length": sizes.context}
 
 
 def random_batch(sizes: Sizes, b: int, t: int, frames: bool) -> Batch:
@@ -186,8 +185,20 @@ def _actions(b: int, t: int, place: Place) -> Step:
 def _imagination(row: Row, sizes: Sizes, place: Place) -> Loop:
     """Rollouts of 16 contexts and one update of policy and values."""
     agent = Agent(Dynamics(dynamics_config(sizes), _space(sizes)), AgentConfig(), ["task"])
-    objective = ImaginationObjective(agent, ImaginationConfig(horizon=8, sampling_steps=sizes.sampling_steps))
-    return _step(objective, random_batch(sizes, 16, 8, frames=False), place)
+    config = ImaginationConfig(horizon=8, sampling_steps=sizes.sampling_steps)
+    objective = ImaginationObjective(agent, config).to(place.device)
+    context = random_batch(sizes, 16, 8, frames=False).to(place.device)
+    optimizer = torch.optim.AdamW(objective.trainable_parameters(), 1e-4, fused=True)
+    fast = {"fast": True} if place.compiled else {}
+
+    def step() -> None:
+        with place.autocast():
+            loss, _ = objective(context, imagine(agent, context, config, **fast))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
 
 
 def _rssm_step(row: Row, sizes: Sizes, place: Place) -> Loop:
@@ -195,10 +206,10 @@ def _rssm_step(row: Row, sizes: Sizes, place: Place) -> Loop:
     config = preset(row.preset)
     # No burn-in: all frames count.
     config = replace(config, world_model=replace(config.world_model, burn_in=0))
-    if place.compiled:
-        raise CannotRun("compiles nothing of it")
     model = Dreamer(config, (64, 64, 3), _space(sizes)).to(place.device)
     objective, optimizer = DreamerObjective(model), make_optimizer(model, config.optimizer)
+    if place.compiled:
+        _compile_layers(objective, place)
     batch = random_batch(replace(sizes, frame_size=64), 4, 16, frames=True).to(place.device)
     numbers = _count()
 

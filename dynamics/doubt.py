@@ -10,7 +10,8 @@ Both are mean squared differences of latents, at least 0, per video. How well th
 import torch
 from torch import Tensor
 
-from reverie.dynamics.generation import Continuation, Finished, denoise
+from reverie.dynamics.frame import Finished
+from reverie.dynamics.generation import Continuation, denoise
 from reverie.dynamics.model import Dynamics
 from reverie.dynamics.objective import corrupt
 from reverie.nn.cache import RingCache

@@ -55,15 +55,17 @@ class Finished:
 
     def at(self, frames: slice) -> "Finished":
         """Some of the frames."""
-        tokens = None if self.agent_tokens is None else self.agent_tokens[:, frames]
-        segment = None if self.segment is None else self.segment[:, frames]
-        return Finished(self.latents[:, frames], self.step.at(frames), self.noise[:, frames], tokens, segment)
+        return self._part(lambda x: x[:, frames], self.step.at(frames), self.signal_index)
 
     def rows(self, rows: slice) -> "Finished":
         """The frames of some videos."""
-        tokens = None if self.agent_tokens is None else self.agent_tokens[rows]
-        segment = None if self.segment is None else self.segment[rows]
-        return Finished(self.latents[rows], self.step.rows(rows), self.noise[rows], tokens, segment)
+        index = None if self.signal_index is None else self.signal_index[rows]
+        return self._part(lambda x: x[rows], self.step.rows(rows), index)
+
+    def _part(self, of: Callable[[Tensor], Tensor], step: Step, index: Tensor | None) -> "Finished":
+        tokens = None if self.agent_tokens is None else of(self.agent_tokens)
+        segment = None if self.segment is None else of(self.segment)
+        return Finished(of(self.latents), step, of(self.noise), tokens, segment, index)
 
 
 def sample(predict: Callable[[Tensor, int], Tensor], noise: Tensor, sampling_steps: int) -> Tensor:

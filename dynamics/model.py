@@ -217,6 +217,44 @@ class Dynamics(nn.Module):
         agent_tokens: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """`forward` for actions and signal levels that are embedded already: (B, T, S_a, D) and (B, T, 1, D)."""
+        # What is predicted, and what agents say; the other positions matter to these alone.
+        first = self.config.num_action_tokens + 1
+        num_latents = self.config.latent_shape[0]
+        read = slice(first, first + num_latents if agent_tokens is None else None)
+        tokens = self._tokens(noisy_latents, action_tokens, shortcut_tokens, agent_tokens)
+        out = self.transformer(tokens, self._groups(agent_tokens), segment=segment, cache=cache, read=read)
+        z_hat = self.latent_out(out[:, :, :num_latents])
+        if agent_tokens is None:
+            return z_hat, None
+        return z_hat, out[:, :, self.config.num_world_tokens - first :]
+
+    def agent_states(
+        self,
+        noisy_latents: Tensor,
+        signal_index: Tensor,
+        step_index: Tensor,
+        actions: Mapping[str, Tensor],
+        action_mask: Tensor,
+        agent_tokens: Tensor,
+        segment: Tensor | None = None,
+    ) -> Tensor:
+        """The agent tokens' outputs (B, T, A, D) alone, up to rounding as `forward` has them.
+
+        Since no latents are predicted, the last layers compute no other positions. Arguments as of `forward`.
+        """
+        embedded = self.action_embedding(actions, action_mask), self.shortcut_tokens(signal_index, step_index)
+        tokens = self._tokens(noisy_latents, *embedded, agent_tokens)
+        read = slice(self.config.num_world_tokens, None)
+        return self.transformer(tokens, self._groups(agent_tokens), segment=segment, read=read)
+
+    def _tokens(
+        self,
+        noisy_latents: Tensor,
+        action_tokens: Tensor,
+        shortcut_tokens: Tensor,
+        agent_tokens: Tensor | None,
+    ) -> Tensor:
+        """All tokens of each frame, (B, T, S, D)."""
         b, t = noisy_latents.shape[:2]
         parts = [
             action_tokens,
@@ -224,19 +262,7 @@ class Dynamics(nn.Module):
             self.latent_in(noisy_latents) + self.spatial_positions,
             self.registers.expand(b, t, -1, -1),
         ]
-        if agent_tokens is not None:
-            parts.append(agent_tokens)
-        # What is predicted, and what agents say; the other positions matter to these alone.
-        first = self.config.num_action_tokens + 1
-        num_latents = self.config.latent_shape[0]
-        read = slice(first, first + num_latents if agent_tokens is None else None)
-        out = self.transformer(
-            torch.cat(parts, dim=2), self._groups(agent_tokens), segment=segment, cache=cache, read=read
-        )
-        z_hat = self.latent_out(out[:, :, :num_latents])
-        if agent_tokens is None:
-            return z_hat, None
-        return z_hat, out[:, :, self.config.num_world_tokens - first :]
+        return torch.cat(parts if agent_tokens is None else [*parts, agent_tokens], dim=2)
 
     def new_cache(self, batch_size: int) -> RingCache:
         """An empty cache for `batch_size` rollouts."""

@@ -37,7 +37,7 @@ TITLES = {
     "right_changing": "The same where a tile changes",
 }
 _INK = "#262a33"
-_STYLE = {
+STYLE = {
     "font.family": "sans-serif",
     "font.size": 10,
     "svg.fonttype": "none",
@@ -63,7 +63,7 @@ def horizon_chart(curves: Mapping[str, Mapping[str, Curve]]) -> str:
     metrics = list(next(iter(curves.values())))
     columns = 2
     rows = -(-len(metrics) // columns)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 3.3 * rows), layout="constrained")
         axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
         for axis, metric in zip(axes, metrics, strict=False):
@@ -73,12 +73,12 @@ def horizon_chart(curves: Mapping[str, Mapping[str, Curve]]) -> str:
             axis.set_axis_off()
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-        return _svg(figure)
+        return svg(figure)
 
 
 def trust_chart(expected: np.ndarray, error: np.ndarray) -> str:
     """A point per frame: PSNR as the signals let expect it, and as it is, in decibels."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5, 3.6), layout="constrained")
         axis = figure.subplots()
         axis.scatter(expected, error, s=7, color=COLOURS["model"], alpha=0.35, linewidths=0)
@@ -86,14 +86,39 @@ def trust_chart(expected: np.ndarray, error: np.ndarray) -> str:
         axis.plot(ends, ends, color=COLOURS["copy"], linewidth=1)
         axis.set_xlabel("PSNR that the signals let expect, dB")
         axis.set_ylabel("true PSNR, dB")
-        return _svg(figure)
+        return svg(figure)
+
+
+DRIFT = {
+    "distance": "Distance to held-out latents",
+    "sharpness": "Sharpness",
+    "motion": "Change from frame to frame",
+    "spread": "Difference between the videos",
+}
+
+
+def drift_chart(
+    frames: Sequence[int], curves: Mapping[str, Sequence[float]], held_out: Mapping[str, float]
+) -> str:
+    """A panel per measure along a long rollout; dashed, its level in held-out video."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10, 5.2), layout="constrained")
+        for axis, (name, title) in zip(figure.subplots(2, 2).ravel(), DRIFT.items(), strict=True):
+            axis.plot(frames, curves[name], color=COLOURS["model"], linewidth=2, label="generated")
+            axis.axhline(held_out[name], linestyle="--", color=COLOURS["tokenizer"], label="held-out video")
+            axis.set_title(title, loc="left", fontsize=11, fontweight="bold")
+            axis.set_ylim(bottom=0)
+            axis.set_xlabel("generated frames")
+        handles, labels = axis.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+        return svg(figure)
 
 
 def success_chart(success: Mapping[str, Mapping[str, Estimate]], tasks: Sequence[str]) -> str:
     """Horizontal bars: per task, each player's success in per cent with its interval. `success`: player -> task."""
     players = list(success)
     height = 0.8 / len(players)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         rows = min(0.28 * len(players), 0.7) * len(tasks)
         figure = Figure(figsize=(10, 0.9 + max(rows, 0.7)), layout="constrained")
         axis = figure.subplots()
@@ -115,7 +140,7 @@ def success_chart(success: Mapping[str, Mapping[str, Estimate]], tasks: Sequence
         axis.set_xlabel("episodes in which the task was accomplished, %")
         axis.grid(False, axis="y")
         figure.legend(loc="outside upper center", ncols=min(len(players), 5), frameon=False)
-        return _svg(figure)
+        return svg(figure)
 
 
 def _draw_curves(axis: Axes, methods: Mapping[str, Curve]) -> None:
@@ -131,7 +156,8 @@ def _draw_curves(axis: Axes, methods: Mapping[str, Curve]) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """The figure as text, the same for the same figure."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "reverie"}):  # else its ids are random
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)

@@ -29,10 +29,17 @@ class Advantage:
     """The same average for `psnr_frame`."""
 
     def beaten_from(self) -> int | None:
-        """The horizon step (from 1) from which on the model is always ahead; None if it is behind at the last."""
-        behind = [step for step, estimate in enumerate(self.steps, start=1) if not estimate.value > 0]
+        """The horizon step (from 1) from which on the model is always ahead; None if it is not so at the last.
+
+        Ahead is an interval above 0; where one window gives none, a value above 0.
+        """
+        behind = [step for step, estimate in enumerate(self.steps, start=1) if not _lower_end(estimate) > 0]
         first = max(behind, default=0) + 1
         return first if first <= len(self.steps) else None
+
+
+def _lower_end(estimate: Estimate) -> float:
+    return estimate.value if np.isnan(estimate.low) else estimate.low
 
 
 def curves(scores: FrameScores, seed: int = 0) -> dict[str, Curve]:

@@ -142,7 +142,7 @@ class RolloutFigures:
         ]
         for other, lead in self.advantage.items():
             start = lead.beaten_from()
-            when = f"ahead at every step from {start} on" if start else "behind at the last step"
+            when = f"ahead at every step from {start} on" if start else "not ahead at the last step"
             lines.append(f"  against {NAMES[other]}: {lead.average.text(signed=True)} dB, {when}")
         return lines
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment
+from jinja2 import Environment, FileSystemLoader, Template
 
 from reverie.data.files.durable import write_atomic
 from reverie.evaluation.charts import NAMES
@@ -63,6 +63,7 @@ class Gallery:
     world_models_chart: str = ""
     success_chart: str = ""
     trust_chart: str = ""
+    drift_chart: str = ""
 
     def files(self) -> list[Media]:
         """All pictures and videos."""
@@ -84,7 +85,7 @@ def write_report(folder: Path, figures: Figures, gallery: Gallery) -> Path:
         if media.content is None:
             continue
         (folder / "media" / media.name).write_bytes(media.content)
-    for name in ("horizon_chart", "world_models_chart", "success_chart", "trust_chart"):
+    for name in ("horizon_chart", "world_models_chart", "success_chart", "trust_chart", "drift_chart"):
         if chart := getattr(gallery, name):
             (folder / "media" / f"{name}.svg").write_text(chart)
     page = folder / "report.html"
@@ -94,13 +95,10 @@ def write_report(folder: Path, figures: Figures, gallery: Gallery) -> Path:
 
 def render(figures: Figures, gallery: Gallery) -> str:
     """The HTML page."""
-    environment = Environment(autoescape=True, trim_blocks=True)
-    environment.filters |= {"value": _value, "interval": _interval}
-    template = environment.from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
-    return template.render(
+    return page_template("report.html.j2").render(
         figures=figures,
         tiles=_tiles(figures),
-        best=_best_player(figures),
+        best=best_player(figures),
         names=NAMES,
         psnr_cap=PSNR_CAP,
         max_fps=MAX_FPS,
@@ -109,6 +107,15 @@ def render(figures: Figures, gallery: Gallery) -> str:
         provenance=_provenance(figures),
         **vars(gallery),
     )
+
+
+def page_template(name: str) -> Template:
+    """A page of this room, with filters for estimates: `value` and `interval` of what `Estimate.to_json` writes."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True
+    )
+    environment.filters |= {"value": _value, "interval": _interval}
+    return environment.get_template(name)
 
 
 def _tiles(figures: Figures) -> list[dict[str, str]]:
@@ -146,14 +153,19 @@ def _player_tile(row: Mapping[str, Any], task: str | None) -> dict[str, str]:
     return {"value": f"{_value(row['success'][task], 1, 100)} %", "text": f"{task}: {row['player']}"}
 
 
-def _best_player(figures: Figures) -> str | None:
-    """The learned player with the highest success, or return where there is no task."""
+def best_player(figures: Figures) -> str | None:
+    """The learned player whose interval lies above those of all other learned ones; None where chance could have made it."""
     learned = [row for row in _players(figures) if row["learned"]]
-    if not learned:
+    task = figures["games"]["task"] if learned else None
+    scores = [(row["success"][task] if task else row["return"], str(row["player"])) for row in learned]
+    scores = [(score, name) for score, name in scores if score["value"] is not None]
+    if not scores:
         return None
-    task = figures["games"]["task"]
-    best = max(learned, key=lambda row: (row["success"][task] if task else row["return"])["value"])
-    return str(best["player"])
+    best, name = max(scores, key=lambda pair: pair[0]["value"])
+    rivals = [score for score, other in scores if other != name]
+    low = best["low"] if best["low"] is not None else best["value"]
+    beaten = all(low > (s["high"] if s["high"] is not None else s["value"]) for s in rivals)
+    return name if beaten else None
 
 
 def _players(figures: Figures) -> list[dict[str, Any]]:

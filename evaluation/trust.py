@@ -22,7 +22,8 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from reverie.dynamics.doubt import doubt
-from reverie.dynamics.generation import Continuation, Step
+from reverie.dynamics.frame import Step
+from reverie.dynamics.generation import Continuation
 from reverie.dynamics.model import Dynamics
 from reverie.evaluation.predictors import decode_future
 from reverie.evaluation.statistics import Estimate, bootstrap

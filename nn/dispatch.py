@@ -230,22 +230,12 @@ def kernel_of(
 ) -> Kernel:
     """The kernel of a kind of call on `device`; tells it in one line of the log, once. Raises as `choose`."""
     long = long or device.type != "cpu"  # nobody else asks, and one kind of call should be told as one
-    return told_choice(backend, kind, device, dtype, head_dim, softcap, gradient, long).kernel
+    return told_choice(backend, Call(kind, dtype, head_dim, softcap, gradient, long), device).kernel
 
 
 @cache
-def told_choice(
-    backend: Backend,
-    kind: Kind,
-    device: torch.device,
-    dtype: torch.dtype,
-    head_dim: int,
-    softcap: bool,
-    gradient: bool,
-    long: bool = True,
-) -> Choice:
+def told_choice(backend: Backend, call: Call, device: torch.device) -> Choice:
     """`choose` for this machine, and the line of the log."""
-    call = Call(kind, dtype, head_dim, softcap, gradient, long)
     choice = choose(backend, call, this_machine(device))
     # On a CPU nothing is left to wonder about, unless it was asked for.
     level = logging.INFO if device.type == "cuda" or backend != "auto" else logging.DEBUG

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from argparse import ArgumentError
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from importlib import import_module
 from pathlib import Path
@@ -26,10 +26,9 @@ from reverie.pipelines.flags import (
     read_settings,
     settings_file,
 )
+from reverie.pipelines.help import help_text
 from reverie.pipelines.launching import INTERRUPTED, end_with_parent
 
-WITHOUT_PRESETS = ("record", "prepare", "encode", "evaluate", "fvd", "play")
-"""Commands that have none, so that they need not import what presets are made of: models."""
 PROFILE = "profile "
 """Before the name of a stage, whose flags are then taken."""
 USER_ERROR, USAGE_ERROR = 1, 2
@@ -65,12 +64,19 @@ COMMANDS = {
     "evaluate": Command(
         "scoring.evaluate", "EvaluateConfig", "evaluate", "score rollouts and agents, write a report"
     ),
+    "report": Command("scoring.comparing", "ReportConfig", "report", "compare any runs on one page"),
     "fvd": Command(
         "scoring.fvd", "FvdConfig", "fvd", "Frechet video distance of generated videos to held-out ones"
     ),
     "play": Command("interactive.play", "PlayConfig", "play", "play inside the world model, in a browser"),
     "worlds": Command(
         "worlds.listing", "WorldsConfig", "worlds", "list the worlds that can be played at once"
+    ),
+    "push": Command(
+        "worlds.exchange", "PushConfig", "push", "copy a world to a folder or to the hub (hf://)"
+    ),
+    "pull": Command(
+        "worlds.exchange", "PullConfig", "pull", "fetch a world from a folder or from the hub (hf://)"
     ),
     "pack": Command(
         "worlds.packing", "PackConfig", "pack", "make a world of the runs of a tokenizer and more"
@@ -111,6 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     end_with_parent()
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["help"] and len(given) > 1:
+        given = [*given[1:], "--help"]
     if not given or given[0] in ("-h", "--help", "help"):
         print(_usage())
         return 0 if given else USAGE_ERROR
@@ -172,6 +180,11 @@ def _run_member(group: str, arguments: Sequence[str]) -> int:
 
 
 def _run(name: str, arguments: Sequence[str]) -> int:
+    if {"-h", "--help"} & set(arguments):
+        command = COMMANDS[name]
+        if text := help_text(name, f"pipelines.{command.module}", command.config):
+            print(text)
+            return 0
     from reverie.pipelines.runs.stops import Stopped
 
     _show_log()
@@ -212,13 +225,15 @@ def _parser(name: str, cls: type) -> Any:
     from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings
     from jsonargparse.typing import register_type
 
+    from reverie.pipelines.presets import presets_of
+
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     register_type(Url)
     parser = ArgumentParser(prog=f"reverie {name}", description=cls.__doc__, exit_on_error=False)
     parser.add_argument(
         "--config", action=ActionConfigFile, help="YAML file of these settings; may be repeated"
     )
-    if presets := _presets(name):
+    if presets := presets_of(name):
         parser.add_argument("--preset", type=str, help=f"sizes that belong together: {', '.join(presets)}")
     parser.add_class_arguments(cls)
     return parser
@@ -227,7 +242,8 @@ def _parser(name: str, cls: type) -> Any:
 def _spelled_out(cls: type, arguments: Sequence[str]) -> list[str]:
     """`arguments` as jsonargparse wants them.
 
-    --path before a first or last lone word, if `cls` has a path; =true behind switches; + behind the names of lists.
+    --path before a first or last lone word, if `cls` has a path; --runs before the first lone words, if it has runs; =true
+    behind switches; + behind the names of lists.
     """
     hints = get_type_hints(cls)
     switches = {f"--{name}" for name, kind in hints.items() if kind is bool}
@@ -238,6 +254,14 @@ def _spelled_out(cls: type, arguments: Sequence[str]) -> list[str]:
         full.append(
             f"{argument}=true" if lone else argument + "+" * (argument in lists and following[:1] != "[")
         )
+    # Lone words at the beginning stand for the fields that a command names in WORDS.
+    for place, name in enumerate(getattr(cls, "WORDS", ())):
+        if len(full) <= 2 * place or full[2 * place].startswith("-"):
+            break
+        full[2 * place : 2 * place] = [f"--{name}"]
+    if "runs" in hints:
+        words = next((i for i, word in enumerate(full) if word.startswith("-")), len(full))
+        full = [part for word in full[:words] for part in ("--runs+", word)] + full[words:]
     if "path" not in hints or not full:
         return full
     if not full[0].startswith("-"):
@@ -249,12 +273,10 @@ def _spelled_out(cls: type, arguments: Sequence[str]) -> list[str]:
 
 def _preset_defaults(name: str, arguments: Sequence[str]) -> dict[str, Any]:
     """The chosen preset's settings for command `name`, with dotted keys."""
-    if name in WITHOUT_PRESETS:
-        return {}
-    from reverie.pipelines.presets import DEFAULT_BASELINES
+    from reverie.pipelines.presets import DEFAULT_BASELINES, presets_of
     from reverie.pipelines.runs.configs import flatten, to_plain
 
-    presets = _presets(name)
+    presets = presets_of(name)
     preset = _setting("preset", arguments)
     if preset is None and name.removeprefix(PROFILE) == "baseline":
         preset = DEFAULT_BASELINES.get(_setting("version", arguments))
@@ -264,14 +286,6 @@ def _preset_defaults(name: str, arguments: Sequence[str]) -> dict[str, Any]:
         meant = did_you_mean(preset, list(presets)).rstrip("?")
         raise UserError(f"--preset {preset}: is not known, choose one of {', '.join(presets)}{meant}")
     return flatten(to_plain(presets[preset]))
-
-
-def _presets(name: str) -> Mapping[str, Mapping[str, Any]]:
-    if name in WITHOUT_PRESETS:
-        return {}
-    from reverie.pipelines.presets import presets_of
-
-    return presets_of(name)
 
 
 def _setting(name: str, arguments: Sequence[str]) -> str | None:

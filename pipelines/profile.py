@@ -52,53 +52,38 @@ _NOWHERE = Path("nowhere")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerProfile(TokenizerStage):
+class Profiled:
+    """What every profile has beside the settings of its stage."""
+
+    out: Path = _NOWHERE
+    """Left alone: nothing is written but the trace."""
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
+    """How much is measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerProfile(Profiled, TokenizerStage):
     """Measures training steps of the tokenizer; takes the flags of `reverie tokenizer`."""
 
-    out: Path = _NOWHERE
-    """Left alone: nothing is written but the trace."""
-    profile: ProfileConfig = field(default_factory=ProfileConfig)
-    """How much is measured."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class DynamicsProfile(DynamicsStage):
+class DynamicsProfile(Profiled, DynamicsStage):
     """Measures training steps of the world model; takes the flags of `reverie dynamics`."""
 
-    out: Path = _NOWHERE
-    """Left alone: nothing is written but the trace."""
-    profile: ProfileConfig = field(default_factory=ProfileConfig)
-    """How much is measured."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class CloneProfile(CloneStage):
+class CloneProfile(Profiled, CloneStage):
     """Measures steps of cloning; takes the flags of `reverie clone`."""
 
-    out: Path = _NOWHERE
-    """Left alone: nothing is written but the trace."""
-    profile: ProfileConfig = field(default_factory=ProfileConfig)
-    """How much is measured."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class ImagineProfile(ImagineStage):
+class ImagineProfile(Profiled, ImagineStage):
     """Measures steps of imagination; takes the flags of `reverie imagine`."""
 
-    out: Path = _NOWHERE
-    """Left alone: nothing is written but the trace."""
-    profile: ProfileConfig = field(default_factory=ProfileConfig)
-    """How much is measured."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class BaselineProfile(BaselineStage):
+class BaselineProfile(Profiled, BaselineStage):
     """Measures steps of a baseline's first phase, the second with --world_model; takes the flags of `reverie baseline`."""
-
-    out: Path = _NOWHERE
-    """Left alone: nothing is written but the trace."""
-    profile: ProfileConfig = field(default_factory=ProfileConfig)
-    """How much is measured."""
 
 
 STAGES: dict[type, tuple[str, type, Callable[[Any], None]]] = {

@@ -115,8 +115,10 @@ def missing(text: str) -> list[str]:
 
 
 def _is_there(dotted: str) -> bool:
-    """`room.module`, `room.module.name` or `room.module.Class.member`."""
+    """`room.module`, `room.module.name` or `room.module.Class.member`, or a name of the package itself."""
     parts = dotted.split(".")
+    if _has(ROOT / "src/reverie/__init__.py", dotted):
+        return True
     for length in range(len(parts), 0, -1):
         path = ROOT.joinpath(*parts[:length])
         rest = ".".join(parts[length:])

@@ -18,13 +18,38 @@ MIN_SIDE = 64
 """Smaller frames are enlarged by whole pixels until they reach this: the last layers of the backbones need some extent."""
 
 
-class PerceptualDistance(nn.Module):
-    """Frozen LPIPS. `forward(a, b)`: (N, 3, H, W) in [-1, 1] -> (N,) distances. No parameters, no saved state."""
+class Backbone(nn.Module):
+    """The convolutions of LPIPS, channels last in memory and, if `half`, in bfloat16; features are float32 in any case.
 
-    def __init__(self, model: nn.Module):
+    What is compared, squared and summed are features over their length: differences of 1e-3 that bfloat16 would not hold.
+    """
+
+    def __init__(self, net: nn.Module, half: bool):
         super().__init__()
+        self.dtype = torch.bfloat16 if half else torch.float32
+        self.net = net.to(self.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) -> the features of five layers, (N, C, H', W')."""
+        x = x.to(dtype=self.dtype, memory_format=torch.channels_last)
+        return [features.float() for features in self.net(x)]
+
+
+class PerceptualDistance(nn.Module):
+    """Frozen LPIPS. `forward(a, b)`: (N, 3, H, W) in [-1, 1] -> (N,) distances. No parameters, no saved state.
+
+    Args:
+      model: of the package `lpips`.
+      half: convolutions in bfloat16, see `TokenizerObjectiveConfig.lpips_bfloat16`.
+    """
+
+    def __init__(self, model: nn.Module, *, half: bool = False):
+        super().__init__()
+        model = model.eval().requires_grad_(False)
+        assert isinstance(model.net, nn.Module)
+        model.net = Backbone(model.net, half)
         # Held outside the module tree: neither parameters to train nor weights to save.
-        self._model = [model.eval().requires_grad_(False)]
+        self._model = [model]
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """LPIPS between image pairs."""
@@ -36,8 +61,10 @@ class PerceptualDistance(nn.Module):
             return model(a.float(), b.float()).flatten()
 
 
-def load_lpips(net: Literal["alex", "vgg"], weights: Path | None) -> PerceptualDistance:
-    """LPIPS with backbone `net` ("alex" or "vgg") from a safetensors file; None looks in the cache.
+def load_lpips(
+    net: Literal["alex", "vgg"], weights: Path | None, *, half: bool = False
+) -> PerceptualDistance:
+    """LPIPS with backbone `net` ("alex" or "vgg") from a safetensors file; None looks in the cache. `half` as in the class.
 
     Raises `UserError` with the command to run when the weights are missing.
     """
@@ -50,7 +77,7 @@ def load_lpips(net: Literal["alex", "vgg"], weights: Path | None) -> PerceptualD
         raise UserError(
             f"{weights}: is not a converted {net} backbone of LPIPS; run `reverie fetch-weights --net {net}`."
         )
-    return PerceptualDistance(model)
+    return PerceptualDistance(model, half=half)
 
 
 @cache

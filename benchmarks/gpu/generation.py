@@ -1,5 +1,6 @@
 """Rows about generation: frames a second with a full context, and whether the thousandth frame costs what the first does."""
 
+import os
 import time
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,19 @@ def frames(
     config = _config(work, preset, videos, work.steps(200))
     model = replace(config.model, backend=backend, softcap=softcap)
     return asdict(figures(measure_generate(replace(config, model=model))))
+
+
+def unrecorded(work: "Work", preset: str, videos: int) -> dict[str, Any]:
+    """`frames` without CUDA graphs: what recording them brings."""
+    before = os.environ.get("REVERIE_CUDA_GRAPHS")
+    os.environ["REVERIE_CUDA_GRAPHS"] = "0"
+    try:
+        return frames(work, preset, videos)
+    finally:
+        if before is None:
+            del os.environ["REVERIE_CUDA_GRAPHS"]
+        else:
+            os.environ["REVERIE_CUDA_GRAPHS"] = before
 
 
 def flat(work: "Work") -> dict[str, Any]:

@@ -47,6 +47,11 @@ def _rows() -> list[Row]:
     rows = [
         Row("paper, frames, 1 video", 60, partial(frame, preset="paper", videos=1), "80 frames/s"),
         Row("paper, frames, 16 videos", 60, partial(frame, preset="paper", videos=16), "140 frames/s"),
+        Row(
+            "paper, frames, 1 video, no CUDA graphs",
+            60,
+            partial(generation.unrecorded, preset="paper", videos=1),
+        ),
         Row("paper, dynamics step", 120, partial(step, stage="dynamics", preset="paper"), "MFU 50 %"),
         Row("paper, tokenizer step", 120, partial(step, stage="tokenizer", preset="paper"), "MFU 45 %"),
         Row("paper, 10,000 frames", 200, generation.flat, "the last thousand as fast as the first"),

@@ -14,7 +14,7 @@ class PlayConfig:
     """Serves a page on which people play inside a world model; Ctrl-C ends it."""
 
     world: str | None = None
-    """A world by its name (`reverie worlds`), its folder, or the folder of the runs of all stages; nothing else is needed."""
+    """A world that ships or was pulled, by name, or the folder of a world or of the runs of all stages; enough by itself."""
     data: Location | None = None
     """Folder of video shards, or the URL of one, in whose clips dreams begin."""
     tokenizer: Path | None = None

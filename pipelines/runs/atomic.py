@@ -24,13 +24,28 @@ def write_json(path: Path, value: Any) -> None:
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder to fill, which becomes `path` at the end of the block. An old `path` is replaced."""
-    partial = path.with_name(PARTIAL + path.name)
-    remove_folder(partial)
-    partial.mkdir(parents=True)
-    yield partial
+    begin_folder(path)
+    yield partial_folder(path)
+    finish_folder(path)
+
+
+def begin_folder(path: Path) -> None:
+    """An empty `partial_folder` of `path`, to be filled."""
+    remove_folder(partial_folder(path))
+    partial_folder(path).mkdir(parents=True)
+
+
+def partial_folder(path: Path) -> Path:
+    """The temporary folder that becomes `path`."""
+    return path.with_name(PARTIAL + path.name)
+
+
+def finish_folder(path: Path) -> None:
+    """The `partial_folder` of `path`, filled, becomes `path`. An old `path` is replaced."""
+    partial = partial_folder(path)
     for item in sorted(partial.rglob("*")):
-        _sync(item)
-    _sync(partial)
+        sync(item)
+    sync(partial)
     remove_folder(path)
     partial.rename(path)
     sync_folder(path.parent)
@@ -47,7 +62,8 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(path)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """What was written to the file or folder survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

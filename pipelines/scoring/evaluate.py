@@ -88,6 +88,9 @@ def _score(
         figures["games"] = scores.to_json()
         console.print(scores.table())
         console.print("\n".join(scores.lines()))
+        console.print("\n".join(f"  {found.sentence}" for found in scoring.agreements))
+        figures["agreements"] = [found.to_json() for found in scoring.agreements]
+        figures["traces"] = scoring.traces
     if quest is not None:
         figures["quest"] = play_quests(scoring, quest, console)
     figures |= {"settings": to_plain(config), "provenance": _provenance(scoring, run.provenance)}

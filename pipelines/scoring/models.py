@@ -10,6 +10,7 @@ from reverie.data.errors import UserError
 from reverie.data.files.location import Location
 from reverie.data.shards.index import ShardIndex
 from reverie.dynamics.model import Dynamics
+from reverie.evaluation.alarm import Agreement
 from reverie.evaluation.figures import DREAMER_4
 from reverie.evaluation.report import Gallery
 from reverie.nn.cache import FRAMES_PER_PASS
@@ -90,6 +91,8 @@ class EvaluateConfig:
     """Games side by side."""
     greedy: bool = False
     """Agents take their most likely action instead of drawing one."""
+    alarm: int = 64
+    """Steps of imagined episodes whose promised return is compared with real ones, for Dreamer 4's players; 0 for none."""
     context: int = 8
     """True frames given to a rollout."""
     horizon: int = 16
@@ -111,6 +114,8 @@ class EvaluateConfig:
     trust: bool = True
     """Measure signals that say when not to believe Dreamer 4's rollouts, and how well they foretell the true error; about as much
     work as the rollouts."""
+    drift: int = 0
+    """Frames of long rollouts of Dreamer 4, such as 2000: do they stay among the pictures of the game? 0 for none."""
     videos: int = 6
     """Rollouts shown in the report."""
     films: int = 3
@@ -129,7 +134,7 @@ class EvaluateConfig:
         for name in ("episodes", "num_envs", "context", "horizon", "clips", "batch_size", "frames_per_pass"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: must be at least 1, got {getattr(self, name)}.")
-        for name in ("videos", "films", "seed"):
+        for name in ("videos", "films", "seed", "drift", "alarm"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}: must be at least 0, got {getattr(self, name)}.")
         if self.sampling_steps < 1 or self.sampling_steps & (self.sampling_steps - 1):
@@ -200,6 +205,8 @@ class Scoring:
     lpips: PerceptualDistance | None = None
     notes: list[str] = field(default_factory=list)
     gallery: Gallery = field(default_factory=Gallery)
+    agreements: list[Agreement] = field(default_factory=list)
+    traces: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     @property
     def chosen(self) -> ShardIndex:

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
+from reverie.agent.player import Player
 from reverie.data.errors import UserError
 from reverie.environments.make import with_limit
 from reverie.environments.players import require_player
-from reverie.environments.vector import VectorGame
+from reverie.environments.vector import VectorGame, Watcher
+from reverie.evaluation.alarm import Watchers
 from reverie.evaluation.charts import success_chart
 from reverie.evaluation.figures import GameScores
 from reverie.evaluation.filming import EpisodeFilms
@@ -22,7 +24,9 @@ from reverie.evaluation.games import (
     score,
 )
 from reverie.evaluation.recorded import recorded_results
+from reverie.evaluation.traces import Traces
 from reverie.pipelines.runs.progress import meter
+from reverie.pipelines.scoring.alarming import agreement, beginnings
 from reverie.pipelines.scoring.models import EvaluateConfig, Scoring
 from reverie.pipelines.scoring.players import (
     STAGES,
@@ -33,6 +37,7 @@ from reverie.pipelines.scoring.players import (
     require_players,
 )
 from reverie.pipelines.training.checkpoints import read_card
+from reverie.rssm.player import Player as RecurrentPlayer
 
 
 def open_game(scoring: Scoring) -> VectorGame:
@@ -103,8 +108,8 @@ def play_all(scoring: Scoring, game: VectorGame) -> GameScores:
         players.insert(1, score("data", recorded, game.tasks))
     for name, make_player in learned_players(scoring, asked).items():
         if config.plays(name):
-            policy = AgentPolicy(make_player(game.num_envs))
-            players.append(_play_and_film(scoring, game, name, policy, learned_task(scoring, name, asked)))
+            player = make_player(game.num_envs)
+            players.append(_play_and_film(scoring, game, name, player, learned_task(scoring, name, asked)))
     scores = GameScores(
         env=str(config.env),
         task=task,
@@ -136,14 +141,20 @@ def _play(scoring: Scoring, game: VectorGame, name: str, policy: Policy) -> Game
 
 
 def _play_and_film(
-    scoring: Scoring, game: VectorGame, name: str, policy: Policy, task: str | None
+    scoring: Scoring, game: VectorGame, name: str, player: Player | RecurrentPlayer, task: str | None
 ) -> GameScore:
     """A learned player; its first episodes are shown in the report."""
     config = scoring.config
     films = EpisodeFilms(config.out / "media", name, config.films, game.action_space_spec, game.fps)
+    watched = beginnings(scoring, name, task, list(game.tasks))
+    traces = Traces(AgentPolicy(player), player if isinstance(player, Player) else None, game, config.films)
+    watchers: list[Watcher] = [films, traces, *([] if watched is None else [watched])]
     with meter(f"play: {name}", len(game.seeds)) as shown:
-        results = play(game, policy, shown.update, films)
+        results = play(game, traces, shown.update, Watchers(watchers))
+    scoring.traces[name] = traces.to_json()
     scoring.gallery.agent_films[name] = films.media()
+    if watched is not None and (found := agreement(scoring, name, task, watched)) is not None:
+        scoring.agreements.append(found)
     return score(name, results, game.tasks, learned=True, task=task)
 
 

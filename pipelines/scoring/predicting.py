@@ -16,7 +16,7 @@ from reverie.evaluation.rollouts import Predictor, Rollouts, roll_out
 from reverie.evaluation.windows import Selection, Windows, load_windows
 from reverie.pipelines.runs.progress import meter
 from reverie.pipelines.scoring.models import Scoring
-from reverie.pipelines.scoring.trusting import trust_figures
+from reverie.pipelines.scoring.trusting import drift_figures, trust_figures
 
 
 def predict_all(scoring: Scoring, selection: Selection, console: Console) -> dict[str, Any]:
@@ -40,6 +40,8 @@ def predict_all(scoring: Scoring, selection: Selection, console: Console) -> dic
         figures["rollouts"] = found[DREAMER_4].to_json()
         if config.trust:
             figures |= trust_figures(scoring, windows, console)
+        if config.drift:
+            figures |= drift_figures(scoring, windows, console)
     if scoring.models.baselines:
         console.print(world_models_table(found))
         gallery.world_models_chart = _side_by_side(found)

@@ -24,6 +24,7 @@ from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.runs.run import RunFolder, open_run
 from reverie.pipelines.training.accumulation import refuse_accumulation
 from reverie.pipelines.training.batches import BatchesConfig, Mixture, heldout_batches, training_batches
+from reverie.pipelines.training.boards import require_logger
 from reverie.pipelines.training.checkpoints import load_agent, read_card, weights_sha256
 from reverie.pipelines.training.finite import GRADIENT_NORM
 from reverie.pipelines.training.layers import refuse_layers, step_elements
@@ -88,6 +89,7 @@ class ImagineStage:
 
 def train_imagine(config: ImagineStage) -> None:
     """Runs the stage. Raises `UserError` when data and agent do not belong together."""
+    require_logger(config.training.logger)
     corpora = Corpora.load(config.data)
     require_latents(corpora)
     card = read_card(config.agent, "agent")

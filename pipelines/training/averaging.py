@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from reverie.pipelines.training.sharding import like_parameter, local_part, reshard
+from reverie.pipelines.training.sharding import local_part, reshard
 
 
 def decay_at(step: int, decay: float) -> float:
@@ -58,9 +58,9 @@ class WeightAverage:
 
     @torch.no_grad()
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Goes on from the averages of a checkpoint, whole or sharded as the parameters are."""
+        """Goes on from the averages of a checkpoint, sharded as the parameters are."""
         for name, average in self._averages.items():
-            local_part(average).copy_(local_part(like_parameter(weights[name], self._parameters[name])))
+            local_part(average).copy_(local_part(weights[name]))
 
     @torch.no_grad()
     def _swap(self) -> None:

@@ -10,6 +10,8 @@ RUN/checkpoints/000050000/config.json                 `Card`: what the model is
                               weights.safetensors     with training.ema: the weights themselves
                               state.json              step, loader positions, optimiser settings
 
+Sharded over processes (FSDP), NAME.safetensors is several files and an index, see `stored`.
+
 Wherever a run folder RUN is taken, RUN/raw means the weights themselves and RUN/ema insists on the average.
 """
 
@@ -21,8 +23,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from reverie.agent.model import Agent, AgentConfig
@@ -30,26 +30,37 @@ from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
 from reverie.data.files.durable import explain_full_disk
 from reverie.dynamics.model import Dynamics, DynamicsConfig
-from reverie.pipelines.runs.atomic import new_folder, write_json, write_text
+from reverie.pipelines.runs.atomic import (
+    begin_folder,
+    finish_folder,
+    partial_folder,
+    sync,
+    write_json,
+    write_text,
+)
 from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.runs.reading import from_plain, parse_json, read_json
 from reverie.pipelines.runs.run import FORMER_SOFTCAP
 from reverie.pipelines.training.integrity import (
     CARD,
     LATEST,
-    MODEL_FILES,
     OBJECTIVE,
     OPTIMIZER,
     RAW,
     STATE,
     WEIGHTS,
     all_files,
+    has_raw,
+    model_files,
     newest_whole,
     prune,
     require_whole,
     sha256,
+    tensor_files,
     write_checksums,
 )
+from reverie.pipelines.training.processes import Processes
+from reverie.pipelines.training.stored import Part, StoredTensors, save_index, save_share
 from reverie.pipelines.training.tensors import require_alike, require_finite
 from reverie.rssm.config import DreamerConfig
 from reverie.rssm.model import Dreamer
@@ -117,23 +128,69 @@ class Snapshot:
     objective: Mapping[str, Tensor] = field(default_factory=dict)
     state: Mapping[str, Any] = field(default_factory=dict)
 
+    def tensors(self) -> dict[str, Mapping[str, Tensor]]:
+        """All of them, by the file in which a checkpoint has them if they are whole."""
+        raw = {} if self.raw is None else {RAW: self.raw}
+        return {WEIGHTS: self.weights, OPTIMIZER: self.optimizer, OBJECTIVE: self.objective, **raw}
 
-def save_checkpoint(checkpoints: Path, snapshot: Snapshot, keep: int) -> Path:
-    """Writes `snapshot` completely, then names it in `latest`, then deletes all but the newest `keep` folders."""
-    path = checkpoints / f"{snapshot.step:09d}"
-    with explain_full_disk(checkpoints), new_folder(path) as partial:
-        write_json(partial / CARD, {"format": FORMAT, **to_plain(snapshot.card)})
-        _save_tensors(partial / WEIGHTS, snapshot.weights)
-        (partial / STATE).parent.mkdir()
-        _save_tensors(partial / OPTIMIZER, snapshot.optimizer)
-        _save_tensors(partial / OBJECTIVE, snapshot.objective)
-        if snapshot.raw is not None:
-            _save_tensors(partial / RAW, snapshot.raw)
-        write_json(partial / STATE, {"step": snapshot.step, **snapshot.state})
-        write_checksums(partial)
-    write_text(checkpoints / LATEST, path.name + "\n")
-    prune(checkpoints, snapshot.step, keep)
+
+@dataclass(frozen=True, kw_only=True)
+class SavedSnapshot(Snapshot):
+    """A snapshot on disk, of which each access reads what it asks for."""
+
+    weights: StoredTensors
+    optimizer: StoredTensors
+    objective: StoredTensors
+    raw: StoredTensors | None
+
+
+def save_checkpoint(
+    checkpoints: Path, snapshot: Snapshot, keep: int, processes: Processes | None = None
+) -> Path:
+    """Writes `snapshot` completely, then names it in `latest`, then deletes all but the newest `keep` folders.
+
+    Every process must call this: each writes what it alone holds of sharded tensors (see `stored`), the first one all else.
+    """
+    processes, path = processes or Processes(), checkpoints / f"{snapshot.step:09d}"
+    processes.by_main(lambda: _begin(path))
+    shares = processes.by_all(lambda: _save_share(path, snapshot, processes))
+    processes.by_main(lambda: _finish(path, snapshot, {k: v for share in shares for k, v in share.items()}))
+    processes.by_main(lambda: prune(checkpoints, snapshot.step, keep))
     return path
+
+
+def _begin(path: Path) -> None:
+    with explain_full_disk(path.parent):
+        begin_folder(path)
+        (partial_folder(path) / STATE).parent.mkdir()
+
+
+def _save_share(path: Path, snapshot: Snapshot, processes: Processes) -> dict[str, Part]:
+    """Writes what this process has to; the files by their name in the folder."""
+    folder, written = partial_folder(path), dict[str, Part]()
+    with explain_full_disk(path.parent):
+        for stored, tensors in snapshot.tensors().items():
+            parts = save_share(folder / stored, tensors, processes.rank, processes.world_size)
+            written |= {str(Path(stored).with_name(name)): part for name, part in parts.items()}
+        for name in written:
+            sync(folder / name)  # others may not be able to, where they are on other machines
+    return written
+
+
+def _finish(path: Path, snapshot: Snapshot, parts: Mapping[str, Part]) -> None:
+    """Writes all else, and makes the folder the newest checkpoint."""
+    folder = partial_folder(path)
+    with explain_full_disk(path.parent):
+        write_json(folder / CARD, {"format": FORMAT, **to_plain(snapshot.card)})
+        for stored, tensors in snapshot.tensors().items():
+            here = {
+                Path(name).name: x for name, x in parts.items() if Path(name).parent == Path(stored).parent
+            }
+            save_index(folder / stored, tensors, here)
+        write_json(folder / STATE, {"step": snapshot.step, **snapshot.state})
+        write_checksums(folder, {name: part.sha256 for name, part in parts.items()})
+        finish_folder(path)
+        write_text(path.parent / LATEST, path.name + "\n")
 
 
 def latest_checkpoint(checkpoints: Path) -> Path | None:
@@ -150,7 +207,7 @@ def find_checkpoint(path: Path) -> Path:
     if not path.exists():
         raise UserError(f"{path}: no such run folder; train that stage first or correct the path.")
     if (path / WEIGHTS).is_file() or (path / CARD).is_file():
-        require_whole(path, MODEL_FILES)
+        require_whole(path, model_files(path))
         return path
     found = newest_whole(path / "checkpoints")
     if found is None:
@@ -159,7 +216,7 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def weights_file(path: Path) -> Path:
-    """The file of weights that is meant by `path`: a run or checkpoint folder, or raw or ema in one.
+    """The file of weights, whole or in parts, that is meant by `path`: a run or checkpoint folder, or raw or ema in one.
 
     Raises `UserError` when there is none, it is damaged, or no average was kept.
     """
@@ -170,14 +227,14 @@ def weights_file(path: Path) -> Path:
             f"{path}: no average of the weights was kept; train with --training.ema, or leave /ema out."
         )
     if which == "raw" and averaged:
-        require_whole(folder, (RAW,))
+        require_whole(folder, tensor_files(folder, RAW))
         return folder / RAW
     return folder / WEIGHTS
 
 
 def has_average(path: Path) -> bool:
     """Whether the run or checkpoint folder keeps an average of the weights (training.ema) beside them."""
-    return RAW in all_files(find_checkpoint(path))
+    return has_raw(find_checkpoint(path))
 
 
 def _asked(path: Path) -> tuple[Path, str | None]:
@@ -225,28 +282,41 @@ class _State:
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """Everything in a checkpoint folder, on the CPU. Raises `UserError` naming the file that is damaged."""
+    """Everything in a checkpoint folder, whole and on the CPU. Raises `UserError` naming the file that is damaged."""
     folder = find_checkpoint(path)
-    files = all_files(folder)
-    require_whole(folder, files)
-    state = to_plain(read_json(folder / STATE, _State, _REMEDY))
-    tensors = {file: _load_tensors(folder / file) for file in files if file.endswith(".safetensors")}
-    for file, found in tensors.items():
+    require_whole(folder, all_files(folder))
+    saved = open_snapshot(folder)
+    whole = {file: dict(stored) for file, stored in saved.tensors().items()}
+    for file, found in whole.items():
         require_finite(found, folder / file)
     return Snapshot(
+        step=saved.step,
+        card=saved.card,
+        weights=whole[WEIGHTS],
+        raw=whole.get(RAW),
+        optimizer=whole[OPTIMIZER],
+        objective=whole[OBJECTIVE],
+        state=saved.state,
+    )
+
+
+def open_snapshot(folder: Path) -> SavedSnapshot:
+    """What lies in a checkpoint folder that was found whole; tensors are read when they are asked for."""
+    state = to_plain(read_json(folder / STATE, _State, _REMEDY))
+    return SavedSnapshot(
         step=state.pop("step"),
         card=read_card(folder),
-        weights=tensors[WEIGHTS],
-        raw=tensors.get(RAW),
-        optimizer=tensors[OPTIMIZER],
-        objective=tensors[OBJECTIVE],
+        weights=StoredTensors(folder / WEIGHTS),
+        raw=StoredTensors(folder / RAW) if has_raw(folder) else None,
+        optimizer=StoredTensors(folder / OPTIMIZER),
+        objective=StoredTensors(folder / OBJECTIVE),
         state={name: value for name, value in state.items() if value is not None},
     )
 
 
 def weights_sha256(path: Path) -> str:
-    """Identity of a model: the hash of its weights file. `path` is as in `weights_file`."""
-    return sha256(weights_file(path))
+    """Identity of a model: the hash of its weights file, or of the index with its parts' hashes. `path` as in `weights_file`."""
+    return sha256(StoredTensors(weights_file(path)).file)
 
 
 def load_tokenizer(path: Path, device: torch.device | str = "cpu") -> Tokenizer:
@@ -332,11 +402,11 @@ def _loaded(path: Path, kind: Kind, device: torch.device | str) -> Any:
 
 
 def _whole_weights(card: Card, file: Path) -> dict[str, Tensor]:
-    """The weights of `file`, in 32 bits where they were stored in 16; heads alone with the world model that lies beside them."""
-    weights = _load_tensors(file)
+    """The weights of `file`, in 32 bits; heads of an agent alone with the world model that lies beside them."""
+    weights = dict(StoredTensors(file))
     beside = file.parent.parent / "dynamics" / WEIGHTS
     if card.kind == "agent" and not any(name.startswith(_DYNAMICS) for name in weights) and beside.is_file():
-        weights |= {_DYNAMICS + name: x for name, x in _load_tensors(beside).items()}
+        weights |= {_DYNAMICS + name: x for name, x in StoredTensors(beside).items()}
     return {name: x.float() if x.dtype == torch.float16 else x for name, x in weights.items()}
 
 
@@ -357,22 +427,3 @@ def _numbers(value: Any, place: str = "") -> list[tuple[str, float]]:
     if isinstance(value, list):
         return [found for item in value for found in _numbers(item, place)]
     return [(place[:-1], value)] if isinstance(value, int | float) else []
-
-
-def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    # clone: safetensors refuses tensors that share memory.
-    copies = {name: tensors[name].detach().cpu().clone().contiguous() for name in sorted(tensors)}
-    try:
-        save_file(copies, path)
-    except SafetensorError as error:  # how safetensors words a full disk
-        raise UserError(
-            f"{path.parent}: the checkpoint cannot be written ({error}); "
-            f"the former one is kept, make room and run this again."
-        ) from None
-
-
-def _load_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError, ValueError, LookupError, TypeError, RuntimeError) as error:
-        raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())}); {_REMEDY}.") from None

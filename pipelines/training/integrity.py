@@ -7,7 +7,7 @@ CHECKPOINTS/damaged-000050000           what was found damaged when the run cont
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from reverie.data.files.documents import read_bounded
 from reverie.data.files.durable import PARTIAL, file_sha256
 from reverie.pipelines.runs.atomic import remove_folder, write_json, write_text
 from reverie.pipelines.runs.reading import read_json
+from reverie.pipelines.training.stored import files_of, index_file
 
 LATEST = "latest"
 CHECKSUMS = "checksums.json"
@@ -26,9 +27,6 @@ OPTIMIZER = "training_state/optimizer.safetensors"
 OBJECTIVE = "training_state/objective.safetensors"
 RAW = "training_state/weights.safetensors"
 """The trained weights, where those of the model are their average (training.ema)."""
-MODEL_FILES = (CARD, WEIGHTS)
-ALL_FILES = (*MODEL_FILES, STATE, OPTIMIZER, OBJECTIVE)
-"""What every checkpoint has; see `all_files`."""
 Files = Callable[[Path], tuple[str, ...]]
 """Which files of a checkpoint folder are needed: `model_files` or `all_files`."""
 _DAMAGED = "damaged-"
@@ -37,21 +35,37 @@ _NAME = re.compile(r"\d{9,}")
 _REMEDY = "use an undamaged checkpoint"
 
 
-def write_checksums(folder: Path) -> None:
-    """Notes what the files of a checkpoint folder hold."""
-    files = [*ALL_FILES, *([RAW] if (folder / RAW).is_file() else [])]
-    write_json(folder / CHECKSUMS, {name: file_sha256(folder / name) for name in files})
+def write_checksums(folder: Path, known: Mapping[str, str] | None = None) -> None:
+    """Notes what the files of a checkpoint folder hold; `known` are those by name that were read already."""
+    files = {str(f.relative_to(folder)): f for f in folder.rglob("*") if f.is_file() and f.name != CHECKSUMS}
+    found = {name: file_sha256(file) for name, file in files.items() if name not in (known or {})}
+    write_json(folder / CHECKSUMS, dict(sorted({**found, **(known or {})}.items())))
 
 
 def model_files(folder: Path) -> tuple[str, ...]:
     """What a model is loaded from."""
-    return MODEL_FILES
+    return (CARD, *tensor_files(folder, WEIGHTS))
 
 
 def all_files(folder: Path) -> tuple[str, ...]:
     """What a run is continued from."""
-    averaged = RAW in _checksums(folder) or (folder / RAW).is_file()
-    return (*ALL_FILES, RAW) if averaged else ALL_FILES
+    raw = (RAW,) if has_raw(folder) else ()
+    tensors = (
+        name for stored in (WEIGHTS, OPTIMIZER, OBJECTIVE, *raw) for name in tensor_files(folder, stored)
+    )
+    return (CARD, STATE, *tensors)
+
+
+def tensor_files(folder: Path, stored: str) -> tuple[str, ...]:
+    """The files of `stored`, such as `WEIGHTS`: itself, or its index and parts (see `stored`)."""
+    return tuple(str(Path(stored).with_name(name)) for name in files_of(folder / stored))
+
+
+def has_raw(folder: Path) -> bool:
+    """Whether the weights of the model are an average, beside which the weights themselves lie."""
+    names = (RAW, str(index_file(Path(RAW))))
+    known = _checksums(folder)
+    return any(name in known or (folder / name).is_file() for name in names)
 
 
 def _checksums(folder: Path) -> dict[str, str]:

@@ -1,10 +1,11 @@
-"""Metrics of a run: metrics.jsonl (exact, cut back on resume), TensorBoard, and one line for people."""
+"""Metrics of a run: metrics.jsonl (exact, cut back on resume), a board such as TensorBoard, and one line for people."""
 
 import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from reverie.data.errors import UserError
 from reverie.data.files.documents import read_bounded
 from reverie.pipelines.runs.atomic import write_text
 from reverie.pipelines.runs.run import RunFolder
+from reverie.pipelines.training.boards import Logger, open_board
 
 _MOST_BYTES = 1 << 28
 """Of a metrics.jsonl: a million rows."""
@@ -20,22 +22,24 @@ _MOST_BYTES = 1 << 28
 class MetricsLog:
     """Writes rows `{"step": s, name: value, ...}`; rows after `step`, from before an interruption, are dropped."""
 
-    def __init__(self, run: RunFolder, step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # takes a second to import
-
+    def __init__(self, run: RunFolder, step: int, logger: Logger = "tensorboard") -> None:
         self._path = run.metrics
         _truncate(run.metrics, step)
-        self._board = SummaryWriter(str(run.tensorboard), purge_step=step + 1 if step else None)
+        self._board = open_board(logger, run, step)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One row; numbers only."""
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        self._board.numbers(step, values)
+
+    def show(self, step: int, shown: Mapping[str, np.ndarray]) -> None:
+        """Pictures (H, W, 3) and films (T, H, W, 3), uint8, on the board."""
+        for name, picture in shown.items():
+            (self._board.picture if picture.ndim == 3 else self._board.film)(step, name, picture)
 
     def close(self) -> None:
-        """Flushes TensorBoard."""
+        """Flushes the board."""
         self._board.close()
 
 

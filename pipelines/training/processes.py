@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -51,10 +51,20 @@ class Processes:
         self.end_together(problem)
         return result
 
-    def _gather(self, value: str | None) -> list[str | None]:
+    def by_all(self, action: Callable[[], T]) -> list[T]:
+        """What `action` returns in each process, in the order of ranks; a `UserError` of one ends all."""
+        result, problem = None, None
+        try:
+            result = action()
+        except UserError as error:
+            problem = str(error)
+        self.end_together(problem)
+        return cast(list[T], self._gather(result))
+
+    def _gather(self, value: Any) -> list[Any]:
         if self.world_size == 1:
             return [value]
-        values: list[str | None] = [None] * self.world_size
+        values = [None] * self.world_size
         torch.distributed.all_gather_object(values, value)
         return values
 

@@ -5,7 +5,7 @@ that is a pure function of (run seed, s, rank), so a resumed run needs no saved 
 """
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,28 +24,25 @@ from reverie.pipelines.runs.run import RunFolder
 from reverie.pipelines.runs.stops import Stopped, StopRequest
 from reverie.pipelines.training.averaging import WeightAverage
 from reverie.pipelines.training.batches import BatchSource
+from reverie.pipelines.training.boards import Logger
 from reverie.pipelines.training.checkpoints import (
     Card,
+    SavedSnapshot,
     Snapshot,
-    read_snapshot,
+    open_snapshot,
     save_checkpoint,
 )
 from reverie.pipelines.training.finite import FiniteSteps, rows_text
-from reverie.pipelines.training.integrity import (
-    OPTIMIZER,
-    STATE,
-    WEIGHTS,
-    all_files,
-    clear_checkpoints,
-    newest_whole,
-)
+from reverie.pipelines.training.integrity import OPTIMIZER, STATE, clear_checkpoints
 from reverie.pipelines.training.layers import Checkpointing
 from reverie.pipelines.training.metrics import Averages, MetricsLog, describe
 from reverie.pipelines.training.pace import Gauge, Pace
 from reverie.pipelines.training.parts import end_step, part
 from reverie.pipelines.training.processes import Processes
-from reverie.pipelines.training.sharding import like_parameter, whole_tensors
-from reverie.pipelines.training.tensors import first_nonfinite, require_alike
+from reverie.pipelines.training.sharding import local_part
+from reverie.pipelines.training.showing import Show
+from reverie.pipelines.training.stored import StoredTensors, load_like
+from reverie.pipelines.training.tensors import first_nonfinite, require_finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +55,8 @@ class TrainingConfig:
     """Seed of initial weights, data order and everything drawn while training."""
     log_every: int = 50
     """Steps between two rows of metrics.jsonl and TensorBoard."""
+    logger: Logger = "tensorboard"
+    """Where curves, pictures and films are shown: tensorboard, or wandb or trackio where these packages are installed."""
     evaluate_every: int = 500
     """Steps between two evaluations on held-out data; 0 for none but the last."""
     save_every: int = 500
@@ -90,6 +89,7 @@ class Session:
       name: of the stage, for people.
       objective: module with attribute `model`, the model to save; not wrapped for several processes.
       evaluate: held-out metrics, called with the objective in evaluation mode without gradients; every process calls it.
+      show: pictures and films of the held-out data, made by the main process after each evaluation.
       counts: further figures of every logged row.
       advice: what to change when training leaves the finite numbers.
       gauge: what the run's pace is measured by.
@@ -108,12 +108,13 @@ class Session:
         processes: Processes,
         gauge: Gauge,
         evaluate: Callable[[], Mapping[str, float]] | None = None,
+        show: Show | None = None,
         counts: Callable[[], Mapping[str, float]] = dict,
         advice: str = "lower the learning rate",
     ) -> None:
         self.name, self.run, self.card, self.config, self.processes = name, run, card, config, processes
         self.objective, self.optimizer, self.batches, self.evaluate = objective, optimizer, batches, evaluate
-        self.counts, self.advice = counts, advice
+        self.show, self.counts, self.advice = show, counts, advice
         self.step, self._saved_step = 0, -1
         self._averages, self._skips_told = Averages(), 0
         self._finite, self._keys = FiniteSteps(), [""]
@@ -125,7 +126,7 @@ class Session:
     def __enter__(self) -> "Session":
         self.objective.train()
         self._stop = StopRequest()
-        self._log = MetricsLog(self.run, self.step) if self.processes.main else None
+        self._log = MetricsLog(self.run, self.step, self.config.logger) if self.processes.main else None
         self._meter = Meter(self.name, self.config.steps, self.step) if self.processes.main else None
         self._pace.restart()
         return self
@@ -202,7 +203,7 @@ class Session:
         self._require_finite(self._finite.problem())
         snapshot = self._snapshot()
         self._require_finite(self._nonfinite(snapshot))
-        self.processes.by_main(lambda: save_checkpoint(self.run.checkpoints, snapshot, self.config.keep))
+        save_checkpoint(self.run.checkpoints, snapshot, self.config.keep, self.processes)
         self._saved_step = self.step
 
     def _kind(self) -> Hashable:
@@ -217,15 +218,13 @@ class Session:
             for name, parameter in self.objective.named_parameters()
             for key, value in self.optimizer.state.get(parameter, {}).items()
         }
-        raw = whole_tensors(weights, self.processes.main)
-        average = None if self._average is None else self._average.applied(weights)
         return Snapshot(
             step=self.step,
             card=self.card,
-            weights=raw if average is None else whole_tensors(average, self.processes.main),
-            raw=None if average is None else raw,
-            objective=whole_tensors(rest, self.processes.main),
-            optimizer=whole_tensors(moments, self.processes.main),
+            weights=weights if self._average is None else self._average.applied(weights),
+            raw=None if self._average is None else weights,
+            objective=rest,
+            optimizer=moments,
             state={
                 "seed": self.config.seed,
                 "optimizer": type(self.optimizer).__name__,
@@ -241,7 +240,7 @@ class Session:
             ("optimiser state", snapshot.optimizer),
             ("loss scales", snapshot.objective),
         ):
-            name = first_nonfinite(tensors)
+            name = first_nonfinite({name: local_part(x) for name, x in tensors.items()})
             if name is not None:
                 return f"{name} of the {what} is not finite after step {self.step} ({rows_text(self._keys)})"
         return None
@@ -254,11 +253,15 @@ class Session:
         self.processes.end_together(problem)
 
     def _resume(self) -> None:
-        self.processes.by_main(lambda: clear_checkpoints(self.run.checkpoints))
-        path = newest_whole(self.run.checkpoints, all_files)
-        if path is None:
-            return
-        snapshot = read_snapshot(path)
+        def newest() -> Path | None:
+            return clear_checkpoints(self.run.checkpoints) if self.processes.main else None
+
+        path = self.processes.by_all(newest)[0]
+        if path is not None:
+            self.processes.by_all(lambda: self._go_on_from(path))
+
+    def _go_on_from(self, path: Path) -> None:
+        snapshot = open_snapshot(path)
         self._require_same_run(snapshot.state)
         self._load(snapshot, path)
         self.step = self._saved_step = snapshot.step
@@ -282,28 +285,14 @@ class Session:
                 f"{self.run.path}: was begun with training.ema {began}, not {asked}; give that or another --out."
             )
 
-    def _load(self, snapshot: Snapshot, path: Path) -> None:
+    def _load(self, snapshot: SavedSnapshot, path: Path) -> None:
         raw = snapshot.weights if snapshot.raw is None else snapshot.raw
-        saved = {f"model.{name}": x for name, x in raw.items()} | dict(snapshot.objective)
-        present = self.objective.state_dict()
-        require_alike(saved, present, path)
-        self.objective.load_state_dict({name: like_parameter(x, present[name]) for name, x in saved.items()})
+        present, rest = _split(self.objective.state_dict())
+        weights = {f"model.{name}": x for name, x in load_like(raw, present).items()}
+        self.objective.load_state_dict(weights | load_like(snapshot.objective, rest))
         if self._average is not None:
-            require_alike(snapshot.weights, raw, path / WEIGHTS)
-            self._average.load(snapshot.weights)
-        moments = dict(snapshot.optimizer)
-        for name, parameter in self.objective.named_parameters():
-            prefix = f"{name}."
-            state = {key: moments.pop(key) for key in list(moments) if key.startswith(prefix)}
-            _require_moments(state, parameter, path)
-            if state:
-                self.optimizer.state[parameter] = {
-                    key[len(prefix) :]: like_parameter(x, parameter) for key, x in state.items()
-                }
-        if moments:
-            raise UserError(
-                f"{path / OPTIMIZER}: has the unknown {min(moments)}; use an undamaged checkpoint."
-            )
+            self._average.load(load_like(snapshot.weights, present))
+        self._load_moments(snapshot.optimizer, path)
         try:
             self.batches.load_state_dict(snapshot.state["batches"])
         except (KeyError, TypeError, ValueError) as error:
@@ -312,6 +301,21 @@ class Session:
             raise UserError(
                 f"{path / STATE}: batches lacks a usable field ({error}); use an undamaged checkpoint."
             ) from None
+
+    def _load_moments(self, moments: StoredTensors, path: Path) -> None:
+        unknown = set(moments)
+        for name, parameter in self.objective.named_parameters():
+            keys = {key.removeprefix(f"{name}."): key for key in unknown if key.startswith(f"{name}.")}
+            _require_moments(moments, keys.values(), parameter, path)
+            if keys:
+                state = {key: moments.like(full, parameter) for key, full in keys.items()}
+                require_finite({keys[key]: local_part(x) for key, x in state.items()}, moments.file)
+                self.optimizer.state[parameter] = state
+            unknown -= set(keys.values())
+        if unknown:
+            raise UserError(
+                f"{path / OPTIMIZER}: has the unknown {min(unknown)}; use an undamaged checkpoint."
+            )
 
     def _write_averages(self) -> None:
         self._require_finite(self._finite.problem())
@@ -333,9 +337,11 @@ class Session:
         if self._average is not None:
             with self._average.swapped():
                 values |= self._heldout("heldout/ema/")
+        shown = self.show() if self.show is not None and self._log is not None else {}
         self.objective.train()
         if self._log is not None and self._meter is not None:
             self._log.write(self.step, values)
+            self._log.show(self.step, shown)
             self._meter.line(f"{self.name} step {self.step}: held-out {describe(values)}")
 
     @torch.no_grad()
@@ -366,13 +372,13 @@ def derive_seed(seed: int, step: int, rank: int = 0) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def _require_moments(state: Mapping[str, Tensor], parameter: Tensor, path: Path) -> None:
+def _require_moments(moments: StoredTensors, keys: Iterable[str], parameter: Tensor, path: Path) -> None:
     """Raises `UserError` unless each is a scalar or has the shape of `parameter`."""
-    for key, value in state.items():
-        if value.dim() and value.shape != parameter.shape:
+    for key in keys:
+        shape = moments.shape(key)
+        if shape and shape != parameter.shape:
             raise UserError(
-                f"{path / OPTIMIZER}: {key} is {list(value.shape)}, not {list(parameter.shape)}; "
-                f"use an undamaged checkpoint."
+                f"{path / OPTIMIZER}: {key} is {list(shape)}, not {list(parameter.shape)}; use an undamaged checkpoint."
             )
 
 

@@ -5,7 +5,7 @@ bfloat16 stays the business of autocast (`reverie.nn.precision`): a policy of FS
 as gains of norms, embeddings and the tokenizer's decoder, and would save only bandwidth.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,37 +32,56 @@ def full_tensor(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def whole_tensors(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
-    """The whole of possibly sharded tensors; every process must call this.
-
-    Sharded ones are gathered one by one and stay in processes that `keep` them alone, in the host's memory: no device holds more
-    than one of them whole.
-    """
-    found = {}
-    for name, tensor in tensors.items():
-        whole = full_tensor(tensor)
-        if not is_sharded(tensor):
-            found[name] = whole
-        elif keep:
-            found[name] = whole.cpu()
-    return found
-
-
 def local_part(tensor: Tensor) -> Tensor:
     """What this process holds of a possibly sharded tensor; shares its memory."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
-def like_parameter(value: Tensor, parameter: Tensor) -> Tensor:
-    """`value`, whole and the same in every process, on the device of `parameter` and sharded as it is where the shapes agree."""
-    if not is_sharded(parameter) or value.shape != parameter.shape:
-        return value.to(parameter.device)
-    from torch.distributed.tensor import DTensor, distribute_tensor
+def held_rows(tensor: Tensor) -> tuple[int, int]:
+    """The first row and the end of what this process holds of a possibly sharded tensor; a scalar is one row."""
+    rows = tensor.shape[0] if tensor.dim() else 1
+    start = 0
+    for shard, coordinate, processes in _places(tensor):
+        if shard:
+            start = min(rows, coordinate * -(-rows // processes))  # as torch.chunk has it
+    held = local_part(tensor).shape[0] if tensor.dim() else 1
+    return start, start + held
+
+
+def is_first_holder(tensor: Tensor, rank: int) -> bool:
+    """Whether no process before this one, number `rank`, holds the same part of a possibly sharded tensor."""
+    if not is_sharded(tensor):
+        return rank == 0
+    return all(shard or coordinate == 0 for shard, coordinate, _ in _places(tensor))
+
+
+def _places(tensor: Tensor) -> Iterator[tuple[bool, int, int]]:
+    """For each dimension of the mesh: whether rows are spread over it, this process's coordinate, and the processes."""
+    if not is_sharded(tensor):
+        return
+    from torch.distributed.tensor import DTensor, Shard
+
+    assert isinstance(tensor, DTensor)
+    coordinates = tensor.device_mesh.get_coordinate()
+    assert coordinates is not None
+    for dimension, (place, coordinate) in enumerate(zip(tensor.placements, coordinates, strict=True)):
+        assert place.is_replicate() or place == Shard(0), place
+        yield place == Shard(0), coordinate, tensor.device_mesh.size(dimension)
+
+
+def shard_like(rows: Tensor, parameter: Tensor) -> Tensor:
+    """The sharded tensor of which this process holds `rows`, those of `held_rows`; nothing is sent."""
+    from torch.distributed.tensor import DTensor
 
     assert isinstance(parameter, DTensor)
-    # Each process cuts its part out: nothing is sent, and no device ever holds the whole.
-    part = distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
-    return part.to(parameter.device)
+    return DTensor.from_local(
+        rows.to(parameter.device),
+        parameter.device_mesh,
+        parameter.placements,
+        run_check=False,
+        shape=parameter.shape,
+        stride=parameter.stride(),
+    )
 
 
 def require_shard_size(shard_size: int | None, processes: int) -> None:

@@ -1,8 +1,8 @@
 """What the stages that learn from shards have in common: their settings, and one run from folder to last step."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,6 +28,7 @@ from reverie.pipelines.training.batches import (
     heldout_batches,
     training_batches,
 )
+from reverie.pipelines.training.boards import require_logger
 from reverie.pipelines.training.checkpoints import Card
 from reverie.pipelines.training.layers import prepare_layers, step_elements
 from reverie.pipelines.training.loop import (
@@ -44,6 +45,7 @@ from reverie.pipelines.training.optimization import OptimizerConfig
 from reverie.pipelines.training.pace import Gauge, products
 from reverie.pipelines.training.processes import Processes, sole_run
 from reverie.pipelines.training.session import Session, TrainingConfig, derive_seed
+from reverie.pipelines.training.showing import Show, show_of
 from reverie.tokenizer.model import TokenizerConfig
 
 if TYPE_CHECKING:
@@ -103,6 +105,7 @@ class Plan:
     updates         how weights are updated
     open_batches    called with the objective and the processes
     open_evaluation called with the objective and its wrapped form; None where nothing is held out
+    open_show       called with the objective: pictures and films to show after each evaluation
     counts          further figures of every logged row
     advice          what to change when training leaves the finite numbers: flags, in words
     accumulate      micro-batches of a step
@@ -116,6 +119,7 @@ class Plan:
     updates: Updates
     open_batches: Callable[[nn.Module, Processes], BatchSource]
     open_evaluation: Callable[[nn.Module, Run], Evaluate | None]
+    open_show: Callable[[nn.Module], Show | None] = lambda _: None
     counts: Callable[[], Mapping[str, float]] = dict
     advice: str = "lower the learning rate"
     accumulate: int = 1
@@ -131,6 +135,7 @@ def train_stage(
     card: Card,
     inputs: Mapping[str, str],
     mixture: Mixture | None = None,
+    tokenizer: Path | None = None,
 ) -> None:
     """Trains the objective that `build` makes, in the run folder `config.out`.
 
@@ -138,12 +143,16 @@ def train_stage(
       build, card: see `Plan`.
       inputs: parents of the run by name and hash, beside the data.
       mixture: which rows a batch is mixed of; None draws uniformly.
+      tokenizer: run of the tokenizer that decodes rollouts to show; None shows none.
     """
     rows = mixture or Mixture()
 
+    @cache
+    def held_out() -> Sequence[Batch]:
+        return heldout_batches(corpora, config.batches, HELDOUT_BATCHES, rows)
+
     def open_evaluation(objective: nn.Module, run: Run) -> Evaluate | None:
-        held_out = heldout_batches(corpora, config.batches, HELDOUT_BATCHES, rows)
-        return partial(heldout_metrics, run, held_out) if held_out else None
+        return partial(heldout_metrics, run, held_out()) if held_out() else None
 
     plan = Plan(
         build=build,
@@ -155,6 +164,7 @@ def train_stage(
             corpora, config.batches, config.training.seed, processes, rows
         ),
         open_evaluation=open_evaluation,
+        open_show=lambda objective: show_of(objective, held_out(), tokenizer) if held_out() else None,
         advice=calmer({"--optimizer.lr": config.optimizer.lr}, full_precision(config.fabric)),
         accumulate=config.batches.accumulate,
         frames=config.batches.frames,
@@ -184,6 +194,7 @@ def shard_batches(
 
 def train(name: str, config: RunConfig, plan: Plan, steps: int | None = None) -> None:
     """Trains by `plan` in the run folder `config.out` for `steps`, by default `config.training.steps`."""
+    require_logger(config.training.logger)
     fabric = make_fabric(config.fabric)
     _require_backend(getattr(config, "model", None), config.fabric.precision, fabric.device)
     processes = fabric_processes(fabric)
@@ -234,6 +245,7 @@ def _train(
                 world_size=processes.world_size,
             ),
             evaluate=plan.open_evaluation(objective, run_model),
+            show=plan.open_show(objective) if processes.main else None,
             counts=plan.counts,
             advice=plan.advice,
         )

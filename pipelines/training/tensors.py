@@ -12,7 +12,13 @@ _REMEDY = "use an undamaged checkpoint of this version of the code"
 
 
 def require_alike(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], file: Path) -> None:
-    """Raises `UserError` unless `found`, read from `file`, is finite and has the names, shapes and dtypes of `expected`."""
+    """`require_fitting`, and finite."""
+    require_fitting(found, expected, file)
+    require_finite(found, file)
+
+
+def require_fitting(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], file: Path) -> None:
+    """Raises `UserError` unless `found`, read from `file`, has the names, shapes and dtypes of `expected`."""
     for name in sorted(found.keys() ^ expected.keys()):
         what = "has no" if name in expected else "has the unknown"
         raise UserError(f"{file}: does not fit its config.json: {what} tensor {name}; {_REMEDY}.")
@@ -22,7 +28,6 @@ def require_alike(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], f
                 raise UserError(
                     f"{file}: does not fit its config.json: {name} is {_words(there)}, not {_words(wanted)}; {_REMEDY}."
                 )
-    require_finite(found, file)
 
 
 def require_finite(tensors: Mapping[str, Tensor], file: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
-from reverie.dynamics.generation import Step
+from reverie.dynamics.frame import Step
 
 
 def batch_of_steps(

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from reverie.data.errors import UserError
 from reverie.data.files.documents import MOST_YAML_BYTES, parse_yaml, read_bounded
+from reverie.data.files.durable import explain_full_disk
 from reverie.data.files.location import Location
-from reverie.data.files.lock import sole_writer
 from reverie.data.shards.index import ShardIndex
 from reverie.pipelines.runs.atomic import new_folder, write_json, write_text
 from reverie.pipelines.runs.configs import to_plain
@@ -26,11 +26,12 @@ from reverie.pipelines.training.checkpoints import (
     load_dynamics,
     load_tokenizer,
     read_card,
+    weights_sha256,
 )
 from reverie.pipelines.training.integrity import CARD, WEIGHTS, sha256
 from reverie.pipelines.worlds.card import Origin, card_text, origin_of
 from reverie.pipelines.worlds.manifest import FORMAT, MANIFEST, Manifest, listed, read_manifest, require_name
-from reverie.pipelines.worlds.places import take_worlds
+from reverie.pipelines.worlds.places import require_free, take_worlds
 from reverie.pipelines.worlds.starts import CONTEXTS, held_out_starts, save_starts
 
 _PATHS = ("data", "out", "tokenizer", "dynamics", "agent", "parent")
@@ -102,7 +103,8 @@ def pack(config: PackConfig) -> Manifest:
     index = ShardIndex.load(config.data)
     if index.latent_shape is not None:
         raise UserError(f"{config.data}: holds latents; give the folder of video shards that `prepare` made.")
-    with sole_writer(config.out.with_name(f"{config.out.name}.packing")), new_folder(config.out) as folder:
+    require_free(config.out)
+    with explain_full_disk(config.out), new_folder(config.out) as folder:
         manifest = _fill(config, index, folder)
     size = sum(file.bytes for file in manifest.files.values())
     print(f"{config.out}: world {manifest.name}, {size / 1e6:.1f} MB, {len(manifest.files)} files")
@@ -211,8 +213,6 @@ def _learned(run: Path, tasks: list[str]) -> list[str]:
 
 
 def _require_family(card: Card, run: Path, tokenizer: Path) -> Card:
-    from reverie.pipelines.training.checkpoints import weights_sha256
-
     if card.tokenizer_sha256 != weights_sha256(tokenizer):
         raise UserError(f"{run}: was trained with another tokenizer than {tokenizer}; give its own.")
     return card

@@ -69,3 +69,9 @@ def take_worlds(config: Any, **parts: Part) -> None:
         given = getattr(config, name)
         if given is not None:
             object.__setattr__(config, name, stage_run(Path(given), part))
+
+
+def require_free(out: Path) -> None:
+    """Raises `UserError` where something lies that is no world, so that a world may not replace it."""
+    if out.exists() and not (out / MANIFEST).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"{out}: exists and is no world; give a new or empty folder.")

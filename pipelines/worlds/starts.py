@@ -13,7 +13,7 @@ from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
 from reverie.data.shards.index import ShardIndex
 from reverie.data.shards.npz import read_npz
-from reverie.dynamics.generation import Step
+from reverie.dynamics.frame import Step
 from reverie.evaluation.windows import joined, load_windows, select, usable_clips
 from reverie.pipelines.worlds.manifest import REMEDY
 
@@ -64,7 +64,7 @@ def save_starts(path: Path, starts: Sequence[Start]) -> None:
     }
     for name in starts[0].actions:
         arrays[_ACTION + name] = np.stack([start.actions[name].numpy() for start in starts])
-    np.savez_compressed(path, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
 def load_starts(path: Path, space: ActionSpace, frame_size: tuple[int, int]) -> list[Start]:

@@ -1,7 +1,8 @@
 """A world in memory: what a folder holds, whether a packed world, a demo, or the run of one stage, with models ready to use."""
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from reverie.agent.dream import Dream
 from reverie.agent.model import Agent
 from reverie.data.actions import ActionSpace
 from reverie.data.errors import UserError
-from reverie.dynamics.generation import Step
+from reverie.dynamics.frame import Step
 from reverie.dynamics.model import Dynamics
 from reverie.pipelines.training.checkpoints import (
     Card,
@@ -65,7 +66,8 @@ class World:
     @property
     def frame_size(self) -> tuple[int, int]:
         """Height and width of a frame in pixels."""
-        height, width = self.card.frame_size or (0, 0)
+        size = self.card.frame_size if self.tokenizer is None else self.tokenizer.config.frame_size
+        height, width = size or (0, 0)
         return height, width
 
     @property
@@ -216,7 +218,7 @@ def load_world(place: str | Path, device: str = "auto") -> World:
     if dynamics is None and "dynamics" in parts:
         dynamics = load_dynamics(parts["dynamics"], where)
     card = read_card(next(parts[name] for name in ("agent", "dynamics", "tokenizer") if name in parts))
-    world = World(
+    return World(
         path=folder,
         name=folder.name if manifest is None else manifest.name,
         tokenizer=load_tokenizer(parts["tokenizer"], where) if "tokenizer" in parts else None,
@@ -224,9 +226,8 @@ def load_world(place: str | Path, device: str = "auto") -> World:
         policy=policy,
         card=card,
         manifest=manifest,
-        starts=_starts(folder, card) if manifest is not None else (),
+        starts=() if manifest is None else _starts(folder, card, manifest),
     )
-    return world
 
 
 def _parts(folder: Path) -> dict[str, Path]:
@@ -258,18 +259,15 @@ def _require_one_family(parts: Mapping[str, Path]) -> None:
             )
 
 
-def _starts(folder: Path, card: Card) -> tuple[Start, ...]:
+def _starts(folder: Path, card: Card, manifest: Manifest) -> tuple[Start, ...]:
     space = ActionSpace.from_json(card.action_space or {}, str(folder))
-    height, width = card.frame_size or (0, 0)
+    height, width = manifest.frame_size
     path = folder / CONTEXTS
     return tuple(load_starts(path, space, (height, width))) if path.exists() else ()
 
 
 def _with_signal_level(dynamics: Dynamics, level: float) -> Dynamics:
     """The same weights, shared, with past frames at another signal level."""
-    import copy
-    from dataclasses import replace
-
     try:
         config = replace(dynamics.config, context_signal_level=level)
     except ValueError as error:

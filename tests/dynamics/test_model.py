@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from reverie.data.actions import ActionSpace
 from reverie.dynamics.model import Dynamics, DynamicsConfig
@@ -136,3 +137,24 @@ def test_the_context_enters_at_a_level_that_training_draws(level, steps, index):
     latents = torch.zeros(2, 2000, 1, 1)
     drawn = draw_corruption(latents, config, torch.tensor([True, False]))
     assert drawn.signal_index.max() == steps - 1 >= config.context_signal_index
+
+
+@pytest.mark.parametrize("agents", [1, 3])
+def test_agent_states_alone_are_those_of_a_whole_pass_and_cost_less(agents):
+    """Values and all gradients, in two segments; the last layers compute no latents."""
+    model, x, tokens = make(), inputs(), torch.randn(2, 9, agents, 32, requires_grad=True)
+    x |= {"segment": torch.arange(9).expand(2, 9) // 5, "agent_tokens": tokens}
+    weight, results, flops = torch.randn(2, 9, agents, 32), [], []
+    for run in (model.agent_states, lambda **given: model(**given)[1]):
+        with FlopCounterMode(display=False) as counter:
+            states = run(**x)
+        flops.append(counter.get_total_flops())
+        gradients = torch.autograd.grad(
+            (states * weight).sum(), [tokens, *model.parameters()], allow_unused=True
+        )
+        results.append((states.detach(), *gradients))
+    for alone, whole in zip(*results, strict=True):
+        assert (alone is None) == (whole is None)
+        if alone is not None:
+            torch.testing.assert_close(alone, whole, atol=1e-5, rtol=1e-4)
+    assert flops[0] < 0.95 * flops[1]

@@ -85,6 +85,8 @@ def test_the_figures_are_complete(full: Path, corpus: Corpus) -> None:
     assert all(seeds == worlds[0] and len(set(seeds)) == 12 for seeds in worlds)
     assert games["task"] == "reach_goal" and games["players"][2]["success"]["pick_up_key"]["value"] == 1.0
     assert [g["text"] for g in games["gains"]] == ["cloning over random", "imagination over cloning"]
+    assert [found["player"] for found in figures["agreements"]] == ["cloning", "imagination"]
+    assert figures["trust"]["windows"] == 8 and figures["trust"]["signals"] == {}, "too few to say"
     assert figures["provenance"]["data_sha256"] == corpus.index.hash()
 
 

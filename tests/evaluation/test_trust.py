@@ -7,7 +7,8 @@ from scipy.stats import spearmanr
 
 from reverie.data.actions import ActionSpace, Categorical
 from reverie.dynamics.doubt import doubt
-from reverie.dynamics.generation import Continuation, Step
+from reverie.dynamics.frame import Step
+from reverie.dynamics.generation import Continuation
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.evaluation.trust import EXPECTED, SIGNALS, Calibration, Signals, expected_error, measure, worths
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig

@@ -1,6 +1,5 @@
 """The average of the weights: a closed form, resumed to the same bytes, what later stages load, alike over processes."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -217,14 +216,12 @@ def test_two_processes_keep_the_average_that_one_would(corpus: Corpus, tmp_path:
 def assert_averages(run: Path) -> None:
     """From one kept checkpoint to the next the average follows the weights, in float64."""
     folders = sorted((run / "checkpoints").glob("0*"))
-    before = load_file(folders[0] / "model.safetensors")
+    before = read_snapshot(folders[0]).weights
     assert len(folders) > 2
     for folder in folders[1:]:
-        step = json.loads((folder / "training_state/state.json").read_text())["step"] - 1
-        after, raw = (
-            load_file(folder / "model.safetensors"),
-            load_file(folder / "training_state/weights.safetensors"),
-        )
+        snapshot = read_snapshot(folder)
+        step, after, raw = snapshot.step - 1, snapshot.weights, snapshot.raw
+        assert raw is not None
         d = min(EMA, (1 + step) / (10 + step))
         for name, value in after.items():
             mean = d * before[name].double() + (1 - d) * raw[name].double()

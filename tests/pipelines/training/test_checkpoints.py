@@ -8,7 +8,7 @@ import torch
 
 from reverie.data.errors import UserError
 from reverie.pipelines.runs.configs import to_plain
-from reverie.pipelines.training import checkpoints
+from reverie.pipelines.training import checkpoints, stored
 from reverie.pipelines.training.checkpoints import (
     Card,
     Snapshot,
@@ -74,13 +74,14 @@ def test_a_model_keeps_the_soft_cap_that_it_was_trained_with(
     assert {layer.attention.softcap for layer in model.encoder.layers} == {found}
 
 
-@pytest.mark.parametrize("moment", ["write_json", "_save_tensors", "write_text"])
+@pytest.mark.parametrize("moment", ["write_json", "save_tensors", "write_text"])
 @pytest.mark.parametrize("calls_before", [0, 1, 2])
 def test_a_death_while_saving_leaves_the_former_checkpoint(
     moment: str, calls_before: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_checkpoint(tmp_path, snapshot(1), keep=2)
-    whole, calls = getattr(checkpoints, moment), []
+    place = stored if moment == "save_tensors" else checkpoints
+    whole, calls = getattr(place, moment), []
 
     def dying(*arguments: object) -> None:
         if len(calls) == calls_before:
@@ -88,7 +89,7 @@ def test_a_death_while_saving_leaves_the_former_checkpoint(
         calls.append(1)
         whole(*arguments)
 
-    monkeypatch.setattr(checkpoints, moment, dying)
+    monkeypatch.setattr(place, moment, dying)
     try:
         save_checkpoint(tmp_path, snapshot(2), keep=2)
     except Killed:

@@ -11,11 +11,12 @@ from reverie.pipelines.info import describe_folder
 from reverie.pipelines.training import integrity
 from reverie.pipelines.training.checkpoints import load_tokenizer, save_checkpoint, weights_sha256
 from reverie.pipelines.training.integrity import (
-    ALL_FILES,
     CARD,
     CHECKSUMS,
     LATEST,
+    OBJECTIVE,
     OPTIMIZER,
+    STATE,
     WEIGHTS,
     all_files,
     newest_whole,
@@ -24,6 +25,8 @@ from reverie.pipelines.training.metrics import read_metrics
 from reverie.pipelines.training.processes import Processes
 from tests.pipelines.training.test_checkpoints import snapshot
 from tests.pipelines.training.test_finite import run, toy_session
+
+ALL_FILES = (CARD, WEIGHTS, STATE, OPTIMIZER, OBJECTIVE)
 
 
 def trained(out: Path, **training: int) -> Path:

@@ -1,5 +1,6 @@
 """Shards on gloo processes learn what one process learns that has all rows: AdamW, Muon, bfloat16, hybrid; votes."""
 
+import uuid
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from reverie.pipelines.training.loop import FabricConfig, make_fabric
 from reverie.pipelines.training.muon import orthogonalize
 from reverie.pipelines.training.optimization import OptimizerConfig, make_optimizer
 from reverie.pipelines.training.processes import Vote
-from reverie.pipelines.training.sharding import on_whole_matrices, shard_layers, whole_tensors
+from reverie.pipelines.training.sharding import full_tensor, on_whole_matrices, shard_layers
 from tests.batches import SPACE, latent_batch
 from tests.processes import finish, start
 
@@ -60,7 +61,7 @@ def test_shards_learn_what_one_process_learns(
     world: int, shard_size: int | None, name: Name, half: bool, layers: Any, tmp_path: Path
 ) -> None:
     case = (shard_size, name, half, layers)
-    _run(_shards, world, tmp_path, *case)
+    run_group(_shards, world, tmp_path, *case)
     found, expected = load_file(tmp_path / "weights.safetensors"), _alone(world, name, half)
     start_weights = Predicting().state_dict()
     assert found.keys() == expected.keys()
@@ -72,7 +73,7 @@ def test_shards_learn_what_one_process_learns(
 @pytest.mark.slow
 def test_whole_matrices_are_computed_by_shares(tmp_path: Path) -> None:
     """Five matrices of seven rows on three processes: nothing divides evenly."""
-    _run(_orthogonalized, 3, tmp_path)
+    run_group(_orthogonalized, 3, tmp_path)
     found = load_file(tmp_path / "matrices.safetensors")
     torch.testing.assert_close(found["whole"], orthogonalize(_matrices()), atol=1e-5, rtol=1e-4)
     assert found["counts"].tolist() == [2, 2, 2], "each computes its share"
@@ -80,7 +81,7 @@ def test_whole_matrices_are_computed_by_shares(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_all_processes_learn_of_a_vote_at_the_same_step(tmp_path: Path) -> None:
-    _run(_votes, 3, tmp_path)
+    run_group(_votes, 3, tmp_path)
     answers = [load_file(tmp_path / f"votes{rank}.safetensors")["x"].tolist() for rank in range(3)]
     # Asked by one process in call 2, known to all in call 3; with `now`, in the call itself.
     assert answers == [[0, 0, 0, 1, 0, 0, 1]] * 3
@@ -137,8 +138,7 @@ def _shards(
         assert all(p.grad is None or p.grad.dtype is torch.float32 for p in model.parameters())
         optimizer.step()
         optimizer.zero_grad()
-    weights = whole_tensors(model.state_dict(), keep=rank == 0)
-    assert bool(weights) == (rank == 0)
+    weights = {key: full_tensor(x) for key, x in model.state_dict().items()}
     if rank == 0:
         save_file({key: x.contiguous() for key, x in weights.items()}, folder / "weights.safetensors")
 
@@ -174,14 +174,15 @@ def _votes(rank: int, world: int, folder: Path) -> None:
     save_file({"x": torch.tensor(answers, dtype=torch.int64)}, folder / f"votes{rank}.safetensors")
 
 
-def _run(target: Any, world: int, folder: Path, *arguments: Any) -> None:
+def run_group(target: Any, world: int, folder: Path, *arguments: Any) -> None:
     """`target(rank, world, folder, ...)` in `world` gloo processes."""
-    for process in [start(_in_group, target, rank, world, folder, *arguments) for rank in range(world)]:
+    meeting = folder / f"meeting-{uuid.uuid4().hex}"  # one that others met in would make these wait for them
+    for process in [start(_in_group, target, rank, world, meeting, *arguments) for rank in range(world)]:
         finish(process)
 
 
-def _in_group(target: Any, rank: int, world: int, folder: Path, *arguments: Any) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
-    target(rank, world, folder, *arguments)
+def _in_group(target: Any, rank: int, world: int, meeting: Path, *arguments: Any) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
+    target(rank, world, meeting.parent, *arguments)
     dist.barrier()
     dist.destroy_process_group()
