@@ -17,7 +17,7 @@ from reverie.agent.imagination import ImaginationConfig, Rollout, imagine
 from reverie.agent.model import Agent
 from reverie.data.batch import Batch
 from reverie.environments.vector import EpisodeResult, Watcher
-from reverie.evaluation.statistics import Estimate, differs, mean, paired_difference
+from reverie.evaluation.statistics import Estimate, differs, mean, paired_difference, success_rate
 from reverie.tokenizer.model import Tokenizer
 from reverie.tokenizer.streaming import encode_long
 
@@ -167,7 +167,8 @@ class Agreement:
     ) -> "Agreement":
         """Of paired figures (N,)."""
         pair = [float(x) for x in dreamed], [float(x) for x in real]
-        return cls(player, task, steps, mean(pair[0]), mean(pair[1]), paired_difference(*pair))
+        given = mean(pair[1]) if task is None else success_rate(real > 0)
+        return cls(player, task, steps, mean(pair[0]), given, paired_difference(*pair))
 
     @property
     def alarm(self) -> bool:

@@ -63,7 +63,7 @@ def test_an_alarm_needs_episodes_a_difference_and_one_that_matters() -> None:
     assert not agree(0.95, 0.3, n=9).alarm and "too few" in agree(0.95, 0.3, n=9).sentence
     assert not any(agree(0.5, 0.5, n=n).alarm for n in (10, 40, 200))
     same = np.linspace(0, 1, 50)
-    small = Agreement.of("cloning", "goal", 64, same + 0.05, same)
+    small = Agreement.of("cloning", None, 64, same + 0.05, same)
     assert small.difference.low > 0 and not small.alarm, "certain, but too small to matter"
     big = Agreement.of("cloning", None, 64, 10 * same + 5, 10 * same)
     assert big.alarm
