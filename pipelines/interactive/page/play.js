@@ -71,6 +71,7 @@ function frame(message, pictures) {
     by("model").textContent = Math.round(message.milliseconds);
     by("back").disabled = !message.can_go_back;
     view.dataset.frame = message.frame;
+    view.dataset.place = state.place;
     if (message.alike !== undefined) by("alike").textContent = (message.over ? "over, " : "") + `${Math.round(100 * message.alike)} % alike`;
     if (message.action === undefined) return;
     const now = performance.now();

@@ -105,7 +105,7 @@ def tiles_alike(a: np.ndarray, b: np.ndarray, tile: int = 8) -> float:
 def test_keys_move_the_dream_as_they_move_the_game(page: Any) -> None:
     page.check("#turns")
     page.click('[data-start="game"]')
-    page.wait_for_selector("#real:not([hidden])")
+    page.wait_for_selector('#view[data-place*="seed"]')
     seed = int(page.inner_text("#place").rpartition(" ")[2])
     env = make_env(GAME, seed=seed)
     truth = [env.reset(seed=seed)[0]]
@@ -222,7 +222,7 @@ def test_an_uploaded_picture_a_dream_from_nothing_and_the_games_present(page: An
     buffer = io.BytesIO()
     Image.new("RGB", (300, 200), (10, 120, 240)).save(buffer, "JPEG")
     page.set_input_files("#file", {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": buffer.getvalue()})
-    page.wait_for_function("() => document.getElementById('place').textContent.includes('uploaded')")
+    page.wait_for_selector('#view[data-place*="uploaded"]')
     assert np.abs(picture(page).astype(int) - (10, 120, 240)).max() < 12
     page.set_input_files("#file", {"name": "b.png", "mimeType": "image/png", "buffer": b"no picture"})
     page.wait_for_function("() => document.getElementById('problem').textContent.includes('no picture')")
