@@ -7,8 +7,8 @@ round trip    squared change of the frame's latents when its picture is encoded 
 refinement    what one finer step of denoising changes (`dynamics.doubt`)
 noises        what other noise changes in this frame alone (`dynamics.doubt`)
 
-`expected` combines them: ridge regression of the logarithm of the error on the logarithms of the signals, of this frame and on
-average over the rollout so far. Its figures are of windows that the regression has not seen.
+`expected` combines them: ridge regression of the logarithm of a frame's error on the logarithms of its signals. Its figures
+are of windows that the regression has not seen.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,7 +39,7 @@ MEANINGS = {
     "round trip": "change of the latents when the picture is encoded again",
     "refinement": "what one finer step of denoising changes",
     "noises": "what other noise changes in this frame alone",
-    EXPECTED: "all of them, also on average so far, by a regression on other windows",
+    EXPECTED: "all of them, by a regression on other windows",
 }
 MIN_WINDOWS = 10
 _FLOOR = 1e-7
@@ -224,7 +224,7 @@ def expected_error(signals: Signals) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Calibration:
-    """From signals to the expected error: log(error) = weights . (1, log signals, their means over the rollout so far)."""
+    """From a frame's signals to its expected error: log(error) = weights . (1, log signals)."""
 
     names: tuple[str, ...]
     weights: tuple[float, ...]
@@ -239,7 +239,7 @@ class Calibration:
         return cls(tuple(values), tuple(float(w) for w in weights))
 
     def expected(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
-        """(M, H) mean squared error to be expected, from signals (M, H) of rollouts from their first frame on."""
+        """Mean squared error to be expected, from signals of any one shape, which it has, too."""
         return np.exp(_design({name: values[name] for name in self.names}) @ np.array(self.weights))
 
     def to_json(self) -> dict[str, Any]:
@@ -248,8 +248,6 @@ class Calibration:
 
 
 def _design(values: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(M, H, 1 + 2 S)."""
+    """Signals of one shape (...) -> (..., 1 + S)."""
     logs = [np.log(np.asarray(x, np.float64) + _FLOOR) for x in values.values()]
-    steps = np.arange(1, logs[0].shape[1] + 1)
-    so_far = [np.cumsum(x, axis=1) / steps for x in logs]
-    return np.stack([np.ones_like(logs[0]), *logs, *so_far], axis=-1)
+    return np.stack([np.ones_like(logs[0]), *logs], axis=-1)

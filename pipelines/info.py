@@ -42,7 +42,7 @@ class InfoConfig:
     path: Location | None = None
     """Run folder, checkpoint folder, or shard folder or its URL, to describe instead."""
     devices: int | None = None
-    """Print the memory plan of `preset` for this many devices, in all nodes together; takes a minute or two."""
+    """Print the memory plan of `preset` for this many devices, in all nodes together; takes a minute the first time."""
     device_memory: str = "80GB"
     """Memory of each device: 80GB (10^9 bytes each) or 79.6GiB (2^30 bytes each)."""
     frame_size: tuple[int, int] | None = None
@@ -73,7 +73,8 @@ def info(config: InfoConfig) -> None:
 
 
 def _print_plan(config: InfoConfig, preset: str, devices: int) -> None:
-    from reverie.pipelines.memory_plan import count_stage, plan_stage, stages
+    from reverie.pipelines.memory_counts import counted
+    from reverie.pipelines.memory_plan import plan_stage, stages
     from reverie.pipelines.memory_table import heading, print_stage
 
     logging.getLogger(dispatch.__name__).setLevel(logging.WARNING)  # which kernels count is no news
@@ -83,7 +84,7 @@ def _print_plan(config: InfoConfig, preset: str, devices: int) -> None:
     planned = stages(PRESETS[preset], config.frame_size)
     with meter("plan", len(planned)) as shown:
         for stage in planned:
-            print_stage(console, plan_stage(stage, count_stage(stage), devices, memory))
+            print_stage(console, plan_stage(stage, counted(stage), devices, memory))
             shown.update()
 
 

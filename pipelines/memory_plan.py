@@ -102,9 +102,9 @@ class Stage:
     """
 
     name: str
-    build: Callable[[int, bool, bool], nn.Module]
+    build: partial[nn.Module]
     blocks: int
-    batch: Callable[[int, int], Batch]
+    batch: partial[Batch]
     batches: BatchesConfig
     optimizer: OptimizerConfig
     trains_on_shards: bool
@@ -112,6 +112,14 @@ class Stage:
     softcap: bool
     checkpointing: bool
     sharded: bool
+    ema: bool = False
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that its counts depend on, as values that are written alike in every process."""
+        preset, model = self.build.args
+        fields = {name: value for name, value in vars(self).items() if name not in ("build", "batch")}
+        return {**fields, "preset": dict(preset), "model": model, "batch": self.batch.keywords}
 
 
 @dataclass(frozen=True)
@@ -237,9 +245,11 @@ def _grown(measure: Callable[[int], StepMemory], blocks: int) -> StepMemory:
 
 
 def state_of(stage: Stage) -> StateMemory:
-    """Weights, gradients and optimiser state, whole."""
+    """Weights, with their average where one is kept, gradients and optimiser state, whole."""
     optimizer = partial(make_optimizer, config=stage.optimizer)
-    return state_memory(partial(stage.build, stage.blocks, stage.checkpointing, stage.softcap), optimizer)
+    build = partial(stage.build, stage.blocks, stage.checkpointing, stage.softcap)
+    state = state_memory(build, optimizer)
+    return replace(state, weights=state.weights + state.gradients) if stage.ema else state
 
 
 def gathered_bytes(stage: Stage) -> float:
@@ -271,7 +281,7 @@ def _stage(
     preset: Preset,
     model: TokenizerConfig | DynamicsConfig,
     blocks: int,
-    batch: Callable[..., Batch],
+    batch: partial[Batch],
 ) -> Stage:
     settings = preset[name]
     fabric, training = settings.get("fabric"), settings["training"]
@@ -287,6 +297,7 @@ def _stage(
         softcap=model.softcap is not None,
         checkpointing=training.checkpointing == "layers",
         sharded=fabric is not None and fabric.strategy in ("fsdp", "hsdp"),
+        ema=training.ema is not None,
     )
 
 

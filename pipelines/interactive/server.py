@@ -115,6 +115,11 @@ class PlayServer:
         shown = f"[{host}]" if ":" in host else host
         return f"http://{shown}:{self.port}/" + (f"?token={self.token}" if self.token else "")
 
+    @property
+    def connections(self) -> set[Any]:
+        """The protocols of all open connections."""
+        return self._server.server_state.connections
+
     def serve(self, stopped: Callable[[], bool]) -> None:
         """Answers until `stopped` says so, then ends all visits."""
         asyncio.run(self._serve(stopped))

@@ -111,4 +111,4 @@ def test_the_combination_is_of_windows_it_has_not_seen() -> None:
     seen = Calibration.fit(values, signals.error).expected(values)
     fit = spearmanr(seen.ravel(), signals.error.ravel()).statistic
     unseen = spearmanr(expected_error(signals).ravel(), signals.error.ravel()).statistic
-    assert fit > 0.3 and unseen < fit - 0.2
+    assert unseen < fit - 0.1, "noise foretells nothing but what was fitted to it"

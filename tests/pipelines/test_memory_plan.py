@@ -1,6 +1,7 @@
 """The memory plan: sizes as people write them, what fits, into how many micro-batches, and its tables."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -8,6 +9,7 @@ from rich.console import Console
 from reverie.data.errors import UserError
 from reverie.pipelines.cli import main, parse
 from reverie.pipelines.info import build_preset, count, memory_bytes
+from reverie.pipelines.memory_counts import counted, digest
 from reverie.pipelines.memory_plan import (
     FREE,
     Counted,
@@ -142,6 +144,37 @@ def test_the_table_has_a_row_for_every_way(nano: tuple[Stage, Counted]) -> None:
         assert words in text
     sharded, copied = (next(f for f in plan.fits if f.way.sharded is way) for way in (True, False))
     assert sharded.weights == copied.weights / 2 and sharded.rows > copied.rows / 2
+
+
+@pytest.mark.slow
+def test_counts_are_kept_for_the_same_stage_of_the_same_code(
+    nano: tuple[Stage, Counted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REVERIE_CACHE", str(tmp_path))
+    stage, expected = nano
+    assert counted(stage) == expected
+    (file,) = (tmp_path / "plans").iterdir()
+    text = file.read_text()
+    file.write_text(text.replace(f'"length": {expected.length}', '"length": 77'))
+    assert counted(stage) == replace(expected, length=77), "read, and not counted"
+    file.write_text(text[:100])
+    assert counted(stage) == expected and file.read_text() == text, "a damaged one is replaced"
+
+
+def test_counts_of_other_settings_are_others() -> None:
+    alike, other = (
+        {s.name: digest(s) for s in stages(PRESETS["nano"], size)} for size in ((16, 16), (16, 32))
+    )
+    assert alike == {s.name: digest(s) for s in stages(PRESETS["nano"], (16, 16))}
+    assert {name for name in alike if alike[name] != other[name]} == {"tokenizer"}, "latents are as many"
+    stage = stages(PRESETS["nano"])[1]
+    assert digest(replace(stage, ema=True)) != digest(stage) != digest(replace(stage, half=not stage.half))
+
+
+def test_an_average_of_the_weights_is_planned_for() -> None:
+    stage = stages(PRESETS["nano"], (16, 16))[1]
+    without, kept = state_of(stage), state_of(replace(stage, ema=True))
+    assert kept == replace(without, weights=without.weights + without.gradients)
 
 
 @pytest.fixture(scope="module")

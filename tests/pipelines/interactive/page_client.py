@@ -57,7 +57,8 @@ class Page:
             return said
         self.state: dict[str, Any] = said
         self.frame: np.ndarray = self.hear().pictures[0]
-        self.reading = self.hear() if said["tasks"] else None
+        seen = said["frames"] or said["start"] != "nothing"
+        self.reading = self.hear() if said["tasks"] and seen else None
         return self.state
 
     def ask(self, **message: Any) -> dict[str, Any]:
