@@ -52,12 +52,14 @@ class Beginnings:
 
     Args:
       count: episodes 0 .. count - 1 are kept.
-      steps: of each, at most.
+      steps: of each, at most; fewer, see `steps`, in a game that cuts its episodes sooner.
       task: what counts, 1 if it was accomplished and else 0; None for the return.
     """
 
     def __init__(self, count: int, steps: int, task: str | None):
-        self._count, self._steps, self._task = count, steps, task
+        self._count, self._task = count, task
+        self.steps = steps
+        """How far imagination and game can be compared: to the game's own limit, if an episode ran into it."""
         self._frames: dict[int, np.ndarray] = {}
         self._brought: dict[int, float] = {}
 
@@ -66,13 +68,15 @@ class Beginnings:
         if result.number < self._count:
             if result.steps == 0:
                 self._frames[result.number] = frame.copy()
-            elif result.steps == self._steps:
+            elif result.steps == self.steps:
                 self._brought[result.number] = self._so_far(result)
 
     def ended(self, result: EpisodeResult, frame: np.ndarray) -> None:
         """Notes what an episode brought that was shorter."""
         if result.number < self._count:
             self._brought.setdefault(result.number, self._so_far(result))
+            if not result.is_terminal and result.events.get(self._task or "") != result.steps:
+                self.steps = min(self.steps, max(result.steps, 1))
 
     def crashed(self, result: EpisodeResult) -> None:
         """Forgets the episode."""

@@ -33,13 +33,13 @@ def agreement(scoring: Scoring, player: str, task: str | None, watched: Beginnin
         agent,
         frames,
         task=-1 if task is None else agent.task_index(task),
-        steps=config.alarm,
+        steps=watched.steps,
         sampling_steps=config.sampling_steps,
         prior=prior,
         once=task is not None,
         seed=config.seed,
     )
-    return Agreement.of(player, task, config.alarm, dreamed, real)
+    return Agreement.of(player, task, watched.steps, dreamed, real)
 
 
 def _dreamer(scoring: Scoring, player: str) -> tuple[Agent, bool]:

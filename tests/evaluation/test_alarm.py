@@ -52,6 +52,17 @@ def test_what_episodes_brought_within_so_many_steps(task: str | None, expected: 
     assert brought.tolist() == expected
 
 
+def test_imagination_goes_no_further_than_the_game() -> None:
+    frame = np.zeros((2, 2, 3), np.uint8)
+    for terminal, events, expected in ((False, {}, 5), (True, {}, 64), (False, {"goal": 5}, 64)):
+        watched = Beginnings(1, steps=64, task="goal")
+        result = EpisodeResult(number=0, seed=0)
+        watched.acted(result, frame, {})
+        result.steps, result.is_terminal, result.events = 5, terminal, dict(events)
+        watched.ended(result, frame)
+        assert watched.steps == expected
+
+
 def agree(dreamed: float, real: float, n: int = 40, task: str | None = "goal") -> Agreement:
     rng = np.random.default_rng(0)
     return Agreement.of("imagination", task, 64, rng.random(n) < dreamed, rng.random(n) < real)
