@@ -62,7 +62,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "Making $(VENV) ..."; $(PYTHON) -m venv --clear $(VENV); }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.4"
 	@$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --constraints constraints.txt setuptools
-	@$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --constraints constraints.txt --editable ".[crafter,luanti,parquet,docs,dev]"
+	@$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --constraints constraints.txt --editable ".[crafter,hub,luanti,parquet,docs,dev]"
 	@touch $@
 
 $(WEIGHTS): $(INSTALLED)

@@ -122,6 +122,8 @@ def _settings(place: Place, prefix: str, given: Mapping[str, ast.expr]) -> tuple
     for statement, following in zip(node.body, [*node.body[1:], ast.Pass()], strict=True):
         if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
             continue
+        if ast.unparse(statement.annotation).startswith("ClassVar"):
+            continue
         name = statement.target.id
         default = given.get(name, statement.value)
         about = _text(following) or _about_of(found.get(f"{prefix}{name}"))

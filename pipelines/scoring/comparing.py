@@ -52,6 +52,10 @@ class ReportConfig:
             raise UserError(
                 f"--out {self.out}: is a folder; give the name of a page, such as {self.out}/comparison.html."
             )
+        if self.out.suffix not in (".html", ".htm"):
+            raise UserError(
+                f"--out {self.out}: a browser shows pages that end in .html; give {self.out}.html."
+            )
 
 
 def report(config: ReportConfig) -> None:

@@ -40,6 +40,11 @@ NEEDED = {
     "data download": ["--index", "i.json", "--out", "o"],
     "data export": ["d", "--out", "o"],
     "fetch-weights": [],
+    "report": ["r"],
+    "worlds": [],
+    "pack": [*PATHS, "--tokenizer", "t", "--dynamics", "m"],
+    "push": ["world:minigrid", "d"],
+    "pull": ["d"],
 }
 STAGES = ("tokenizer", "dynamics", "clone", "imagine", "baseline")
 NEEDED |= {f"profile {stage}": NEEDED[stage] for stage in STAGES} | {"profile generate": []}

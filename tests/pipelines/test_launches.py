@@ -27,7 +27,7 @@ Making = Callable[[Corpus, Path, Path], list[str]]
 """Corpus, a folder for settings and the folder to write to -> the arguments of a command."""
 PROFILES = {name for name in COMMANDS if name.startswith("profile ")}
 """They write a trace, which replaces the one before."""
-READING = {"info", "data info", *PROFILES}
+READING = {"info", "data info", "worlds", *PROFILES}
 """Commands that write nothing else."""
 
 
@@ -94,6 +94,23 @@ def _repair(corpus: Corpus, scratch: Path, out: Path) -> list[str]:
     return ["data", "check", str(out), "--repair"]
 
 
+def _pack(corpus: Corpus, scratch: Path, out: Path) -> list[str]:
+    runs = {name: str(corpus.finished(name)) for name in ("tokenizer", "dynamics")}
+    flags = [part for name, run in runs.items() for part in (f"--{name}", run)]
+    return [
+        "pack",
+        "--data",
+        str(corpus.shards),
+        *flags,
+        "--out",
+        str(out),
+        "--name",
+        "tried",
+        "--contexts",
+        "1",
+    ]
+
+
 def _demo(corpus: Corpus, scratch: Path, out: Path) -> list[str]:
     settings = ["--recorded_episodes", "30", "--episodes", "2", "--steps_scale", "0.001"]
     return ["demo", "--out", str(out), *settings]
@@ -111,6 +128,7 @@ MAKING: dict[str, Making] = {
     "data export": _export,
     "data show": _show,
     "data check": _repair,
+    "pack": _pack,
     "demo": _demo,
 }
 QUICK = ("record", "play")
@@ -119,6 +137,7 @@ QUICK = ("record", "play")
 
 def test_every_command_that_writes_is_tried() -> None:
     elsewhere = {"data download", "fetch-weights", "baseline"}
+    elsewhere |= {"report", "push", "pull"}  # one file, or a folder that gets its name when it is whole
     assert set(MAKING) | READING | elsewhere == set(COMMANDS) | {"v3", "online"}
 
 

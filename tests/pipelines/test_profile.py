@@ -101,7 +101,7 @@ def test_generation_costs_more_flops_with_more_steps_and_videos(
     [
         (["profile"], "needs one of tokenizer, dynamics, clone, imagine, baseline, generate"),
         (["profile", "tokeniser"], "did you mean tokenizer?"),
-        (["profile", "tokenizer"], "required: data"),
+        (["profile", "tokenizer"], "--data: missing, and needed"),
         (["profile", "dynamics", "--data", "d", "--profile.steps", "0"], "at least 1"),
         (["profile", "dynamics", "--data", "d", "--profile.step", "3"], "did you mean --profile.steps"),
         (["profile", "clone", "--data", "d", "--dynamics", "x", "--preset", "huge"], "--preset huge"),

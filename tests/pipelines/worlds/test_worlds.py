@@ -201,6 +201,7 @@ def test_pickled_starts_are_refused(copy: Path) -> None:
 
 PLACES = {
     "encode": "--data d --tokenizer W --out o",
+    "dynamics": "--data d --tokenizer W --out o",
     "clone": "--data d --dynamics W --out o",
     "imagine": "--data d --agent W --out o",
     "evaluate": "--data d --tokenizer W --dynamics W --cloned W --agent W --out o",
