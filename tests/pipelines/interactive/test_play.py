@@ -224,7 +224,7 @@ def test_what_cannot_be_recorded_is_said_and_play_goes_on_once_it_can(
         (tmp_path / "films").unlink()
         visitor.ask(type="begin", kind="again")
         visitor.act()
-    assert complete_episodes(tmp_path) == ["000001"]
+    assert len(complete_episodes(tmp_path)) == 1  # its number depends on how many were begun in vain
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
