@@ -11,6 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from reverie.data.errors import UserError
 from reverie.data.files.lock import sole_writer
 from reverie.environments.minigrid import TILE
@@ -45,7 +47,7 @@ class DemoConfig:
     steps_scale: float = 1.0
     """Multiplies the preset's numbers of steps: 0.01 for a quick look at the machinery."""
     processes: int | None = None
-    """Processes that share a batch of the tokenizer, the dynamics and the clone; null: two where there are two cores."""
+    """Processes that share a batch of tokenizer, dynamics and clone; null: two where there are two cores and no GPU."""
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
@@ -121,11 +123,16 @@ def _train(config: DemoConfig, stage: str, **folders: Path) -> None:
         **folders,
         "training.seed": config.seed,
         "training.steps": training.steps,
-        "fabric.devices": config.processes or min(2, available_cores()),
+        "fabric.devices": config.processes or demo_processes(),
     }
     arguments = [stage, *(part for name, value in flags.items() for part in (f"--{name}", str(value)))]
     print(f"reverie {shlex.join(arguments)}", flush=True)
     run_command(arguments)
+
+
+def demo_processes() -> int:
+    """How many share a batch: two on two cores; one where a GPU is, of which each process would want its own."""
+    return 1 if torch.accelerator.is_available() else min(2, available_cores())
 
 
 def _settings(config: DemoConfig, stage: str) -> dict[str, Any]:

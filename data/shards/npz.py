@@ -5,6 +5,7 @@ same: archives cut off or not made by numpy, wrong checksums, and arrays of Pyth
 """
 
 import struct
+import threading
 import zlib
 from ast import literal_eval
 from collections.abc import Callable, Iterator
@@ -27,6 +28,9 @@ _LARGEST = 1 << 40
 """Rows of an array."""
 MOST_BYTES = 1 << 28
 """Of all arrays of one archive, unpacked: an hour of video has some ten million."""
+_HEADERS = threading.Lock()
+"""Headers are Python expressions, and Python 3.11 counts the depth of expressions for all threads together: two threads that read
+headers at once may be told `SystemError: AST constructor recursion depth mismatch` of sound files."""
 
 
 def load_npz(content: bytes) -> dict[str, np.ndarray]:
@@ -47,7 +51,7 @@ def read_npz(path: Path, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]
     Raises `ValueError`, `OSError`, or whatever damage raises.
     """
     # Given a path, numpy leaves the file open when it finds no archive in it.
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+    with _HEADERS, path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("it is a single array, not an archive of arrays")
         assert archive.zip is not None, "it is open"
@@ -150,7 +154,8 @@ def _array(data: bytes) -> np.ndarray:
 def _header(text: bytes) -> tuple[np.dtype[Any], tuple[int, ...], Literal["C", "F"]]:
     """Type, shape and order in memory. The same few headers come again and again."""
     try:
-        header = literal_eval(text.decode("latin1"))
+        with _HEADERS:
+            header = literal_eval(text.decode("latin1"))
         dtype, shape = np.dtype(header["descr"]), tuple(header["shape"])
         order: Literal["C", "F"] = "F" if header["fortran_order"] else "C"
     except Exception as error:  # of an expression that may be anything, nested to the limit too

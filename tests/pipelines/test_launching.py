@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from reverie.data.errors import UserError
+from reverie.pipelines.demo import demo_processes
 from reverie.pipelines.launching import run_command
 from tests.pipelines.launches import launch
 from tests.processes import TIMEOUT, is_running
@@ -20,6 +21,15 @@ def test_a_failure_is_told_after_its_reason(capfd: pytest.CaptureFixture[str]) -
     with pytest.raises(UserError, match="tokeniser: ended with code 2, for the reason above"):
         run_command(["tokeniser"])
     assert "unknown command 'tokeniser'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("gpu", "cores", "expected"), [(True, 16, 1), (False, 16, 2), (False, 1, 1)])
+def test_a_demo_takes_no_more_gpus_than_one(
+    gpu: bool, cores: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: gpu)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)))
+    assert demo_processes() == expected
 
 
 @pytest.mark.slow

@@ -1,8 +1,12 @@
 """The fast reader of logs: what numpy writes comes back, what numpy refuses is refused."""
 
+import gc
 import io
 import struct
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from reverie.data.shards.npz import load_npz
+from reverie.data.shards.npz import load_npz, read_npz
 
 TYPES = st.sampled_from([np.bool_, np.uint8, np.int64, np.float32, np.float16])
 
@@ -66,3 +70,23 @@ def test_damage_is_refused_or_harmless(compressed: bool) -> None:
         for name, value in found.items():
             assert name not in original or np.array_equal(value, original[name]), place
     assert refused > 0.8 * len(content)
+
+
+def test_threads_may_read_at_once(tmp_path: Path) -> None:
+    """A collection of garbage while a header is parsed lets another thread run, as any object's end may."""
+    path = tmp_path / "log.npz"
+    np.savez(path, **{f"action_{n}": np.arange(20) for n in range(8)})
+
+    def pause(phase: str, info: dict[str, int]) -> None:
+        time.sleep(0)
+
+    before = gc.get_threshold()
+    gc.callbacks.append(pause)
+    gc.set_threshold(3)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for found in pool.map(lambda _: read_npz(path, lambda name: True), range(600)):
+                assert len(found) == 8
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(pause)
