@@ -35,6 +35,7 @@ from reverie.pipelines.runs.stops import StopRequest
 from reverie.pipelines.scoring.models import require_actions, require_frames, require_kind, require_tokenizer
 from reverie.pipelines.training.checkpoints import load_agent, load_dynamics, load_tokenizer, weights_sha256
 from reverie.pipelines.training.devices import pick_device
+from reverie.pipelines.worlds.places import SHIPPED
 from reverie.pipelines.worlds.world import World, load_world
 
 _FPS = 10.0
@@ -101,7 +102,7 @@ def open_world(config: PlayConfig, world: World | None) -> PlayWorld:
     index = None if config.data is None else ShardIndex.load(config.data)
     dreams = _dreams(config, world)
     contexts = _contexts(config, dreams, index, world)
-    env, options, max_steps = _game(config, world)
+    env, options, max_steps = real_game(config, world)
     return PlayWorld(
         name=_name(config, world),
         key=_key(config, world),
@@ -130,12 +131,22 @@ def _contexts(
     return None
 
 
-def _game(config: PlayConfig, world: World | None) -> tuple[str | None, dict[str, Any], int | None]:
-    """The game that is asked for, else the one that a world was recorded in, if it runs here."""
+def real_game(config: PlayConfig, world: World | None) -> tuple[str | None, dict[str, Any], int | None]:
+    """Name, options and longest episode of the game that is asked for, else of that in which a world that ships was recorded.
+
+    A world from elsewhere is only told of: its game may be any module that is installed here, with options of its choice.
+    """
     if config.env is not None:
         return config.env, config.options, config.max_steps
     manifest = None if world is None else world.manifest
     if manifest is None or manifest.env is None:
+        return None, {}, None
+    assert world is not None
+    if world.path.resolve().parent != SHIPPED.resolve():
+        print(
+            f"{world.path}: was recorded in {manifest.env!r}; add --env to play that game beside it.",
+            file=sys.stderr,
+        )
         return None, {}, None
     options = {**manifest.options, **config.options}
     max_steps = manifest.max_steps if config.max_steps is None else config.max_steps

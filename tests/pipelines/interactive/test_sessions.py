@@ -1,5 +1,8 @@
 """Going back, settings, agents, the real game and saved sessions, over a real socket."""
 
+import json
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +12,10 @@ import pytest
 from reverie.data.sources.episodes import Recording, read_steps
 from reverie.pipelines.interactive import tape
 from reverie.pipelines.interactive.play import PlayConfig
+from reverie.pipelines.interactive.serving import real_game
+from reverie.pipelines.worlds.manifest import MANIFEST
+from reverie.pipelines.worlds.places import SHIPPED
+from reverie.pipelines.worlds.world import load_world
 from tests.pipelines.interactive.page_client import Page, page, serving
 from tests.pipelines.small_stages import Corpus
 
@@ -197,3 +204,24 @@ def test_a_world_that_ships_is_played_without_anything_else(tmp_path: Path) -> N
         assert visitor.state["starts"] == ["clip", "nothing", "picture", "game"]
         assert visitor.state["world"] == "minigrid" and visitor.state["tasks"] == ["reach_goal"]
         assert visitor.act("ArrowUp").shape == (40, 40, 3)
+
+
+def test_a_world_from_elsewhere_starts_no_game(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its manifest may name any module, which would run with its import."""
+    (tmp_path / "planted.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = tmp_path / "foreign"
+    shutil.copytree(SHIPPED / "minigrid", folder)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"env": "gym:planted:Game-v0"}))
+    assert real_game(PlayConfig(world=str(folder)), load_world(folder)) == (None, {}, None)
+    assert (
+        "was recorded in 'gym:planted:Game-v0'" in capsys.readouterr().err and not (tmp_path / "ran").exists()
+    )
+    assert (
+        real_game(PlayConfig(world="minigrid"), load_world("world:minigrid"))[0]
+        == "minigrid-empty-random-5x5"
+    )
