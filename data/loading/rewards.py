@@ -9,13 +9,15 @@ import numpy as np
 from reverie.data.shards.index import Episode, ShardIndex
 from reverie.data.shards.reader import BrokenSample, ShardReader
 
+_KNOWN = 0.9
+
 
 @dataclass(frozen=True, slots=True)
 class Brought:
     """What an episode's known rewards say; that of its first frame, which nothing led to, is left out of low and high.
 
     total  their sum, undiscounted
-    whole  all are known, so that `total` can be compared
+    whole  at least nine of ten are known, so that `total` can be compared
     low    the least of them
     high   the greatest
     """
@@ -54,7 +56,7 @@ def _brought(reader: ShardReader, episode: Episode) -> Brought | None:
         return None
     return Brought(
         total=float(reward[known].sum()),
-        whole=bool(known[later].all()),
+        whole=bool(known[later].mean() >= _KNOWN),
         low=float(brought.min()),
         high=float(brought.max()),
     )

@@ -1,6 +1,7 @@
 """The game's own reward as a task: which episodes are the better ones, and what the rows of `return` say."""
 
 import itertools
+import json
 from collections import Counter
 from dataclasses import replace
 from hashlib import sha256
@@ -17,6 +18,7 @@ from reverie.data.loading.loader import Loader, LoaderConfig
 from reverie.data.loading.rewards import Brought, best_episodes, nothing_to_learn, rewards_of
 from reverie.data.shards.index import ShardIndex
 from reverie.data.sources.episodes import EpisodeWriter
+from reverie.data.video.codec import encode_video
 from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from tests.data.corpus import SPACE, TASKS, draw, read_cells, taken_actions
 from tests.data.reading import digests
@@ -186,3 +188,41 @@ def test_the_name_is_reserved(shards: ShardIndex) -> None:
 def test_a_fraction_that_is_none_is_refused(fraction: float) -> None:
     with pytest.raises(UserError, match="best_fraction: must be above 0 and at most 1"):
         LoaderConfig(batch_size=1, length=1, best_fraction=fraction)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "npz"])
+def test_rewards_of_logs_beside_videos(suffix: str, tmp_path: Path) -> None:
+    """Two films with logs of other people; a third whose rewards are no numbers is left out, with a reason."""
+    source = tmp_path / "videos"
+    source.mkdir()
+    for name, rewards in (
+        ("a", [0.0, 1.0, -4.0]),
+        ("b", [0.0, 2.0, 0.5, 0.5]),
+        ("c", [0.0, float("nan"), 1.0]),
+    ):
+        encode_video(
+            source / f"{name}.mp4", np.zeros((len(rewards), 24, 40, 3), np.uint8), 10, quality="lossless"
+        )
+        write_log(source / f"{name}.{suffix}", {"action/key": [1] * len(rewards), "reward": rewards})
+    (source / "d.mp4").write_bytes((source / "a.mp4").read_bytes())
+    write_log(source / f"d.{suffix}", {"action/key": [1] * 2, "reward": [1.0] * 2})
+    prepare(PrepareConfig(source=source, out=tmp_path / "shards", validation_fraction=0.0))
+    index = ShardIndex.load(tmp_path / "shards")
+    found = {e.name: b for e, b in zip(index.episodes("train"), rewards_of(index)["train"], strict=True)}
+    known = {name: b.total for name, b in found.items() if b is not None and b.whole}
+    assert sorted(known.values()) == [-3.0, 3.0]
+    reasons = {entry["source"]: entry["reason"] for entry in index.content["skipped"]}
+    assert reasons.keys() == {"c.mp4", "d.mp4"}
+    assert "NaN" in reasons["c.mp4"] or "reward holds values that are not finite numbers" in reasons["c.mp4"]
+    assert "expected (3" in reasons["d.mp4"]
+
+
+def write_log(path: Path, columns: dict[str, list[float]]) -> None:
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    if path.suffix == ".npz":
+        np.savez(path, **{name: np.array(column) for name, column in columns.items()})
+    elif path.suffix == ".jsonl":
+        path.write_text("\n".join(json.dumps(row) for row in rows))
+    else:
+        lines = [",".join(columns), *(",".join(str(x) for x in row.values()) for row in rows)]
+        path.write_text("\n".join(lines))
