@@ -33,11 +33,11 @@ ALSO = ("CPU-ms a frame", "frames", "memory before, after, MB")
 
 @dataclass(frozen=True)
 class Played:
-    """What one load of one server came to. Milliseconds of every key; seconds; bytes."""
+    """What one load of one server came to. Milliseconds of every key; seconds, and CPU-seconds; bytes."""
 
     world: str
     visitors: int
-    ready: float
+    ready: tuple[float, float]
     first: float
     waits: list[float]
     rate: float
@@ -48,7 +48,12 @@ class Played:
     def cells(self) -> list[str]:
         """A row of the table."""
         return [
-            *(self.world, str(self.visitors), f"{self.ready:.1f}", f"{self.first:.1f}"),
+            *(
+                self.world,
+                str(self.visitors),
+                f"{self.ready[0]:.1f} ({self.ready[1]:.1f})",
+                f"{self.first:.1f}",
+            ),
             f"{statistics.median(self.waits):.0f}, {quantile(self.waits, 0.95):.0f}",
             f"{self.rate:.1f}",
             f"{self.cpu:.1f}",
@@ -71,7 +76,7 @@ def play(server: Server, world: str, visitors: int, frames: int, rate: float) ->
     found = Played(
         world=world,
         visitors=visitors,
-        ready=server.ready,
+        ready=(server.ready, server.ready_cpu),
         first=float(first),
         waits=waits,
         rate=frames / wall,

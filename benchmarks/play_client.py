@@ -29,6 +29,7 @@ class Server:
         threading.Thread(target=self._listen, daemon=True).start()
         self.address = self.line("open http").split()[1]
         self.ready = float(self.line("  ready after").split()[2])
+        self.ready_cpu = self.cpu()
 
     def line(self, beginning: str) -> str:
         """The first line that begins so, once it is there."""
@@ -80,9 +81,10 @@ class Visitor:
 
     def __init__(self, address: str) -> None:
         self.waits: list[float] = []
-        self._socket = connect(
+        opening = connect(
             address.replace("http", "ws") + "play", proxy=None, max_size=None, open_timeout=TIMEOUT
         )
+        self._socket = opening.__enter__()  # until `close`
         self._send(type="hello", resume=None)
         assert self._text()["type"] == "welcome"
         state = self._text()

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import logging
 import os
 import socket
 import time
@@ -10,6 +11,7 @@ from urllib.parse import urlsplit
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from benchmarks.play_client import Server, Visitor
 
@@ -21,6 +23,7 @@ def assault(server: Server, connections: int) -> str:
     """What `connections` of each kind left behind: the server's memory and open files, and what the visitor waited."""
     port = urlsplit(server.address).port
     assert port is not None
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # that it is cut off is what is wanted
     visitor = Visitor(server.address)
     visitor.act(30, 0)
     _waves(port, min(connections, _AT_ONCE))  # buffers have then their size
@@ -85,8 +88,8 @@ def _requests(port: int, number: int, path: str, headers: dict[str, str], expect
 
 def _foreign_page(port: int, number: int) -> None:
     for _ in range(number // 10):
-        with contextlib.suppress(*_SHUT):
-            connect(f"ws://127.0.0.1:{port}/play", origin="http://evil.example", proxy=None)  # type: ignore[arg-type]
+        address, origin = f"ws://127.0.0.1:{port}/play", Origin("http://evil.example")
+        with contextlib.suppress(*_SHUT), connect(address, origin=origin, proxy=None):
             raise AssertionError("a foreign page was let in")
 
 

@@ -24,11 +24,11 @@ from reverie.pipelines.interactive.checklist import Checklist, ChecklistTask, lo
 from reverie.pipelines.interactive.contexts import AnyContexts, Contexts, ShippedContexts
 from reverie.pipelines.interactive.controls import Controls
 from reverie.pipelines.interactive.engine import Engine
+from reverie.pipelines.interactive.house import House
 from reverie.pipelines.interactive.play import PlayConfig
 from reverie.pipelines.interactive.recorder import Shelf
 from reverie.pipelines.interactive.server import PlayServer
 from reverie.pipelines.interactive.tape import StartAt
-from reverie.pipelines.interactive.visitor import House
 from reverie.pipelines.interactive.world import PlayWorld
 from reverie.pipelines.runs.clock import seconds_since_start
 from reverie.pipelines.runs.run import open_run

@@ -14,8 +14,8 @@ from reverie.data.sources.vpt.minecraft import KEYS, NULL_MOUSE, SPACE, decode_c
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.pipelines.interactive.controls import Controls
 from reverie.pipelines.interactive.engine import Engine
+from reverie.pipelines.interactive.house import House
 from reverie.pipelines.interactive.server import PlayServer
-from reverie.pipelines.interactive.visitor import House
 from reverie.pipelines.interactive.world import PlayWorld
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
 from tests.pipelines.interactive.chromium import frame_number, new_dream, opened, picture, wait_for_frame
@@ -173,9 +173,7 @@ def test_noise_steps_seed_and_speed_change_what_is_seen(browser: Any) -> None:
 
 
 def test_a_page_that_was_idle_says_so_and_comes_back(browser: Any) -> None:
-    with serving(ARM, idle=2.0) as server, page_of(browser, server) as page:
-        page.click("#one")
-        wait_for_frame(page, 1)
+    with serving(ARM, idle=8.0) as server, page_of(browser, server) as page:
         page.wait_for_function("() => document.getElementById('veil-text').textContent === 'Come back'")
         assert server.places.taken == 0
         new_dream(page, lambda: page.click("#veil"))
