@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from reverie.data.errors import UserError
+from reverie.data.sources.arrays.finding import find_arrays
 from reverie.data.sources.declaration import NAMES as DECLARATIONS
 from reverie.data.sources.declaration import declare
 from reverie.data.sources.episodes import Recording
@@ -62,9 +63,10 @@ def find_corpus(
 
 
 def _file(path: Path, options: VPTOptions, layout: Layout, fps: float | None) -> Corpus:
-    """A single file is a moving picture, or a video."""
+    """A single file is an array, a moving picture, or a video."""
     files = [Found(path, path.name)]
-    return find_images(path.parent, files, layout, fps) or _videos(path.parent, files, options)
+    found = find_arrays(path.parent, files, layout, fps) or find_images(path.parent, files, layout, fps)
+    return found or _videos(path.parent, files, options)
 
 
 def _files(
@@ -74,7 +76,19 @@ def _files(
     videos = _videos(folder, files, options)
     if any(is_video_name(source.video) for source in videos.sources):
         return videos
-    return find_images(folder, files, layout, fps) or videos
+    found = find_arrays(folder, files, layout, fps) or find_images(folder, files, layout, fps)
+    return found or (videos if _may_be_videos(videos) else None)
+
+
+def _may_be_videos(videos: Corpus) -> bool:
+    """A lone file is tried whatever its suffix; what cannot be read then is no damaged video, but something else."""
+    if len(videos.sources) != 1 or videos.sources[0].problem:
+        return bool(videos.sources)
+    try:
+        survey(videos.sources[0].video)
+    except UserError:
+        return False
+    return True
 
 
 def inspect(source: Source, corpus: Corpus) -> Inspected:
