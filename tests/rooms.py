@@ -77,6 +77,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
             "pipelines.scoring",
         ),
     ),
+    "pipelines.sweeps": (
+        *(*SOURCES, "data.loading", *MODELS, *GAMES, "evaluation"),
+        *("pipelines.runs", "pipelines.training", "pipelines.datasets", "pipelines.stages"),
+    ),
 }
 """Room -> the rooms that it may import beside itself, in the order of the house; `pipelines` itself imports all."""
 
