@@ -51,7 +51,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "pipelines.runs",
         "pipelines.training",
     ),
-    "pipelines.datasets": (*SOURCES, "data.loading", *GAMES, "evaluation", "pipelines.runs"),
+    "pipelines.datasets": (
+        *(*SOURCES, "data.loading", *GAMES, "evaluation"),
+        *("pipelines.runs", "pipelines.worlds"),
+    ),
     "pipelines.stages": (
         *(*SOURCES, "data.loading", *MODELS, *GAMES, "evaluation"),
         *("pipelines.runs", "pipelines.training", "pipelines.worlds", "pipelines.datasets"),

@@ -136,12 +136,13 @@ def test_a_killed_sweep_goes_on_and_ends_as_an_undisturbed_one(tmp_path: Path, c
     assert 0 < len(begun) < 4 and not (tmp_path / "killed" / "figures.json").exists()
 
     # One Ctrl-C while it goes on: everything saves, and again the same command continues.
-    stopped = launch([*arguments, str(tmp_path / "killed")], tmp_path / "said")
-    while "begins" not in (tmp_path / "said").read_text():
+    said = tmp_path / "said-stopped"
+    stopped = launch([*arguments, str(tmp_path / "killed")], said)
+    while not said.exists() or "begins" not in said.read_text():
         time.sleep(0.05)
     os.kill(stopped.pid or 0, signal.SIGINT)
     stopped.join(TIMEOUT)
-    assert stopped.exitcode == 130 and "the same command continues" in (tmp_path / "said").read_text()
+    assert stopped.exitcode == 130 and "the same command continues" in said.read_text(), said.read_text()
 
     for name in ("killed", "undisturbed"):
         process = launch([*arguments, str(tmp_path / name)], tmp_path / f"said-{name}")
