@@ -38,7 +38,7 @@ class LoaderConfig:
     decoder: Backend = "pyav"
     """Library that decodes clips: pyav or decord."""
     cache_bytes: int = 512_000_000
-    """Decoded clips kept in memory, shared out to workers and corpora; those of a corpus only if all of them fit."""
+    """Decoded clips or latents kept in memory, shared out to workers and corpora; those of a corpus only if all of them fit."""
     patience: float = PATIENCE
     """Seconds after which a shard that does not answer is left out."""
 
