@@ -8,7 +8,7 @@ from pathlib import Path
 TOP = ("data", "nn", "tokenizer", "dynamics", "agent", "rssm", "environments", "evaluation", "pipelines")
 
 DATA = ("data", "data.files", "data.video", "data.shards", "data.sources")
-SOURCES = (*DATA, "data.sources.vpt", "data.sources.lerobot")
+SOURCES = (*DATA, "data.sources.vpt", "data.sources.lerobot", "data.sources.images", "data.sources.arrays")
 MODELS = ("nn", "tokenizer", "dynamics", "agent", "rssm")
 GAMES = (
     "environments",
@@ -26,6 +26,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "data.sources": ("data", "data.files", "data.video", "data.shards"),
     "data.sources.vpt": DATA,
     "data.sources.lerobot": DATA,
+    "data.sources.images": DATA,
+    "data.sources.arrays": (*DATA, "data.sources.images"),
     "data.loading": SOURCES,
     "nn": ("data", "data.files"),
     "tokenizer": ("data", "data.files", "nn"),
@@ -51,7 +53,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "pipelines.runs",
         "pipelines.training",
     ),
-    "pipelines.datasets": (*SOURCES, "data.loading", *GAMES, "evaluation", "pipelines.runs"),
+    "pipelines.datasets": (
+        *(*SOURCES, "data.loading", *GAMES, "evaluation"),
+        *("pipelines.runs", "pipelines.worlds"),
+    ),
     "pipelines.stages": (
         *(*SOURCES, "data.loading", *MODELS, *GAMES, "evaluation"),
         *("pipelines.runs", "pipelines.training", "pipelines.worlds", "pipelines.datasets"),
@@ -77,12 +82,21 @@ ROOMS: dict[str, tuple[str, ...]] = {
             "pipelines.scoring",
         ),
     ),
+    "pipelines.sweeps": (
+        *(*SOURCES, "data.loading", *MODELS, *GAMES, "evaluation"),
+        *("pipelines.runs", "pipelines.training", "pipelines.datasets", "pipelines.stages"),
+    ),
 }
 """Room -> the rooms that it may import beside itself, in the order of the house; `pipelines` itself imports all."""
 
 DOORS = {
     # The files that choose among a room's inner rooms stand in front of them.
-    "data.sources.corpus": ("data.sources.vpt", "data.sources.lerobot"),
+    "data.sources.corpus": (
+        "data.sources.vpt",
+        "data.sources.lerobot",
+        "data.sources.images",
+        "data.sources.arrays",
+    ),
     "environments.make": GAMES,
     "environments.players": GAMES,
     # The documented names that `reverie.data` itself offers; loaded when they are asked for.

@@ -4,7 +4,7 @@ import os
 
 from reverie.data.errors import UserError
 from reverie.data.sources.clips import Storage
-from reverie.data.sources.corpus import Corpus, Source
+from reverie.data.sources.source import Corpus, Source
 from reverie.data.video.codec import storage_quality
 from reverie.data.video.survey import Survey
 from reverie.data.video.times import MOST_FPS, SAME_RATE, lossless_rate
