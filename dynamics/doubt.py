@@ -56,11 +56,11 @@ def refined(
     # At K = 1 nothing of the frame would be left to refine.
     k = max(2, sampling_steps)
     level = torch.full((1, 1), k_max - k_max // k, device=noise.device)
-    step_index = torch.full_like(level, min(2 * k, k_max).bit_length() - 1)
+    step_index = torch.full_like(level, dynamics.config.step_index(min(2 * k, k_max)))
     actions = dynamics.action_embedding(frame.step.actions, frame.step.action_mask)
     token = dynamics.shortcut_tokens(level, step_index)
     z_tilde = corrupt(frame.latents, noise, level / k_max)
-    return dynamics.predict(z_tilde, actions, token, cache=cache.past(1))[0]
+    return dynamics.predict(z_tilde, actions, token, signal_level=level / k_max, cache=cache.past(1))[0]
 
 
 def difference(a: Tensor, b: Tensor) -> Tensor:

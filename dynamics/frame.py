@@ -109,7 +109,8 @@ def make_frame(
     def predict(z: Tensor, i: int) -> Tensor:
         if i == 0 and first is not None:
             return first
-        return dynamics.predict(z, action_tokens, shortcuts[i], cache=past)[0]
+        tau = i / sampling_steps
+        return dynamics.predict(z, action_tokens, shortcuts[i], signal_level=tau, cache=past)[0]
 
     return sample(predict, noise, sampling_steps)
 
@@ -133,7 +134,7 @@ def _shortcut_tokens(dynamics: Dynamics, sampling_steps: int) -> Tensor:
     """The K passes' tokens for (tau, d), (K, 1, 1, 1, D)."""
     k_max = dynamics.config.max_sampling_steps
     levels = torch.arange(0, k_max, k_max // sampling_steps, device=dynamics.registers.device)
-    step_index = torch.full_like(levels, sampling_steps.bit_length() - 1)
+    step_index = torch.full_like(levels, dynamics.config.step_index(sampling_steps))
     return dynamics.shortcut_tokens(levels, step_index)[:, None, None]
 
 
@@ -152,6 +153,7 @@ def _with_finished(
         torch.cat([finished, z], 1),
         torch.cat([before_tokens, action_tokens], 1),
         torch.cat([past_token, shortcut_token], 1),
+        signal_level=0.0,  # of the next frame, which alone is read
         cache=past,
     )
     return z_hat[:, 1:]

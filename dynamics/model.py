@@ -7,6 +7,7 @@ sees agent tokens.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from einops import rearrange, repeat
@@ -51,6 +52,11 @@ class DynamicsConfig:
     context_signal_level: float = 0.9
     """Signal level at which past frames enter during generation, rounded to the grid; above 1 - 1 / max_sampling_steps, the
     highest level that training draws, it counts as that level."""
+    prediction: Literal["x", "v"] = "x"
+    """What the network's output stands for: x, the clean latents (the paper), or v, the velocity z - z0."""
+    shortcut: bool = True
+    """Step sizes of 1 to 1/K_max, so that few steps make a frame (the paper); false: diffusion forcing, d_min alone, which stands
+    for every number of sampling steps."""
     softcap: float | None = 50.0
     """Soft cap of attention logits; null for none."""
     backend: Backend = "auto"
@@ -80,6 +86,10 @@ class DynamicsConfig:
         """Step sizes 1, 1/2, ..., 1/K_max; index i stands for 2^-i, the last one is d_min."""
         return self.max_sampling_steps.bit_length()
 
+    def step_index(self, sampling_steps: int) -> int:
+        """Index of the step size for K = `sampling_steps`, a power of two: that of 1/K, or of d_min without shortcuts."""
+        return sampling_steps.bit_length() - 1 if self.shortcut else self.num_step_sizes - 1
+
     @property
     def context_signal_index(self) -> int:
         """`context_signal_level` on the grid of K_max, at most K_max - 1: the embedding of clean latents is never trained."""
@@ -98,6 +108,12 @@ class DynamicsConfig:
             softcap=self.softcap,
             backend=self.backend,
         )
+
+
+def clean_from_velocity(velocity: Tensor, z_tilde: Tensor, tau: Tensor | float) -> Tensor:
+    """z = z_tilde + (1 - tau) v of v = z - z0 and z_tilde = (1 - tau) z0 + tau z. (B, T, N_z, D_z); tau (B, T) or a number."""
+    left = 1 - (tau[..., None, None] if isinstance(tau, Tensor) else tau)
+    return z_tilde + left * velocity
 
 
 class ActionEmbedding(nn.Module):
@@ -195,6 +211,7 @@ class Dynamics(nn.Module):
             noisy_latents,
             self.action_embedding(actions, action_mask),
             self.shortcut_tokens(signal_index, step_index),
+            signal_level=signal_index / self.config.max_sampling_steps,
             segment=segment,
             cache=cache,
             agent_tokens=agent_tokens,
@@ -212,21 +229,31 @@ class Dynamics(nn.Module):
         action_tokens: Tensor,
         shortcut_tokens: Tensor,
         *,
+        signal_level: Tensor | float = 0.0,
         segment: Tensor | None = None,
         cache: RingCache | Past | None = None,
         agent_tokens: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """`forward` for actions and signal levels that are embedded already: (B, T, S_a, D) and (B, T, 1, D)."""
+        """`forward` for actions and signal levels that are embedded already: (B, T, S_a, D) and (B, T, 1, D).
+
+        `signal_level` tau, (B, T) or one for all, is read where the network predicts velocities and z_hat is.
+        """
         # What is predicted, and what agents say; the other positions matter to these alone.
         first = self.config.num_action_tokens + 1
         num_latents = self.config.latent_shape[0]
         read = slice(first, first + num_latents if agent_tokens is None else None)
         tokens = self._tokens(noisy_latents, action_tokens, shortcut_tokens, agent_tokens)
         out = self.transformer(tokens, self._groups(agent_tokens), segment=segment, cache=cache, read=read)
-        z_hat = self.latent_out(out[:, :, :num_latents])
+        z_hat = self._clean(self.latent_out(out[:, :, :num_latents]), noisy_latents, signal_level)
         if agent_tokens is None:
             return z_hat, None
         return z_hat, out[:, :, self.config.num_world_tokens - first :]
+
+    def _clean(self, predicted: Tensor, noisy_latents: Tensor, signal_level: Tensor | float) -> Tensor:
+        """z_hat of what the network says: itself, or z_tilde + (1 - tau) v."""
+        if self.config.prediction == "x":
+            return predicted
+        return clean_from_velocity(predicted, noisy_latents, signal_level)
 
     def agent_states(
         self,

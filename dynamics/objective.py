@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from reverie.data.batch import Batch
 from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.nn.normalize import RunningRMS
+
+LossSpace = Literal["x", "v"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +24,10 @@ class DynamicsObjectiveConfig:
     bootstrap_fraction: float = 1.0
     """Share of rows whose step sizes are drawn from all of 1, 1/2, ..., 1/K_max (paper: 1.0); the others train at d_min alone,
     which saves their two bootstrap passes."""
+    loss_space: LossSpace = "x"
+    """What is compared: x, clean latents (the paper), or v, velocities, which counts errors near tau = 1 more."""
+    ramp: bool = True
+    """Weigh frames by w(tau) = 0.9 tau + 0.1 (the paper); false: all alike."""
     rms_decay: float = 0.99
     """Decay of the running RMS of the loss."""
 
@@ -68,7 +75,11 @@ def draw_corruption(
     b, t = latents.shape[:2]
     device, finest = latents.device, config.num_step_sizes - 1
     step = torch.randint(0, finest + 1, (b, t), generator=generator, device=device)
-    step = torch.where(bootstrap_rows[:, None], step, finest)
+    step = (
+        torch.where(bootstrap_rows[:, None], step, finest)
+        if config.shortcut
+        else torch.full_like(step, finest)
+    )
     levels = 2**step  # number of signal levels at this step size
     level = (torch.rand(b, t, generator=generator, device=device) * levels).long().clamp_max(levels - 1)
     noise = torch.randn(latents.shape, generator=generator, device=device)
@@ -84,6 +95,15 @@ def corrupt(latents: Tensor, noise: Tensor, signal_level: Tensor) -> Tensor:
 def ramp_weight(signal_level: Tensor) -> Tensor:
     """w(tau) = 0.9 tau + 0.1 (Eq. 8)."""
     return 0.9 * signal_level + 0.1
+
+
+def loss_weight(signal_level: Tensor, space: LossSpace = "x", ramp: bool = True) -> Tensor:
+    """The factor of ||z_hat - target||^2: w(tau), or 1 without `ramp`; over (1 - tau)^2 in v-space.
+
+    There v_hat - v = (z_hat - target) / (1 - tau).
+    """
+    weight = ramp_weight(signal_level) if ramp else torch.ones_like(signal_level)
+    return weight if space == "x" else weight / (1 - signal_level).square()
 
 
 def bootstrap_velocity(
@@ -107,7 +127,15 @@ def bootstrap_velocity(
 
 
 def shortcut_forcing_loss(
-    z_hat: Tensor, z: Tensor, z_tilde: Tensor, velocity: Tensor, tau: Tensor, finest: Tensor
+    z_hat: Tensor,
+    z: Tensor,
+    z_tilde: Tensor,
+    velocity: Tensor,
+    tau: Tensor,
+    finest: Tensor,
+    *,
+    space: LossSpace = "x",
+    ramp: bool = True,
 ) -> Tensor:
     """Per-frame loss (B, T) of Eq. 7 with the ramp weight of Eq. 8, averaged over tokens and channels.
 
@@ -116,11 +144,12 @@ def shortcut_forcing_loss(
       velocity: (B, T, N_z, D_z) gradient-free bootstrap velocity, read where `finest` is False.
       tau: (B, T) signal level in [0, 1).
       finest: (B, T) bool, d = d_min: flow loss.
+      space, ramp: see `loss_weight`; the defaults are the equations.
     """
     # (1-tau)^2 ||(z_hat - z_tilde)/(1-tau) - v||^2 = ||z_hat - (z_tilde + (1-tau) v)||^2, without the division.
     bootstrap_target = z_tilde + (1 - tau[..., None, None]) * velocity
     target = torch.where(finest[..., None, None], z, bootstrap_target)
-    return ramp_weight(tau) * (z_hat - target).square().mean((-1, -2))
+    return loss_weight(tau, space, ramp) * (z_hat - target).square().mean((-1, -2))
 
 
 class Network:
@@ -166,25 +195,36 @@ class DynamicsObjective(nn.Module):
         segment, action_mask = isolate_start_frames(batch, self.config.start_frame_fraction)
         network = Network(self.model, batch.actions, action_mask, segment)
         b, device = len(batch.latents), batch.latents.device
-        rows, chosen = draw_bootstrap_rows(b, self.config.bootstrap_fraction, device)
+        fraction = self.config.bootstrap_fraction if model_config.shortcut else 0.0
+        rows, chosen = draw_bootstrap_rows(b, fraction, device)
         drawn = draw_corruption(batch.latents, model_config, chosen)
-        loss, metrics = forcing_step(network, batch.latents, drawn, model_config, rows)
+        space, ramp = self.config.loss_space, self.config.ramp
+        loss, metrics = forcing_step(
+            network, batch.latents, drawn, model_config, rows, space=space, ramp=ramp
+        )
         return self.rms(loss), metrics
 
 
 def forcing_step(
-    network: Network, z: Tensor, drawn: Corruption, config: DynamicsConfig, rows: Tensor | None = None
+    network: Network,
+    z: Tensor,
+    drawn: Corruption,
+    config: DynamicsConfig,
+    rows: Tensor | None = None,
+    *,
+    space: LossSpace = "x",
+    ramp: bool = True,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The raw shortcut forcing loss (scalar) for drawn corruptions, and its detached parts.
 
-    `rows` (n,) int64: those with steps coarser than d_min are among them; None for any.
+    `rows` (n,) int64: those with steps coarser than d_min are among them; None for any. `space`, `ramp`: see `loss_weight`.
     """
     tau = (drawn.signal_index / config.max_sampling_steps).to(z.dtype)
     z_tilde = corrupt(z, drawn.noise, tau)
     finest = drawn.step_index == config.num_step_sizes - 1
     velocity = _velocity_of_rows(network, z_tilde, drawn, config, rows)
     z_hat = network(z_tilde, drawn.signal_index, drawn.step_index)
-    per_frame = shortcut_forcing_loss(z_hat, z, z_tilde, velocity, tau, finest)
+    per_frame = shortcut_forcing_loss(z_hat, z, z_tilde, velocity, tau, finest, space=space, ramp=ramp)
     loss = per_frame.mean()
     detached = per_frame.detach()
     metrics = {

@@ -81,6 +81,9 @@ COMMANDS = {
     "pack": Command(
         "worlds.packing", "PackConfig", "pack", "make a world of the runs of a tokenizer and more"
     ),
+    "sweep": Command(
+        "sweep", "SweepConfig", "sweep", "run stages x settings x seeds, with tables over seeds"
+    ),
     "demo": Command("demo", "DemoConfig", "demo", "all of the above on a small game"),
     **{
         f"profile {stage}": Command(

@@ -6,8 +6,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from reverie.data.errors import UserError
 
@@ -25,11 +26,7 @@ def run_command(arguments: Sequence[str]) -> None:
       KeyboardInterrupt: it was stopped.
       UserError: it failed; it has said why.
     """
-    command = [sys.executable, "-m", "reverie.pipelines.cli", *arguments]
-    # torch warns from every process that it looked for parameters without a gradient, whether there were any or not
-    environment = {"TORCH_CPP_LOG_LEVEL": "ERROR"} | os.environ | {PARENT: str(os.getpid())}
-    # its own session: the terminal's Ctrl-C would reach it beside the one passed on, and two end it without saving
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    process = start_command(arguments)
     with _passing_on(process):
         code = process.wait()
     if code in (INTERRUPTED, -signal.SIGINT, -signal.SIGTERM):
@@ -37,6 +34,32 @@ def run_command(arguments: Sequence[str]) -> None:
     if code:
         raise UserError(
             f"{arguments[0]}: ended with code {code}, for the reason above; the same command again goes on from there."
+        )
+
+
+def start_command(
+    arguments: Sequence[str], variables: Mapping[str, str] | None = None, log: Path | None = None
+) -> "subprocess.Popen[bytes]":
+    """Starts `reverie ARGUMENTS`, which ends when this process does, by whatever death.
+
+    `variables` join the environment. What it says is added to `log`; on this terminal without one.
+    """
+    command = [sys.executable, "-m", "reverie.pipelines.cli", *arguments]
+    # torch warns from every process that it looked for parameters without a gradient, whether there were any or not
+    environment = (
+        {"TORCH_CPP_LOG_LEVEL": "ERROR"} | os.environ | dict(variables or {}) | {PARENT: str(os.getpid())}
+    )
+    # its own session: the terminal's Ctrl-C would reach it beside the one passed on, and two end it without saving
+    if log is None:
+        return subprocess.Popen(command, env=environment, start_new_session=True)
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
         )
 
 

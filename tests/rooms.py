@@ -53,7 +53,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "pipelines.runs",
         "pipelines.training",
     ),
-    "pipelines.datasets": (*SOURCES, "data.loading", *GAMES, "evaluation", "pipelines.runs"),
+    "pipelines.datasets": (
+        *(*SOURCES, "data.loading", *GAMES, "evaluation"),
+        *("pipelines.runs", "pipelines.worlds"),
+    ),
     "pipelines.stages": (
         *(*SOURCES, "data.loading", *MODELS, *GAMES, "evaluation"),
         *("pipelines.runs", "pipelines.training", "pipelines.worlds", "pipelines.datasets"),
@@ -78,6 +81,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
             "pipelines.stages",
             "pipelines.scoring",
         ),
+    ),
+    "pipelines.sweeps": (
+        *(*SOURCES, "data.loading", *MODELS, *GAMES, "evaluation"),
+        *("pipelines.runs", "pipelines.training", "pipelines.datasets", "pipelines.stages"),
     ),
 }
 """Room -> the rooms that it may import beside itself, in the order of the house; `pipelines` itself imports all."""

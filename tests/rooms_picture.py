@@ -49,19 +49,19 @@ WALL = (
         0,
         0,
         980,
-        70,
+        92,
     ),
     Brick(
-        "evaluation", "scores against held-out video and in games, reports: knows no training", 0, 76, 980, 42
+        "evaluation", "scores against held-out video and in games, reports: knows no training", 0, 98, 980, 42
     ),
-    Brick("agent", "heads, cloning, imagination", 0, 124, 340, 48),
-    Brick("tokenizer", "frames to latents", 0, 178, 167, 48),
-    Brick("dynamics", "shortcut forcing", 173, 178, 167, 48),
-    Brick("rssm", "Dreamer V1 to V3: nothing of Dreamer 4", 346, 124, 268, 102),
-    Brick("nn", "transformer, attention, caches, distributions: knows no stage", 0, 232, 614, 48),
-    Brick("environments", "games and players: knows no models", 620, 124, 360, 156),
+    Brick("agent", "heads, cloning, imagination", 0, 146, 340, 48),
+    Brick("tokenizer", "frames to latents", 0, 200, 167, 48),
+    Brick("dynamics", "shortcut forcing", 173, 200, 167, 48),
+    Brick("rssm", "Dreamer V1 to V3: nothing of Dreamer 4", 346, 146, 268, 102),
+    Brick("nn", "transformer, attention, caches, distributions: knows no stage", 0, 254, 614, 48),
+    Brick("environments", "games and players: knows no models", 620, 146, 360, 156),
     Brick(
-        "data", "Batch, action spaces, video, shards, importers, the loader: knows no models", 0, 286, 980, 92
+        "data", "Batch, action spaces, video, shards, importers, the loader: knows no models", 0, 308, 980, 92
     ),
 )
 """From the roof down."""

@@ -58,7 +58,7 @@ def _common_size(inspected: dict[Source, Survey], missing: list[str]) -> tuple[i
         (a, file_a), (b, file_b) = list(sizes.items())[:2]
         missing.append(
             f"size: the videos differ ({a[0]}x{a[1]} in {file_a}, {b[0]}x{b[1]} in {file_b}); "
-            f"choose one with --size [HEIGHT,WIDTH]"
+            "choose one with --size HEIGHTxWIDTH, both multiples of 8"
         )
     return next(iter(sizes))
 

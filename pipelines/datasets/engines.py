@@ -41,7 +41,7 @@ def map_on_ray(work: Work[Item, Result], items: Sequence[Item], address: str) ->
     Raises:
       UserError: Ray is missing, or no cluster answers at `address`.
     """
-    ray = _connect(address)
+    ray = connect_ray(address)
     shared, pending = ray.put(work), deque[Any]()
     task = ray.remote(num_cpus=1, max_retries=_RETRIES)(_run)
     try:
@@ -79,7 +79,8 @@ def _raise_system_error(result: Any) -> Any:
     return result
 
 
-def _connect(address: str) -> Any:
+def connect_ray(address: str) -> Any:
+    """The package ray, connected to the cluster at `address`. Raises `UserError` where either is missing."""
     try:
         import ray
     except ImportError:

@@ -1,4 +1,4 @@
-"""Plays a game with scripted and random players, or lets a person play, and records every episode as video and log.
+"""Plays a game with scripted, random and trained players, or lets a person play, and records every episode as video and log.
 
 What an episode holds is a pure function of the settings, the seed and the episode's number, unless a person played it. A killed
 recording is continued by the same command, with the same result, by any number of workers. An episode in which the game fails is
@@ -18,7 +18,7 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,10 +30,16 @@ from reverie.environments.game import GameEnv
 from reverie.environments.human import Desk, PlayerLeft, instructions
 from reverie.environments.lasting import LastingGame, Streak, none_got_through
 from reverie.environments.make import make_env, with_limit
-from reverie.environments.play import Playing, play_episode
+from reverie.environments.play import Playing, play, play_episode
 from reverie.environments.players import KINDS, require_player
 from reverie.pipelines.runs.progress import Meter, meter
+from reverie.pipelines.worlds.places import is_world, stage_run, take_worlds
 
+if TYPE_CHECKING:
+    from reverie.pipelines.worlds.gamer import GameAgent
+
+AGENT = "agent"
+"""A player beside those that need no learning."""
 CHUNK = 16
 """Most episodes that a worker records with one game before it reports."""
 
@@ -50,7 +56,14 @@ class RecordConfig:
     episodes: int = 1000
     """Number of episodes the folder holds at the end, less those that were given up since the game failed."""
     players: dict[str, float] = field(default_factory=lambda: {"expert": 0.9, "random": 0.1})
-    """Who plays how often: weights of "expert" (scripted), "random" and "human" (you, in a window), one drawn per episode."""
+    """Who plays how often: weights of "expert" (scripted), "random", "agent" (trained) and "human" (you, in a window), one drawn
+    per episode."""
+    agent: Path | None = None
+    """Run folder of the agent that plays, of `clone` or `imagine`, or `world:NAME`; it draws its actions."""
+    tokenizer: Path | None = None
+    """Run folder of the agent's tokenizer; null for the one of its world, or the one among the runs beside it."""
+    task: str | None = None
+    """What the agent plays for; null for the game's last task."""
     skill: tuple[float, float] = (0.3, 1.0)
     """Range of the expert's skill, drawn uniformly per episode: the share of steps that are not random."""
     seed: int = 0
@@ -66,9 +79,9 @@ class RecordConfig:
         low, high = self.skill
         if not 0 <= low <= high <= 1:
             raise UserError(f"skill: needs 0 <= low <= high <= 1, got {low} and {high}.")
-        unknown = sorted(set(self.players) - set(KINDS))
+        unknown = sorted(set(self.players) - {*KINDS, AGENT})
         if unknown:
-            raise UserError(f"players: {unknown[0]!r} is not known; use {', '.join(KINDS)}.")
+            raise UserError(f"players: {unknown[0]!r} is not known; use {', '.join((*KINDS, AGENT))}.")
         weights = self.players.values()
         if not all(math.isfinite(w) and w >= 0 for w in weights) or sum(weights) <= 0:
             raise UserError(f"players: weights must be at least 0 with a positive sum, got {self.players}.")
@@ -79,6 +92,17 @@ class RecordConfig:
             raise UserError("workers: one person plays one game at a time; leave it at 1.")
         if self.seed < 0:
             raise UserError(f"seed: must be at least 0, got {self.seed}.")
+        self._take_agent()
+
+    def _take_agent(self) -> None:
+        asked = self.players.get(AGENT, 0) > 0
+        if asked and self.agent is None:
+            raise UserError("players: an agent is to play; give its run folder, --agent RUN.")
+        if self.agent is not None and not asked:
+            raise UserError('agent: nobody lets it play; add it to the players, --players "{agent: 1}".')
+        if self.agent is not None and self.tokenizer is None and is_world(self.agent):
+            object.__setattr__(self, "tokenizer", stage_run(self.agent, "tokenizer"))
+        take_worlds(self, agent="agent", tokenizer="tokenizer")
 
 
 def record(config: RecordConfig) -> None:
@@ -90,7 +114,7 @@ def record(config: RecordConfig) -> None:
         with closing(_make_game(config)) as game:
             for kind, weight in config.players.items():
                 if weight > 0:
-                    require_player(kind, game)
+                    _require_player(config, kind, game)
             alone.enter_context(sole_writer(config.out))
             if config.players.get("human", 0) > 0:
                 print(instructions(game), flush=True)
@@ -185,6 +209,22 @@ def _describe(kind: str, group: list[EpisodeSteps], tasks: tuple[str, ...]) -> s
     return f"{line}, success: {shares}" if tasks else line
 
 
+def _require_player(config: RecordConfig, kind: str, game: GameEnv) -> None:
+    """Raises `UserError` unless this kind of player can play."""
+    if kind != AGENT:
+        return require_player(kind, game)
+    from reverie.pipelines.worlds.gamer import require_game
+
+    require_game(_agent(config), game, config.task)
+
+
+def _agent(config: RecordConfig) -> "GameAgent":
+    from reverie.pipelines.worlds.gamer import load_game_agent, tokenizer_of
+
+    assert config.agent is not None
+    return load_game_agent(config.agent, config.tokenizer or tokenizer_of(config.agent))
+
+
 def _make_game(config: RecordConfig) -> GameEnv:
     return make_env(config.env, seed=config.seed, **with_limit(config.options, config.max_steps))
 
@@ -197,6 +237,7 @@ def _make_writer(config: RecordConfig, game: GameEnv) -> EpisodeWriter:
         "seed": config.seed,
         "max_steps": config.max_steps,
         "options": config.options,
+        **({} if config.agent is None else {"agent": _agent(config).name, "task": config.task}),
     }
     return EpisodeWriter(
         config.out,
@@ -230,6 +271,9 @@ def _record_episode(config: RecordConfig, number: int, game: GameEnv) -> None:
 def _play_episode(config: RecordConfig, game: GameEnv, number: int) -> Playing:
     player_seed, play_seed = np.random.SeedSequence([config.seed, number]).spawn(2)
     kind, skill = draw_player(config, player_seed)
+    if kind == AGENT:
+        agent = _agent(config)
+        return play(game, lambda rng: agent.player(game, rng, config.task), agent.name, play_seed)
     return play_episode(game, kind, seed=play_seed, skill=skill)
 
 

@@ -170,14 +170,19 @@ def _refuse_other(path: Path, known: Mapping[str, Any], asked: Mapping[str, Any]
 def _shortened(identity: Mapping[str, Any]) -> dict[str, Any]:
     """`identity` with hashes of readable length, and without what only says how the model is computed."""
     inputs = {name: digest[:12] for name, digest in identity["inputs"].items()}
-    return {**identity, "inputs": inputs, "model": _without_backend(identity["model"])}
+    return {**identity, "inputs": inputs, "model": _essential(identity["model"])}
 
 
-def _without_backend(model: Any) -> Any:
-    """Plain values without any `backend`: the machine that continues a run may have other attention kernels."""
+_LATER = {"prediction": "x", "shortcut": True}
+"""What later versions added, at the value that earlier runs had without naming it."""
+
+
+def _essential(model: Any) -> Any:
+    """Plain values without what is `_LATER` and any `backend`: the machine that continues may have other kernels."""
     if not isinstance(model, Mapping):
         return model
-    return {name: _without_backend(value) for name, value in model.items() if name != "backend"}
+    said = {name: value for name, value in model.items() if name != "backend"}
+    return {n: _essential(value) for n, value in said.items() if n not in _LATER or value != _LATER[n]}
 
 
 def _seed(config: Any) -> int | None:

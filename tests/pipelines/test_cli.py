@@ -45,10 +45,11 @@ NEEDED = {
     "pack": [*PATHS, "--tokenizer", "t", "--dynamics", "m"],
     "push": ["world:minigrid", "d"],
     "pull": ["d"],
+    "sweep": ["s.yaml"],
 }
 STAGES = ("tokenizer", "dynamics", "clone", "imagine", "baseline")
 NEEDED |= {f"profile {stage}": NEEDED[stage] for stage in STAGES} | {"profile generate": []}
-FILES = sorted((ROOT / "configs").rglob("*.yaml"))
+FILES = sorted(file for file in (ROOT / "configs").rglob("*.yaml") if file.parent.name != "sweeps")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -111,6 +111,14 @@ def _pack(corpus: Corpus, scratch: Path, out: Path) -> list[str]:
     ]
 
 
+def _sweep(corpus: Corpus, scratch: Path, out: Path) -> list[str]:
+    settings = to_plain(corpus.config("dynamics", out))
+    del settings["out"]
+    content = {"stages": {"dynamics": settings}, "figures": {"Loss": "dynamics/heldout/loss"}}
+    (scratch / "sweep.yaml").write_text(yaml.safe_dump(content))
+    return ["sweep", str(scratch / "sweep.yaml"), "--out", str(out)]
+
+
 def _demo(corpus: Corpus, scratch: Path, out: Path) -> list[str]:
     settings = ["--recorded_episodes", "30", "--episodes", "2", "--steps_scale", "0.001"]
     return ["demo", "--out", str(out), *settings]
@@ -130,6 +138,7 @@ MAKING: dict[str, Making] = {
     "data check": _repair,
     "pack": _pack,
     "demo": _demo,
+    "sweep": _sweep,
 }
 QUICK = ("record", "play")
 """The others take some seconds each."""
@@ -154,7 +163,7 @@ def test_one_of_three_works(name: str, corpus: Corpus, tmp_path: Path) -> None:
     )
     assert codes == [0], texts
     assert not list(crowded.rglob(LOCK))
-    if name != "demo":  # its stages take turns in subfolders that name their parents
+    if name not in ("demo", "sweep"):  # its stages take turns in subfolders that name their parents
         found, expected = contents(crowded), contents(undisturbed)
         assert found.keys() == expected.keys()
         assert [file for file in found if found[file] != expected[file]] == []
