@@ -1,6 +1,6 @@
 """Stage `clone`: finetunes the world model into an agent by behaviour cloning and reward modelling."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import nn
@@ -12,6 +12,7 @@ from reverie.data.loading.corpora import Corpora
 from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.training.batches import Mixture
 from reverie.pipelines.training.checkpoints import Card, load_dynamics, read_card, weights_sha256
+from reverie.pipelines.training.parents import agent_config, parent_input, start_clone
 from reverie.pipelines.training.stage import (
     StageConfig,
     require_known_actions,
@@ -39,9 +40,12 @@ class CloneStage(StageConfig):
     """Frames before a task's event that count as relevant to it; null for the length of a window."""
     task: str | None = None
     """Learn this task alone; null for all tasks of the data."""
+    parent: Path | None = None
+    """Run folder of an agent, or `world:NAME`, whose heads the training starts from, in their sizes; null for new ones. The world
+    model is that of `dynamics` in any case."""
 
     def __post_init__(self) -> None:
-        take_worlds(self, dynamics="dynamics")
+        take_worlds(self, dynamics="dynamics", parent="agent")
 
 
 def train_clone(config: CloneStage) -> None:
@@ -60,9 +64,12 @@ def train_clone(config: CloneStage) -> None:
             f"videos, or learn a game by its reward with `reverie baseline`."
         )
 
+    if config.parent is not None:
+        config = replace(config, model=agent_config(config.parent))
+
     def build() -> nn.Module:
         dynamics = load_dynamics(config.dynamics).requires_grad_(True)
-        agent = Agent(dynamics, config.model, corpora.tasks)
+        agent = start_clone(Agent(dynamics, config.model, corpora.tasks), config.parent)
         agent.value_head.requires_grad_(False)  # learnt in imagination
         return CloningObjective(agent, config.objective)
 
@@ -77,6 +84,7 @@ def train_clone(config: CloneStage) -> None:
         tokenizer_sha256=corpora.tokenizer_sha256,
     )
     inputs = {"tokenizer": str(corpora.tokenizer_sha256), "dynamics": weights_sha256(config.dynamics)}
+    inputs |= parent_input(config.parent)
     train_stage(
         "clone",
         config,
