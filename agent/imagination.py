@@ -27,8 +27,8 @@ class ImaginationConfig:
     """Imagined frames per rollout."""
     sampling_steps: int = 4
     """Shortcut steps K per imagined frame."""
-    discount: float = 0.997
-    """gamma per frame."""
+    discount: float | None = None
+    """gamma per frame (paper: 0.997); null: by the mean length of the data's episodes, see `discount_for`."""
     trace_decay: float = 0.95
     """lambda of the lambda-returns."""
     positive_weight: float = 0.5
@@ -43,6 +43,22 @@ class ImaginationConfig:
         for name in ("horizon", "updates_per_rollout"):
             if getattr(self, name) < 1:
                 raise ValueError(f"imagination.{name} must be at least 1, got {getattr(self, name)}")
+        if self.discount is not None and not 0 <= self.discount <= 1:
+            raise ValueError(f"imagination.discount must lie in [0, 1], got {self.discount}")
+
+
+_DISCOUNTS = 0.97, 0.997
+"""The least and the greatest that lengths of episodes lead to; the greatest is the paper's."""
+
+
+def discount_for(length: float) -> float:
+    """gamma = 1 - 1 / `length`, within [0.97, 0.997], for episodes of so many frames.
+
+    What lies 1 / (1 - gamma) frames ahead counts a third. Looking much farther than episodes last costs more than it brings:
+    single steps then matter less than the noise of the critic, of whose advantages PMPO sees the sign alone.
+    """
+    least, greatest = _DISCOUNTS
+    return min(max(1 - 1 / max(length, 1.0), least), greatest)
 
 
 @dataclass(frozen=True)
@@ -154,12 +170,19 @@ class ImaginationObjective(nn.Module):
         return self.loss(rollout, ~context.is_terminal[:, -1])
 
     def loss(self, rollout: Rollout, alive: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss on given rollouts; rows whose start is terminal (`alive` (B,) False) do not count."""
+        """The loss on given rollouts; rows whose start is terminal (`alive` (B,) False) do not count.
+
+        Without a discount in the settings it is that of long episodes.
+        """
         config, h = self.config, rollout.states
         value_logits = self.model.value_head.nearest(h)
         values = twohot_mean(value_logits).detach()
         returns = lambda_returns(
-            rollout.rewards, rollout.continues, values, discount=config.discount, lambda_=config.trace_decay
+            rollout.rewards,
+            rollout.continues,
+            values,
+            discount=_DISCOUNTS[1] if config.discount is None else config.discount,
+            lambda_=config.trace_decay,
         )
         # After an imagined end nothing matters: states count with the probability that the episode still runs.
         started = torch.cat([alive[:, None].float(), rollout.continues[:, :-1]], dim=1)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from reverie.data.batch import RETURN
 from reverie.data.errors import UserError
 from reverie.dynamics.model import Dynamics
 from reverie.nn.distributions import ActionDistribution, parameter_count
@@ -60,6 +61,12 @@ class Agent(nn.Module):
     def freeze_prior(self) -> None:
         """Makes the present policy the behavioural prior."""
         self.prior_policy.load_state_dict(self.policy.state_dict())
+
+    @property
+    def default_task(self) -> str | None:
+        """What it plays for unless told: the last of its tasks, the game's own reward only where it knows no other."""
+        others = [task for task in self.tasks if task != RETURN]
+        return others[-1] if others else (RETURN if self.tasks else None)
 
     def task_index(self, task: str) -> int:
         """Index of a task by name. Raises `UserError` listing the tasks."""

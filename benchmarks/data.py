@@ -29,7 +29,7 @@ import webdataset
 
 from benchmarks.rows import Row, Times, measure, show
 from reverie.data.loading.loader import Loader, LoaderConfig
-from reverie.data.loading.streams import Stream, uniform_stretches
+from reverie.data.loading.streams import NO_TASK, Stream, whole_episodes
 from reverie.data.shards.index import Sample, ShardIndex
 from reverie.data.shards.latents import LatentWriter
 from reverie.data.shards.reader import ShardReader
@@ -107,7 +107,7 @@ def repeat_clips(folder: Path, index: ShardIndex, count: int) -> ShardIndex:
 def windows(index: ShardIndex, length: int, count: int) -> list[list[Part]]:
     """The frames of the loader's first `count` windows, from its own stream."""
     episodes = index.episodes("train")
-    stretches = uniform_stretches(episodes, None, [False] * len(episodes))
+    stretches = whole_episodes(episodes, dict.fromkeys(range(len(episodes)), NO_TASK))
     stream = Stream(stretches, length, seed=(0, 0), num_tasks=len(index.tasks))
     found = []
     for number in range(count):

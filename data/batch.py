@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+RETURN = "return"
+"""The reserved task: the game's own reward, as recorded. No task of the data may be called so."""
+
 
 @dataclass(kw_only=True)
 class Batch:
@@ -22,14 +25,15 @@ class Batch:
     latents      (B, T, N_z, D_z) float32, the frozen tokenizer's representations z in [-1, 1]
     actions      component -> (B, T, ...), see `data.actions`; the action that led to frame t
     action_mask  (B, T) bool, the action is known; False everywhere for unlabelled video
-    reward       (B, T) float32, of the row's task where `task` >= 0, else as recorded
+    reward       (B, T) float32, of the row's task where `task` >= 0; as recorded for `RETURN` and where there is none
     reward_mask  (B, T) bool, the reward is known
     is_first     (B, T) bool, an episode starts here
     is_last      (B, T) bool, the recording of an episode ends here, for good or not
     is_terminal  (B, T) bool, the episode ended for good: nothing beyond to bootstrap from
     task         (B, T) int64, index into the corpus' task list, -1 for none
     segment      (B, T) int64, rows pack several pieces of video; nothing attends across a change of this number
-    relevant     (B,) bool, the row was drawn from stretches in which its task is accomplished; on the host, wherever the batch is
+    relevant     (B,) bool, the row was drawn from stretches in which its task is accomplished, for `RETURN` from the better
+                 episodes; on the host, wherever the batch is
     key          B strings, where each row starts: source and frame
     """
 

@@ -2,7 +2,8 @@
 
 The first frames of real episodes are dreamed on by the same player, and what the reward head promises within so many steps is
 compared, world by world, with what the game gave. An alarm needs ten episodes, a paired difference whose interval leaves zero
-out, and one that matters: a tenth of all episodes, or a fifth of the larger return where the game has no task.
+out, and one that matters: a tenth of all episodes, or, where returns are compared, a fifth of the larger one and of how much
+those of single episodes differ (their standard deviation): returns may lie around zero.
 """
 
 from collections.abc import Mapping, Sequence
@@ -155,7 +156,8 @@ def imagined(
 class Agreement:
     """Imagination and game, from the same first frames.
 
-    task  what was asked for; None where returns are compared
+    task    what was asked for; None where returns are compared
+    spread  standard deviation of the episodes' real returns
     """
 
     player: str
@@ -164,6 +166,7 @@ class Agreement:
     imagined: Estimate
     real: Estimate
     difference: Estimate
+    spread: float = 0.0
 
     @classmethod
     def of(
@@ -172,14 +175,15 @@ class Agreement:
         """Of paired figures (N,)."""
         pair = [float(x) for x in dreamed], [float(x) for x in real]
         given = mean(pair[1]) if task is None else success_rate(real > 0)
-        return cls(player, task, steps, mean(pair[0]), given, paired_difference(*pair))
+        spread = float(np.std(real))
+        return cls(player, task, steps, mean(pair[0]), given, paired_difference(*pair), spread)
 
     @property
     def alarm(self) -> bool:
         """Whether they disagree, beyond chance and by enough to matter."""
         if self.difference.n < MIN_EPISODES or not differs(self.difference):
             return False
-        whole = 1.0 if self.task else max(abs(self.imagined.value), abs(self.real.value))
+        whole = 1.0 if self.task else max(abs(self.imagined.value), abs(self.real.value), self.spread)
         return abs(self.difference.value) > _MATTERS[self.task is not None] * whole
 
     @property

@@ -61,12 +61,17 @@ def _game(reports: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
     task = reports[0]["games"]["task"]
     rows = [{row["player"]: row for row in report["games"]["players"]} for report in reports]
     names = _shared([list(players) for players in rows])
-    success = {n: [100 * players[n]["success"][task]["value"] for players in rows] for n in names}
+    scored = names if task else []  # where agents play for the return there is no task to succeed at
+    success = {n: [100 * players[n]["success"][task]["value"] for players in rows] for n in scored}
     returns = {n: [players[n]["return"]["value"] for players in rows] for n in names}
     pairs = _pairs(names, list(reports[0].get("world_models", {})))
     return {
         **{f"{task} %: {name}": mean(values) for name, values in success.items()},
-        **{f"{task}: {a} - {b}, points": paired_difference(success[a], success[b]) for a, b in pairs},
+        **{
+            f"{task}: {a} - {b}, points": paired_difference(success[a], success[b])
+            for a, b in pairs
+            if a in success
+        },
         **{f"return: {name}": mean(values) for name, values in returns.items()},
         **{f"return: {a} - {b}": paired_difference(returns[a], returns[b]) for a, b in pairs},
     }

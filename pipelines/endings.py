@@ -18,6 +18,8 @@ NEXT = {
     "baseline": "reverie evaluate --data VIDEO-SHARDS --baseline {out} --env GAME --out ...",
 }
 """Command -> the one that goes on from its folder."""
+_WITHOUT_ACTIONS = "reverie evaluate --data VIDEO-SHARDS --tokenizer ... --dynamics {out} --out ..."
+"""After `dynamics` on plain video, from which no agent can be cloned."""
 TRAINED = ("tokenizer", "dynamics", "clone", "imagine", "baseline")
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
@@ -28,7 +30,17 @@ def ending(command: str, config: Any) -> Iterator[str]:
         return
     out = config.out
     yield f"{command}: {out}{_reached(out) if command in TRAINED else ' is complete'}"
-    yield f"next: {NEXT[command].format(out=out, data=getattr(config, 'data', None) or '...')}"
+    following = _WITHOUT_ACTIONS if command == "dynamics" and not _knows_actions(out) else NEXT[command]
+    yield f"next: {following.format(out=out, data=getattr(config, 'data', None) or '...')}"
+
+
+def _knows_actions(run: Path) -> bool:
+    from reverie.pipelines.training.checkpoints import read_card
+
+    try:
+        return bool(read_card(run).action_space)
+    except UserError:
+        return True
 
 
 def _reached(out: Path) -> str:

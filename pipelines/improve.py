@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from reverie.data.batch import RETURN
 from reverie.data.errors import UserError
 from reverie.data.files.lock import sole_writer
 from reverie.environments.minigrid import TILE
@@ -35,7 +36,8 @@ class ImproveConfig:
     rounds: int = 2
     """How often data is recorded and everything trained on; the first time counts."""
     task: str | None = None
-    """What the agent learns and plays for; null for all tasks of the game, played for its last one."""
+    """What the agent learns and plays for, `return` for the game's own reward; null for all tasks of the game, played for its
+    last one, or for the reward of a game without tasks."""
     episodes: int = 200
     """Episodes to record in a round."""
     first: dict[str, float] = field(default_factory=lambda: {"random": 1.0})
@@ -171,13 +173,13 @@ def _scores(config: ImproveConfig, number: int) -> dict[str, Any]:
     game = report["games"]
     rows = {row["player"]: row for row in game["players"] if row["player"] in PLAYERS}
     shards = json.loads((config.out / f"round-{number}" / "shards" / "index.json").read_text())
+    task = game["task"] if config.task in (None, game["task"]) else config.task
     return {
         "round": number,
         "frames": sum(sample["n"] for sample in shards["samples"]),
-        "task": game["task"],
+        "task": None if task == RETURN else task,
         "players": {
-            name: {"return": row["return"], "success": row["success"].get(game["task"])}
-            for name, row in rows.items()
+            name: {"return": row["return"], "success": row["success"].get(task)} for name, row in rows.items()
         },
         "rollouts_over_copying": report["rollouts"]["advantage"]["copy"]["average"],
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 TOP = ("data", "nn", "tokenizer", "dynamics", "agent", "rssm", "environments", "evaluation", "pipelines")
 
 DATA = ("data", "data.files", "data.video", "data.shards", "data.sources")
-SOURCES = (*DATA, "data.sources.vpt", "data.sources.lerobot")
+SOURCES = (*DATA, "data.sources.vpt", "data.sources.lerobot", "data.sources.images", "data.sources.arrays")
 MODELS = ("nn", "tokenizer", "dynamics", "agent", "rssm")
 GAMES = (
     "environments",
@@ -26,6 +26,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "data.sources": ("data", "data.files", "data.video", "data.shards"),
     "data.sources.vpt": DATA,
     "data.sources.lerobot": DATA,
+    "data.sources.images": DATA,
+    "data.sources.arrays": (*DATA, "data.sources.images"),
     "data.loading": SOURCES,
     "nn": ("data", "data.files"),
     "tokenizer": ("data", "data.files", "nn"),
@@ -89,7 +91,12 @@ ROOMS: dict[str, tuple[str, ...]] = {
 
 DOORS = {
     # The files that choose among a room's inner rooms stand in front of them.
-    "data.sources.corpus": ("data.sources.vpt", "data.sources.lerobot"),
+    "data.sources.corpus": (
+        "data.sources.vpt",
+        "data.sources.lerobot",
+        "data.sources.images",
+        "data.sources.arrays",
+    ),
     "environments.make": GAMES,
     "environments.players": GAMES,
     # The documented names that `reverie.data` itself offers; loaded when they are asked for.

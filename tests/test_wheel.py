@@ -1,14 +1,18 @@
 """The wheel, installed by name into a fresh environment far from the repository, does what the checkout does."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from reverie import __version__
+from tests.pipelines.interactive.page_client import Page
 
 ROOT = Path(__file__).parents[1]
 SMALL = ("--training.steps", "2", "--training.evaluate_every", "2", "--training.save_every", "2")
@@ -90,6 +94,30 @@ def test_a_stage_learns_with_the_settings_of_the_wheel(fresh: Path, tmp_path: Pa
     shipped = ("--config", "configs/crafter/tokenizer.yaml", "--objective.lpips_weight", "0")
     told = run(tmp_path, command, "tokenizer", *shipped, *SMALL, "--data", "shards", "--out", "other")
     assert "other holds step 2" in told
+
+
+def test_a_world_that_ships_moves_within_a_minute(fresh: Path, tmp_path: Path) -> None:
+    """From the command to the first dreamed frame on a page, as the command itself says."""
+    process = subprocess.Popen(
+        [fresh / "reverie", "play", "--world", "crafter", "--port", "0", "--device", "cpu"],
+        cwd=tmp_path,
+        env=outside(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        with Page(process.stdout.readline().removeprefix("open ").strip()) as visitor:
+            first, then = visitor.frame, visitor.act("ArrowUp")
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    (seconds,) = re.findall(r"first frame after ([0-9.]+) s", said)
+    crowd = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    print(f"first frame after {seconds} s, on cores with {crowd:.1f} times the work that they can do")
+    assert first.shape == then.shape and not np.array_equal(first, then)
+    assert float(seconds) < 60 * crowd
 
 
 def run(folder: Path, *command: object) -> str:

@@ -20,7 +20,11 @@ class LoaderConfig:
     split: str = "train"
     """Split of the shards to read."""
     relevant_fraction: float = 0.0
-    """Share of the rows, the last of each batch, drawn from stretches in which their task is accomplished."""
+    """Share of the rows, the last of each batch, drawn from stretches in which their task is accomplished, for the task
+    `return` from the better episodes."""
+    best_fraction: float = 0.3
+    """Of the episodes with known actions and rewards, the share with the greatest returns, which is relevant to the task
+    `return`; in (0, 1]."""
     relevant_before: int | None = None
     """Frames before an accomplished task that are relevant to it; None: as many as `length`."""
     num_workers: int = 0
@@ -34,7 +38,7 @@ class LoaderConfig:
     decoder: Backend = "pyav"
     """Library that decodes clips: pyav or decord."""
     cache_bytes: int = 512_000_000
-    """Decoded clips kept in memory, shared out to workers and corpora; those of a corpus only if all of them fit."""
+    """Decoded clips or latents kept in memory, shared out to workers and corpora; those of a corpus only if all of them fit."""
     patience: float = PATIENCE
     """Seconds after which a shard that does not answer is left out."""
 
@@ -45,3 +49,5 @@ class LoaderConfig:
         for name in ("relevant_fraction", "labelled_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}: must be in [0, 1], got {getattr(self, name)}.")
+        if not 0 < self.best_fraction <= 1:
+            raise UserError(f"best_fraction: must be above 0 and at most 1, got {self.best_fraction}.")

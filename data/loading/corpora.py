@@ -8,17 +8,19 @@ A mixture is a YAML file:
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import gcd, isfinite, lcm
 from pathlib import Path
 from typing import Any
 
 from reverie.data.actions import ActionSpace, Component
+from reverie.data.batch import RETURN
 from reverie.data.errors import UserError
 from reverie.data.files.documents import MOST_YAML_BYTES, parse_yaml, read_bounded
 from reverie.data.files.durable import fingerprint
 from reverie.data.files.location import Location, locate
+from reverie.data.loading.rewards import Brought, nothing_to_learn, rewards_of
 from reverie.data.shards.index import ShardIndex
 
 _SAME_RATE = 0.005
@@ -34,12 +36,14 @@ class Share:
     weight             of N rows, N * weight / (sum of the weights) come from it
     labelled_fraction  see `LoaderConfig`; None: as the loader is told
     task               the one task of its rows; None: as the loader is told
+    rewards            split -> what each episode brought; None where nobody asked for the return
     """
 
     index: ShardIndex
     weight: int = 1
     labelled_fraction: float | None = None
     task: str | None = None
+    rewards: Mapping[str, tuple[Brought | None, ...]] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +53,7 @@ class Corpora:
     place         the folder, its URL, or the mixture's file, for people
     shares        at least one; the weights have no common divisor
     action_space  the components of all
-    tasks         the tasks of all, by name
+    tasks         the tasks of all, by name; `RETURN` is the last where it was asked for
     """
 
     place: Location
@@ -86,6 +90,32 @@ class Corpora:
             action_space=_united_actions(place, indices),
             tasks=list(dict.fromkeys(tasks)),
         )
+
+    def with_return(self) -> "Corpora":
+        """The same with the game's own reward as the last of the tasks, `RETURN`.
+
+        Reads the log of every clip. Raises `UserError` when a task is called so, or when the rewards teach nothing.
+        """
+        if self.has_return:
+            return self
+        if RETURN in self.tasks:
+            raise UserError(
+                f"{self.place}: has a task called {RETURN!r}, the name of the game's own reward; give the task another name and "
+                f"prepare the data again."
+            )
+        shares = tuple(replace(share, rewards=rewards_of(share.index)) for share in self.shares)
+        told = [brought for share in shares for brought in (share.rewards or {}).get("train", ())]
+        if problem := nothing_to_learn(told):
+            raise UserError(
+                f"{self.place}: has no return to learn: {problem}; log the game's `reward` beside the videos, of better and "
+                f"worse episodes (docs/data.md)."
+            )
+        return replace(self, shares=shares, tasks=[*self.tasks, RETURN])
+
+    @property
+    def has_return(self) -> bool:
+        """Whether the game's own reward is one of the tasks."""
+        return any(share.rewards is not None for share in self.shares)
 
     def hash(self) -> str:
         """Of all data, weights and settings; of one corpus, `ShardIndex.hash`."""
@@ -190,7 +220,7 @@ def _whole_weights(weights: Sequence[Fraction]) -> list[int]:
 def _share(path: Path, entry: Mapping[str, Any], weight: int) -> Share:
     index = ShardIndex.load(entry["data"])
     task, fraction = entry.get("task"), entry.get("labelled_fraction")
-    if task is not None and task not in index.tasks:
+    if task not in (None, RETURN, *index.tasks):
         known = ", ".join(index.tasks) or "none"
         raise UserError(f"{path}: {index.folder} has no task {task!r}; its tasks are: {known}.")
     shown = None if fraction is None else float(fraction)

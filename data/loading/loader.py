@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from reverie.data.batch import Batch
+from reverie.data.batch import RETURN, Batch
 from reverie.data.errors import UserError
 from reverie.data.loading.config import LoaderConfig
 from reverie.data.loading.corpora import Corpora, turn
@@ -209,12 +209,12 @@ class _Batches(Dataset[tuple[Batch, list[str]] | UserError]):
         self._uniform = _Half([corpus.uniform() for corpus in opened], config.batch_size - num_relevant)
         self._relevant = _Half([], 0)
         if num_relevant:
-            relevant = [ring for corpus in opened if (ring := corpus.relevant()) is not None]
+            relevant = [ring for corpus in opened for ring in corpus.relevant()]
             self._relevant = _Half(relevant, num_relevant)
             if not relevant:
                 raise UserError(
-                    f"{corpora.place}: split {config.split!r} holds no episode in which "
-                    f"{config.task or 'any task'} is accomplished; record more, or set relevant_fraction to 0."
+                    f"{corpora.place}: split {config.split!r} holds no episode {_wanted(corpora, config)}; record more, or set "
+                    f"relevant_fraction to 0."
                 )
 
     def epoch(self, step: int) -> int:
@@ -234,6 +234,17 @@ class _Batches(Dataset[tuple[Batch, list[str]] | UserError]):
         if row < self._uniform.count:
             return self._uniform.read(step, row, skipped)
         return self._relevant.read(step, row - self._uniform.count, skipped)
+
+
+def _wanted(corpora: Corpora, config: LoaderConfig) -> str:
+    """What makes an episode relevant."""
+    rewarded = "whose actions and rewards are all known"
+    if config.task == RETURN or (corpora.has_return and corpora.tasks == [RETURN]):
+        return rewarded
+    accomplished = f"in which {config.task or 'any task'} is accomplished"
+    return (
+        f"{accomplished}, nor one {rewarded}" if config.task is None and corpora.has_return else accomplished
+    )
 
 
 def _require_group(corpora: Corpora, config: LoaderConfig) -> None:

@@ -5,7 +5,7 @@ An epoch is a stream, the concatenation of stretches of episodes in shuffled ord
 long ones give contiguous windows, every frame of a ring is seen once an epoch but for the remainder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +15,16 @@ from reverie.data.shards.index import Episode
 NO_TASK = -1
 DRAWN_TASK = -2
 """The task of a stretch is drawn anew every epoch."""
+RETURN_TASK = -3
+"""The game's own reward."""
+DRAWN_OR_RETURN = -4
+"""Drawn anew every epoch among the tasks and the game's own reward."""
 _FRAMES_AFTER_EVENT = 8
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Frames start..start+n-1 of episode number `episode`, seen for `task` (-1: none)."""
+    """Frames start..start+n-1 of episode number `episode`, seen for `task` (-1: none, -3: the return)."""
 
     episode: int
     start: int
@@ -92,18 +96,16 @@ class Stream:
         drawn = rng.integers(max(1, self._num_tasks), size=len(order))
         offset = rng.integers(self.frames)
         starts = (offset + rng.permutation(len(self)) * self._length) % self.frames
-        return _Epoch(order, np.cumsum(lengths), np.where(tasks == DRAWN_TASK, drawn, tasks), starts)
+        # Drawn last: what is drawn without the return stays as it is.
+        is_return = rng.integers(self._num_tasks + 1, size=len(order)) == self._num_tasks
+        drawn_of_all = np.where(is_return, RETURN_TASK, drawn)
+        tasks = np.select([tasks == DRAWN_TASK, tasks == DRAWN_OR_RETURN], [drawn, drawn_of_all], tasks)
+        return _Epoch(order, np.cumsum(lengths), tasks, starts)
 
 
-def uniform_stretches(
-    episodes: Sequence[Episode], task: int | None, with_tasks: Sequence[bool]
-) -> list[Piece]:
-    """Every episode whole; its task is `task`, or drawn, where `with_tasks` says that its events are known."""
-    chosen = DRAWN_TASK if task is None else task
-    return [
-        Piece(number, 0, episode.n, chosen if with_tasks[number] else NO_TASK)
-        for number, episode in enumerate(episodes)
-    ]
+def whole_episodes(episodes: Sequence[Episode], tasks: Mapping[int, int]) -> list[Piece]:
+    """The episodes whose numbers `tasks` names, whole, seen for the tasks that it gives."""
+    return [Piece(number, 0, episodes[number].n, task) for number, task in tasks.items()]
 
 
 def relevant_stretches(

@@ -1,13 +1,13 @@
 """Windows to rows of a `Batch`: frames or latents, shifted actions, rewards, flags."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from reverie.data.actions import ActionSpace
-from reverie.data.loading.streams import NO_TASK, Piece
+from reverie.data.loading.streams import NO_TASK, RETURN_TASK, Piece
 from reverie.data.shards.index import Episode, Sample
 from reverie.data.shards.reader import ShardReader
 from reverie.data.shards.steps import Steps
@@ -34,7 +34,7 @@ class RowReader:
         hidden: numbers of the episodes whose actions, rewards and events are treated as unknown.
         space: components of the rows' actions.
         knows_all_actions: whether the shards log all of `space`; if not, all actions count as unknown.
-        task_numbers: number in the rows of each task of the shards.
+        task_numbers: task of a piece -> its number in the rows; without `NO_TASK`.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class RowReader:
         *,
         space: ActionSpace,
         knows_all_actions: bool,
-        task_numbers: Sequence[int],
+        task_numbers: Mapping[int, int],
     ):
         self._reader, self._episodes, self._hidden = reader, episodes, hidden
         self._space, self._knows_all_actions = space, knows_all_actions
-        self._task_numbers = [*task_numbers, NO_TASK]  # the last one is number NO_TASK = -1
+        self._task_numbers = {**task_numbers, NO_TASK: NO_TASK}
         self._visual = "frames" if reader.index.latent_shape is None else "latents"
 
     def row(self, pieces: Sequence[Piece]) -> Row:
@@ -107,8 +107,8 @@ class RowReader:
 
 
 def task_reward(steps: Steps, task: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rewards (n,) and whether they are known: of the task, 1 when it was accomplished; as recorded for `NO_TASK`."""
-    if task == NO_TASK:
+    """Rewards (n,) and whether they are known: of the task, 1 when it was accomplished; as recorded for the return and none."""
+    if task in (NO_TASK, RETURN_TASK):
         return steps.reward, steps.reward_mask
     return steps.events[:, task].astype(np.float32), np.ones(len(steps), np.bool_)
 

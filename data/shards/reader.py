@@ -18,7 +18,8 @@ from reverie.data.shards.store import open_shards
 from reverie.data.video.codec import read_frames
 from reverie.data.video.decoders import Backend
 
-_CACHED_STEPS = 256
+_MOST_STEPS = 50_000
+"""Steps whose logs are kept parsed: some megabytes, of hundreds of clips at least."""
 _NPY_HEADER_LIMIT = 1024
 _MOST_BYTES = {"meta.json": MOST_META_BYTES, "steps.npz": MOST_BYTES}
 _LONGEST = 300
@@ -50,7 +51,7 @@ class ShardReader:
 
     Args:
         index: of video or latent shards.
-        cache_bytes: decoded clips kept in memory, if all of them fit; 0 to keep none.
+        cache_bytes: decoded clips or latents kept in memory, if all of them fit; 0 to keep none.
         decoder: see `data.video.decoders.open_video`.
         patience: seconds after which a shard in a folder that does not answer is broken.
     """
@@ -64,12 +65,12 @@ class ShardReader:
         patience: float = PATIENCE,
     ):
         self.index, self._decoder = index, decoder
-        height, width = index.frame_size
-        total = sum(record["frames"] for record in index.content["shards"]) * height * width * 3
+        total = sum(record["frames"] for record in index.content["shards"]) * _frame_bytes(index)
         self._keep_clips = total <= cache_bytes
         self._clips: dict[str, np.ndarray] = {}
         self._offsets: dict[str, int] = {}
         self._steps: OrderedDict[str, Steps] = OrderedDict()
+        self._kept_steps = 0
         self._shards = open_shards(index.folder, index.content["shards"], patience)
 
     def frames(self, sample: Sample, start: int, stop: int) -> np.ndarray:
@@ -81,14 +82,13 @@ class ShardReader:
         return self._clips[sample.key][start:stop]
 
     def latents(self, sample: Sample, start: int, stop: int) -> np.ndarray:
-        """(stop - start, N_z, D_z) float16; reads only these rows. Raises `BrokenSample`."""
-        shape = self.index.latent_shape
-        assert shape is not None, "video shards hold no latents"
-        if sample.key not in self._offsets:
-            self._offsets[sample.key] = self._latents_offset(sample, shape)
-        row = np.dtype(np.float16).itemsize * prod(shape)
-        content = self._read(sample, self._offsets[sample.key] + start * row, (stop - start) * row)
-        latents = np.frombuffer(content, np.float16).reshape(stop - start, *shape)
+        """(stop - start, N_z, D_z) float16; reads only these rows, or keeps all. Raises `BrokenSample`."""
+        if not self._keep_clips:
+            latents = self._latent_rows(sample, start, stop)
+        else:
+            if sample.key not in self._clips:
+                self._clips[sample.key] = self._latent_rows(sample, 0, sample.n)
+            latents = self._clips[sample.key][start:stop]
         if not np.isfinite(latents).all():
             raise self._broken(sample, ValueError("latents.npy holds values that are not finite"))
         return latents
@@ -97,8 +97,10 @@ class ShardReader:
         """The log of the whole sample. Raises `BrokenSample`."""
         if sample.key not in self._steps:
             self._steps[sample.key] = self._parse_steps(sample)
-            if len(self._steps) > _CACHED_STEPS:
-                self._steps.popitem(last=False)
+            self._kept_steps += sample.n
+            while self._kept_steps > _MOST_STEPS and len(self._steps) > 1:
+                _, dropped = self._steps.popitem(last=False)
+                self._kept_steps -= len(dropped.reward)
         return self._steps[sample.key]
 
     def member(self, sample: Sample, name: str) -> bytes:
@@ -124,7 +126,7 @@ class ShardReader:
         self._shards.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_clips": {}, "_steps": OrderedDict()}
+        return {**self.__dict__, "_clips": {}, "_steps": OrderedDict(), "_kept_steps": 0}
 
     def _decode(self, sample: Sample, start: int, stop: int) -> np.ndarray:
         content, size = self.member(sample, "clip.mp4"), self.index.frame_size
@@ -135,6 +137,15 @@ class ShardReader:
         if frames.shape != (stop - start, *size, 3):
             raise self._broken(sample, ValueError(f"its frames are {frames.shape[1:3]}, not {size}"))
         return frames
+
+    def _latent_rows(self, sample: Sample, start: int, stop: int) -> np.ndarray:
+        shape = self.index.latent_shape
+        assert shape is not None, "video shards hold no latents"
+        if sample.key not in self._offsets:
+            self._offsets[sample.key] = self._latents_offset(sample, shape)
+        row = _frame_bytes(self.index)
+        content = self._read(sample, self._offsets[sample.key] + start * row, (stop - start) * row)
+        return np.frombuffer(content, np.float16).reshape(stop - start, *shape)
 
     def _latents_offset(self, sample: Sample, shape: tuple[int, int]) -> int:
         """Where in the shard the first row of latents.npy begins."""
@@ -175,6 +186,13 @@ class ShardReader:
         place = self.index.folder / sample.shard
         reason = " ".join(str(error).split())[:_LONGEST].rstrip(".") or type(error).__name__
         return BrokenSample(f"{place}: clip {sample.key} is damaged ({reason}); prepare the data again.")
+
+
+def _frame_bytes(index: ShardIndex) -> int:
+    """Of one frame in memory, decoded or as latents."""
+    if index.latent_shape is not None:
+        return np.dtype(np.float16).itemsize * prod(index.latent_shape)
+    return prod(index.frame_size) * 3
 
 
 def read_clip(index: ShardIndex, sample: Sample) -> Clip:

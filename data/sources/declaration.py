@@ -6,9 +6,10 @@ numbers are whole whether they are stored as integers or as floats.
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,13 +66,15 @@ class _Column:
 
 @dataclass(frozen=True)
 class _Seen:
-    path: Path
+    path: Path | str
     columns: dict[str, _Column]
     tasks: tuple[str, ...]
 
 
-def declare(folder: Path, logs: Iterable[Path]) -> Declaration:
-    """What `folder` declares, or what its logs tell if it declares nothing.
+def declare(
+    folder: Path, logs: Iterable[Any], read: Callable[[Any], Mapping[str, np.ndarray]] = read_log
+) -> Declaration:
+    """What `folder` declares, or what its logs tell if it declares nothing; `read` gives the fields of a log.
 
     Raises `UserError` when there are two declarations or a damaged one. Damaged logs tell nothing.
     """
@@ -80,7 +83,7 @@ def declare(folder: Path, logs: Iterable[Path]) -> Declaration:
         raise UserError(f"{folder}: has both {NAMES[0]} and {NAMES[1]}; keep one of them.")
     if found and leads_out(found[0], folder):
         raise UserError(f"{found[0]}: is a link that leads out of the folder; copy the file into it instead.")
-    return _read(found[0]) if found else _infer(logs)
+    return _read(found[0]) if found else _infer(logs, read)
 
 
 def _read(path: Path) -> Declaration:
@@ -97,11 +100,11 @@ def _read(path: Path) -> Declaration:
     return Declaration(action_space=space, tasks=tuple(tasks))
 
 
-def _infer(logs: Iterable[Path]) -> Declaration:
+def _infer(logs: Iterable[Any], read: Callable[[Any], Mapping[str, np.ndarray]]) -> Declaration:
     seen = []
     for log in logs:
         try:
-            seen.append(_look(log))
+            seen.append(_look(log, read(log)))
         except UserError:  # told with its reason when the sources are inspected
             continue
     # The most frequent layout wins, so that one damaged log cannot make all others unfit.
@@ -147,8 +150,7 @@ def _component(columns: list[_Column]) -> Component:
             return Continuous(width, low, high if high > low else low + 1, names)
 
 
-def _look(path: Path) -> _Seen:
-    fields = read_log(path)
+def _look(path: Path | str, fields: Mapping[str, np.ndarray]) -> _Seen:
     columns = {
         name[7:]: _column(value, fields, name, path)
         for name, value in fields.items()
@@ -161,7 +163,7 @@ def _look(path: Path) -> _Seen:
     return _Seen(path, columns, tasks)
 
 
-def _column(value: np.ndarray, fields: dict[str, np.ndarray], name: str, path: Path) -> _Column:
+def _column(value: np.ndarray, fields: Mapping[str, np.ndarray], name: str, path: Path | str) -> _Column:
     """What the known rows tell. Raises `UserError` when they cannot be actions."""
     mask = fields.get("action_mask", np.ones(len(value) if value.ndim else 0, np.bool_)) != 0
     if value.dtype.kind not in "biuf" or value.ndim not in (1, 2) or mask.shape != value.shape[:1]:

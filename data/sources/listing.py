@@ -13,6 +13,8 @@ _TEXT_AS_PICTURES = frozenset({".ans", ".art", ".asc", ".diz", ".ice", ".nfo", "
 _RECORDS = frozenset({"download.json", "export.json"})
 """What `reverie data download` and `export` note beside the videos; nobody misses it among them."""
 _OWN = frozenset({".npz", ".jsonl", ".csv", ".parquet", ".json", ".yaml"})
+_STILL = frozenset({".webp"})
+"""Pictures that older Pythons do not know; `sources.images` reads them, and those that move, which FFmpeg does not."""
 _MOVING_PICTURES = frozenset({".gif", ".apng", ".3gp", ".3g2"})
 """Python takes these for pictures that stand still, or for sound: telephones film in 3gp."""
 
@@ -45,7 +47,7 @@ def video_suffixes() -> frozenset[str]:
 def _may_move(suffix: str) -> bool:
     kinds = mimetypes.MimeTypes()  # of Python alone, the same on every machine
     kind = (kinds.guess_type(f"x{suffix}")[0] or "").partition("/")[0]
-    if suffix in _TEXT_AS_PICTURES | _OWN:
+    if suffix in _TEXT_AS_PICTURES | _OWN | _STILL:
         return False
     return suffix in _MOVING_PICTURES or kind not in ("audio", "image", "text")
 

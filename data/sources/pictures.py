@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from reverie.data.sources.clips import Storage
-from reverie.data.sources.corpus import Inspected
+from reverie.data.sources.source import Inspected
 from reverie.data.video.display import Display
 from reverie.data.video.resize import fit
 from reverie.data.video.shown import Shown
@@ -59,7 +59,8 @@ class Pictures:
             yield from self._fit(batch)
 
     def _picture(self, shown: Shown) -> np.ndarray:
-        picture = self._display.picture(shown.frame)
+        frame = shown.frame
+        picture: np.ndarray = frame if isinstance(frame, np.ndarray) else self._display.picture(frame)
         if self._shape is None:
             self._shape = picture.shape
         if picture.shape != self._shape:

@@ -18,8 +18,9 @@ from reverie.data.files.durable import PARTIAL, canonical_json
 from reverie.data.shards.steps import Steps
 from reverie.data.shards.writer import sealed, unsealed
 from reverie.data.sources.clips import ClipWriter, Storage, StoredClip, stem
-from reverie.data.sources.corpus import Corpus, Inspected, Log, Source, frames_of, inspect
+from reverie.data.sources.corpus import frames_of, inspect
 from reverie.data.sources.pictures import Pictures
+from reverie.data.sources.source import Corpus, Inspected, Log, Source
 from reverie.data.sources.stretches import EpisodePart, Tally, episode_parts
 from reverie.data.video.resize import fitting_note
 from reverie.data.video.times import SAME_RATE, as_shown, on_screen, parts

@@ -13,8 +13,8 @@ import numpy as np
 from reverie.data.actions import ActionSpace
 from reverie.data.shards.steps import Steps
 from reverie.data.sources.clips import StoredClip
-from reverie.data.sources.corpus import Source
-from reverie.data.video.shown import Shown, ShownFrames
+from reverie.data.sources.source import Source
+from reverie.data.video.shown import Frames, Shown
 from reverie.data.video.source import VideoError
 from reverie.data.video.times import Rhythm, on_screen, parts
 
@@ -54,7 +54,7 @@ class Tally:
         self._bad: list[tuple[int, int]] = []
         self._gaps: list[float] = []
 
-    def moments(self, frames: ShownFrames, rhythm: Rhythm, fps: float | None) -> Iterator[tuple[int, Shown]]:
+    def moments(self, frames: Frames, rhythm: Rhythm, fps: float | None) -> Iterator[tuple[int, Shown]]:
         """(part, frame) of each frame to be stored: at `fps`, or each good frame once where that is None."""
         good = self._watched(parts(self._counted(frames), rhythm))
         last = None

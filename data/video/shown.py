@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 import av
 import numpy as np
@@ -62,6 +62,14 @@ class Shown:
     is_good: bool
     frame: Any = None
     pts: int | None = None
+
+
+class Frames(Protocol):
+    """Frames in order. Once they were iterated over, `total` is their number, with those that damage kept from coming."""
+
+    total: int
+
+    def __iter__(self) -> Iterator[Shown]: ...
 
 
 class ShownFrames:

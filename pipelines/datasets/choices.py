@@ -4,7 +4,7 @@ import os
 
 from reverie.data.errors import UserError
 from reverie.data.sources.clips import Storage
-from reverie.data.sources.corpus import Corpus, Source
+from reverie.data.sources.source import Corpus, Source
 from reverie.data.video.codec import storage_quality
 from reverie.data.video.survey import Survey
 from reverie.data.video.times import MOST_FPS, SAME_RATE, lossless_rate
@@ -58,7 +58,7 @@ def _common_size(inspected: dict[Source, Survey], missing: list[str]) -> tuple[i
         (a, file_a), (b, file_b) = list(sizes.items())[:2]
         missing.append(
             f"size: the videos differ ({a[0]}x{a[1]} in {file_a}, {b[0]}x{b[1]} in {file_b}); "
-            f"choose one with --size [HEIGHT,WIDTH]"
+            "choose one with --size HEIGHTxWIDTH, both multiples of 8"
         )
     return next(iter(sizes))
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from reverie.data.sources.corpus import Source
+from reverie.data.sources.source import Source
 from reverie.data.sources.vpt.segments import Edges, Join, Segment, join
 
 

@@ -13,7 +13,8 @@ from reverie.data.errors import UserError
 from reverie.data.files.durable import write_atomic
 from reverie.data.shards.writer import sealed
 from reverie.data.sources.clips import Storage
-from reverie.data.sources.corpus import Corpus, Source, inspect
+from reverie.data.sources.corpus import inspect
+from reverie.data.sources.source import Corpus, Source
 from reverie.data.sources.staging import key_prefix, stage
 from reverie.data.video.survey import Survey
 from reverie.pipelines.datasets.choices import choose_storage, drop_refused, without_folder

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from reverie.data.files.durable import explain_full_disk, fingerprint
 from reverie.data.files.lock import sole_writer
 from reverie.data.shards.index import INDEX, JOURNAL, ShardIndex
 from reverie.data.shards.writer import ShardSet, unsealed
-from reverie.data.sources.corpus import Corpus, find_corpus
+from reverie.data.sources.corpus import find_corpus
+from reverie.data.sources.source import Corpus
 from reverie.data.sources.staging import delete_staged_clip, staged_clip
 from reverie.data.sources.vpt.segments import Join, joined_clip
 from reverie.pipelines.datasets.appending import append
@@ -29,7 +29,8 @@ def prepare(config: PrepareConfig) -> None:
     Raises `UserError` when no source can be used, when sizes or rates differ and none is chosen, when `out` was made
     from something else, or when the disk is full.
     """
-    corpus = find_corpus(config.source, config.vpt, config.lerobot)
+    corpus = find_corpus(config.source, config.vpt, config.lerobot, config.layout, config.fps)
+    print(f"# {config.source} is taken for {corpus.kind}")
     if corpus.inferred:
         print(f"# inferred from the logs; save as actions.yaml in {corpus.folder} to declare it")
         print(corpus.inferred)
@@ -98,8 +99,7 @@ def _identity(config: PrepareConfig, corpus: Corpus) -> dict[str, Any]:
         "sources": fingerprint([[source.name, source.file_bytes] for source in corpus.sources]),
         "labels": fingerprint([corpus.action_space.to_json(), list(corpus.tasks)]),
         **{name: "refuse" for name in ("interlaced", "hdr") if getattr(config, name) == "refuse"},
-        **({} if corpus.vpt is None else {"vpt": asdict(corpus.vpt)}),
-        **({} if corpus.lerobot is None else {"lerobot": corpus.lerobot.identity}),
+        **corpus.identity,
     }
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from reverie.data.errors import UserError
+from reverie.data.sources.layout import Layout
 from reverie.data.sources.lerobot.dataset import LeRobotOptions
 from reverie.data.sources.vpt.recordings import VPTOptions
 from reverie.data.video.codec import Quality
@@ -53,6 +54,8 @@ class PrepareConfig:
     """How the quirks of VPT recordings are read."""
     lerobot: LeRobotOptions = field(default_factory=LeRobotOptions)
     """Which parts of a LeRobot dataset are taken."""
+    layout: Layout = field(default_factory=Layout)
+    """Rate of pictures, and where the parts of episodes lie in files of arrays."""
 
     def __post_init__(self) -> None:
         if self.size is not None and min(self.size) < 2:

@@ -54,6 +54,8 @@ class Engine:
         self._thread.start()
         self.largest = 0
         """Rows of the largest step so far."""
+        self.dreamed = 0
+        """Frames so far, of all visitors together."""
 
     async def do(self, work: Callable[[Dreams], T]) -> T:
         """Runs `work` between two steps and gives what it returns."""
@@ -114,6 +116,7 @@ class Engine:
             shown = self._dreams.show(rows, [frame.action for frame in frames])
             for frame, picture in zip(frames, shown):
                 _answer(frame.seen, (frame.action, picture))
+            self.dreamed += len(frames)
             for frame, reading in zip(frames, self._dreams.keep(rows)):
                 _answer(frame.read, reading)
         except BaseException as error:

@@ -6,7 +6,8 @@ import time
 from dataclasses import dataclass
 
 from reverie.data.errors import UserError
-from reverie.pipelines.interactive.visitor import House, Visitor
+from reverie.pipelines.interactive.house import House
+from reverie.pipelines.interactive.visitor import Visitor
 
 GRACE = 20.0
 """Seconds for which a place is kept after a connection broke; a page that is closed gives its place back at once."""

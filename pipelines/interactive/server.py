@@ -24,10 +24,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from reverie.data.errors import UserError
 from reverie.pipelines.interactive.guard import Guard, Guarded
+from reverie.pipelines.interactive.house import House
 from reverie.pipelines.interactive.pictures import MOST_BYTES
 from reverie.pipelines.interactive.places import Places
 from reverie.pipelines.interactive.sockets import Sockets
-from reverie.pipelines.interactive.visitor import House
 
 PAGE = Path(__file__).with_name("page")
 _KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}

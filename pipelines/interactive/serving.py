@@ -24,12 +24,13 @@ from reverie.pipelines.interactive.checklist import Checklist, ChecklistTask, lo
 from reverie.pipelines.interactive.contexts import AnyContexts, Contexts, ShippedContexts
 from reverie.pipelines.interactive.controls import Controls
 from reverie.pipelines.interactive.engine import Engine
+from reverie.pipelines.interactive.house import House
 from reverie.pipelines.interactive.play import PlayConfig
 from reverie.pipelines.interactive.recorder import Shelf
 from reverie.pipelines.interactive.server import PlayServer
 from reverie.pipelines.interactive.tape import StartAt
-from reverie.pipelines.interactive.visitor import House
 from reverie.pipelines.interactive.world import PlayWorld
+from reverie.pipelines.runs.clock import seconds_since_start
 from reverie.pipelines.runs.run import open_run
 from reverie.pipelines.runs.stops import StopRequest
 from reverie.pipelines.scoring.models import require_actions, require_frames, require_kind, require_tokenizer
@@ -50,13 +51,27 @@ def serve(config: PlayConfig) -> None:
         stop = StopRequest()
         try:
             _announce(server, config)
-            server.serve(lambda: stop.requested)
+            server.serve(_Watch(server, stop))
         finally:
             stop.restore()
     if server.house.checklist is not None:
         Console(highlight=False, soft_wrap=True).print(server.house.checklist.table())
     if config.out is not None:
         print(f"recorded: {config.out}")
+
+
+class _Watch:
+    """Says whether to stop; and once, how long it took until somebody saw a frame move."""
+
+    def __init__(self, server: PlayServer, stop: StopRequest) -> None:
+        self._engine, self._stop = server.house.engine, stop
+        self._told = False
+
+    def __call__(self) -> bool:
+        if self._engine.dreamed and not self._told:
+            self._told = True
+            print(f"first frame after {seconds_since_start():.1f} s", flush=True)
+        return self._stop.requested
 
 
 @contextlib.contextmanager
@@ -263,6 +278,7 @@ def _name(config: PlayConfig, world: World | None) -> str:
 
 def _announce(server: PlayServer, config: PlayConfig) -> None:
     print(f"open {server.address}", flush=True)
+    print(f"  ready after {seconds_since_start():.1f} s")
     port = server.port
     if server.is_local:
         print(f"  from another machine: ssh -L {port}:127.0.0.1:{port} this-machine")

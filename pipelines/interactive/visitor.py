@@ -6,11 +6,9 @@ games in others.
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,36 +17,13 @@ from reverie.agent.dreams import Action, DreamRow, Dreams
 from reverie.data.errors import UserError
 from reverie.pipelines.interactive import messages, tape
 from reverie.pipelines.interactive.beside import GameBeside
-from reverie.pipelines.interactive.checklist import Checklist, ChecklistTask, Mark
 from reverie.pipelines.interactive.contexts import Context
-from reverie.pipelines.interactive.controls import Controls
-from reverie.pipelines.interactive.engine import Engine
+from reverie.pipelines.interactive.house import House, Wire
 from reverie.pipelines.interactive.pictures import as_png, decoded, encoded
-from reverie.pipelines.interactive.recorder import MOST_FRAMES, EpisodeRecorder, Shelf
+from reverie.pipelines.interactive.records import Records
+from reverie.pipelines.interactive.replay import Replay
 from reverie.pipelines.interactive.tape import Change, StartAt, Tape
 from reverie.pipelines.interactive.world import PlayWorld
-
-
-class Wire(Protocol):
-    """The way to a page."""
-
-    async def say(self, content: dict[str, Any]) -> None:
-        """A message."""
-
-    async def show(self, content: dict[str, Any], pictures: list[bytes]) -> None:
-        """A message with pictures."""
-
-
-@dataclass(frozen=True)
-class House:
-    """What all visitors share."""
-
-    world: PlayWorld
-    engine: Engine
-    controls: Controls
-    shelf: Shelf | None = None
-    checklist: Checklist | None = None
-
 
 _decoding = asyncio.Semaphore(1)
 """Pictures of strangers are decoded one at a time, so that many of them take no more memory than one."""
@@ -63,13 +38,11 @@ class Visitor:
         self._dreams = 0
         self._row: DreamRow | None = None
         self._game: GameBeside | None = None
-        self._recorder: EpisodeRecorder | None = None
-        self._records = house.shelf is not None
+        self._records = Records(house.shelf, house.checklist)
         self._agent_plays, self._task = False, 0 if house.world.tasks else -1
         self._sampling_steps = house.world.sampling_steps
         self._context_level: float | None = None
-        self._replay: deque[dict[str, np.ndarray]] = deque()
-        self._saved: tape.Saved | None = None
+        self._replay: Replay | None = None
         self._tape = Tape(StartAt(kind="nothing"))
         self._place = ""
         self._luck = torch.Generator().manual_seed(house.world.seed + number)
@@ -87,7 +60,7 @@ class Visitor:
 
     async def leave(self) -> None:
         """Ends the episode and the game."""
-        await self._end_episode()
+        await self._records.end()
         await self._end_game()
         self._row = None
 
@@ -106,7 +79,7 @@ class Visitor:
         elif isinstance(message, messages.Set):
             await self._set(message)
         elif isinstance(message, messages.Replay):
-            await self._play_again(tape.read(message.session))
+            await self._play_again(Replay(tape.read(message.session), self.house.world))
         elif isinstance(message, messages.Mark):
             await self._mark(message)
         await self.greet(wire, halt=not isinstance(message, messages.Set))
@@ -150,9 +123,9 @@ class Visitor:
             "agent": self._agent_plays,
             "game": None if self._game is None else self._game.name,
             "can_record": self.house.shelf is not None,
-            "record": self._records,
-            "replaying": len(self._replay),
-            "attempt": self._attempt(),
+            "record": self._records.wanted,
+            "replaying": 0 if self._replay is None else self._replay.left,
+            "attempt": self._records.attempt,
             "checklist": None if self.house.checklist is None else self.house.checklist.to_json(),
         }
 
@@ -166,7 +139,7 @@ class Visitor:
             self._milliseconds = 1000 * (time.perf_counter() - began)
             self._tape.add(tape.flat(self.house.world.space, action))
             await self._show(wire, action)
-            await self._record(before, action, frame)
+            await self._records.add(before, action, frame)
         finally:  # the dream goes on only when this frame is past
             reading = await asyncio.wrap_future(read)
         if reading is not None:
@@ -178,9 +151,9 @@ class Visitor:
         controls = self.house.controls
         mine = controls.action(message.codes, message.mouse, message.values)
         if message.codes or any(message.mouse):
-            self._replay.clear()
-        elif self._replay:
-            recorded = self._replay.popleft()
+            self._replay = None
+        elif self._replay is not None:
+            recorded = self._replay.next()
             return lambda dreams: recorded
         elif self._agent_plays and self.row.state is not None:
             return lambda dreams: dreams.act(self.row, self._luck)
@@ -199,10 +172,9 @@ class Visitor:
 
     async def _back(self, frames: int) -> None:
         undone = await self.house.engine.do(lambda dreams: dreams.back(self.row, frames))
-        self._replay.clear()
+        self._replay = None
         self._tape.back(undone, self._now())
-        if self._recorder is not None and not self._recorder.back(undone):
-            await self._end_episode()
+        await self._records.back(undone)
         if self._game is not None and undone:
             await self._return_to_game()
 
@@ -224,7 +196,7 @@ class Visitor:
     async def _set(self, message: messages.Set) -> None:
         row, world = self.row, self.house.world
         if message.sampling_steps is not None:
-            self._require_steps(message.sampling_steps)
+            world.require_steps(message.sampling_steps)
             row.sampling_steps = self._sampling_steps = message.sampling_steps
         if message.context_level is not None:
             row.context_level = self._context_level = message.context_level
@@ -239,9 +211,9 @@ class Visitor:
         if message.seed is not None:
             await self._reseed(message.seed)
         if message.record is not None:
-            await self._set_recording(message.record)
+            await self._records.want(message.record)
         if (message.sampling_steps, message.context_level, message.seed) != (None, None, None):
-            self._replay.clear()
+            self._replay = None
             self._tape.set(self._now().model_copy(update={"seed": message.seed}))
 
     async def _reseed(self, seed: int) -> None:
@@ -249,43 +221,26 @@ class Visitor:
         self._seed = seed
         await self.house.engine.do(lambda dreams: row.generator.manual_seed(seed))
 
-    def _require_steps(self, steps: int) -> None:
-        most = self.house.world.dreams.dynamics.config.max_sampling_steps
-        if steps > most or steps & (steps - 1):
-            raise UserError(f"sampling_steps: must be a power of two up to {most}, got {steps}.")
-
-    async def _play_again(self, saved: tape.Saved) -> None:
-        world = self.house.world
-        if saved.world != world.key:
-            raise UserError("session: was played in another world, or with other weights or data.")
-        actions = deque(tape.unflat(world.space, action) for action in saved.actions)
-        first = saved.changes[0] if saved.changes else None
-        if first is None or first.at or first.seed is None or first.sampling_steps is None:
-            raise UserError("session: does not say how it began.")
-        for change in saved.changes:
-            if change.sampling_steps is not None:
-                self._require_steps(change.sampling_steps)
-        self._sampling_steps, self._context_level = first.sampling_steps, first.context_level
-        await self._begin(saved.start, seed=first.seed)
+    async def _play_again(self, replay: Replay) -> None:
+        self._sampling_steps, self._context_level = replay.steps, replay.first.context_level
+        await self._begin(replay.start, seed=replay.seed)
         self._agent_plays = False
-        self._saved, self._replay = saved, actions
-        await self._apply_changes()
+        self._replay = replay if replay.left else None
+        await self._apply_changes(replay)
 
     async def _follow_replay(self, wire: Wire) -> None:
-        saved = self._saved
-        if saved is None or self.row.frames > len(saved.actions):
+        """After a frame: the settings that were changed then, or how it ended."""
+        replay = self._replay
+        if replay is None:
             return
-        if self._replay:
-            await self._apply_changes()
-        elif self.row.frames == len(saved.actions):
-            self._saved = None
-            await wire.say({"type": "replayed", "as": tape.compare(saved, self.row.frame)})
+        if replay.left:
+            return await self._apply_changes(replay)
+        self._replay = None
+        await wire.say({"type": "replayed", "as": replay.compare(self.row.frame)})
 
-    async def _apply_changes(self) -> None:
-        """The settings that the replayed session changed at this frame, the first ones aside."""
-        assert self._saved is not None
+    async def _apply_changes(self, replay: Replay) -> None:
         row = self.row
-        for change in [c for c in self._saved.changes[1:] if c.at == row.frames]:
+        for change in replay.changes(row.frames):
             if change.sampling_steps is not None:
                 row.sampling_steps, row.context_level = change.sampling_steps, change.context_level
             if change.seed is not None:
@@ -316,7 +271,7 @@ class Visitor:
     async def _begin(self, start: StartAt, seed: int | None = None) -> None:
         """A dream from `start`, with a noise that no other of this visitor has."""
         world = self.house.world
-        await self._end_episode()
+        await self._records.end()
         context, game = await asyncio.to_thread(self._context, start)
         seed = world.seed + 1000 * self.number + self._dreams if seed is None else seed
         settings = {"sampling_steps": self._sampling_steps, "context_level": self._context_level}
@@ -325,12 +280,12 @@ class Visitor:
         )
         await self._end_game()
         self._seed, self._game, self._place, self._dreams = seed, game, context.place, self._dreams + 1
-        self._replay, self._saved = deque(), None
+        self._replay = None
         self._tape = Tape(start, [self._now().model_copy(update={"seed": seed})])
         self._milliseconds = 0.0
 
     def _context(self, start: StartAt) -> tuple[Context, GameBeside | None]:
-        task = self._task_to_do()
+        task = self._records.task
         if task is not None and task.clip is not None and self.house.world.contexts is not None:
             return self.house.world.contexts.named(task.clip, task.frame), None
         return self.house.world.context(start)
@@ -340,77 +295,10 @@ class Visitor:
         if game is not None:
             await asyncio.to_thread(game.close)
 
-    async def _set_recording(self, wanted: bool) -> None:
-        if wanted and self.house.shelf is None:
-            raise UserError("record: give --out, the folder for what is recorded.")
-        self._records = wanted
-        if not wanted:
-            await self._end_episode()
-
-    async def _record(self, before: np.ndarray, action: Action, frame: np.ndarray) -> None:
-        """Adds a step to the episode, which begins with the frame `before` its first one."""
-        shelf = self.house.shelf
-        if shelf is None or not self._records:
-            return
-        if self._recorder is not None and self._recorder.length >= MOST_FRAMES:
-            await self._end_episode()
-        try:
-            if self._recorder is None:
-                self._recorder = await asyncio.to_thread(shelf.begin, self._stem(), before)
-            await asyncio.to_thread(self._recorder.add, dict(action), frame)
-        except BaseException:
-            await self._give_up()  # the next step begins a new episode, if it can
-            raise
-
-    async def _give_up(self) -> None:
-        try:
-            await self._end_episode()
-        except UserError:
-            return
-
-    async def _end_episode(self) -> None:
-        recorder, self._recorder = self._recorder, None
-        if recorder is not None and self.house.shelf is not None:
-            await asyncio.to_thread(self.house.shelf.finish, recorder)
-
     async def _mark(self, message: messages.Mark) -> None:
         """Ends the task that is asked for and begins the next one."""
-        checklist = self.house.checklist
-        if checklist is None or checklist.current is None:
-            raise UserError(
-                "mark: there is no task to mark; give --checklist, or another --out to begin again."
-            )
-        mark = Mark(
-            success=message.success,
-            note=message.note.encode(errors="replace").decode(),
-            episode="" if self._recorder is None else self._recorder.name,
-            frames=self.row.frames,
-            attempt=self._attempt(),
-            context=self._place,
-            time=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-        await self._end_episode()
-        await asyncio.to_thread(checklist.mark, mark)
+        await self._records.mark(message, self.row.frames, self._place)
         await self._begin(self._wanted(messages.Begin(type="begin", kind="clip")))
-
-    def _task_to_do(self) -> ChecklistTask | None:
-        return None if self.house.checklist is None else self.house.checklist.current
-
-    def _attempt(self) -> int:
-        """Number of the episode under way, or of the next one."""
-        if self.house.shelf is None:
-            return 0
-        if self._recorder is not None:
-            return int(self._recorder.name.rpartition("-")[2])
-        return self.house.shelf.attempt(self._stem())
-
-    def _stem(self) -> Callable[[int], str]:
-        """Names an episode: the place and name of its task and the attempt, or a number."""
-        task, checklist = self._task_to_do(), self.house.checklist
-        if task is None or checklist is None:
-            return lambda attempt: f"{attempt:06d}"
-        place = checklist.tasks.index(task) + 1
-        return lambda attempt: f"{place:02d}-{task.name}-{attempt}"
 
 
 def _labels(world: PlayWorld) -> dict[str, list[str]]:

@@ -58,6 +58,12 @@ class PlayWorld:
         """What the agent can be asked for; empty without an agent."""
         return () if self.dreams.agent is None else self.dreams.agent.tasks
 
+    def require_steps(self, sampling_steps: int) -> None:
+        """Raises `UserError` unless frames can be denoised in so many steps."""
+        most = self.dreams.dynamics.config.max_sampling_steps
+        if sampling_steps > most or sampling_steps & (sampling_steps - 1):
+            raise UserError(f"sampling_steps: must be a power of two up to {most}, got {sampling_steps}.")
+
     @property
     def starts(self) -> list[str]:
         """Kinds of starts that this world has."""

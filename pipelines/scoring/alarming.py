@@ -1,6 +1,7 @@
 """The part of `evaluate` that compares what Dreamer 4's players were promised in imagination with what the game gave."""
 
 from reverie.agent.model import Agent
+from reverie.data.batch import RETURN
 from reverie.evaluation.alarm import Agreement, Beginnings, imagined
 from reverie.pipelines.scoring.models import Scoring
 from reverie.pipelines.scoring.players import STAGES
@@ -14,10 +15,10 @@ def beginnings(scoring: Scoring, player: str, task: str | None, tasks: list[str]
 
     A game without tasks gives a return, which an agent that was asked for a task does not promise.
     """
-    comparable = task is None or task in tasks
+    comparable = task in (None, RETURN, *tasks)
     if not scoring.config.alarm or player not in STAGES or not comparable:
         return None
-    return Beginnings(min(_EPISODES, scoring.config.episodes), scoring.config.alarm, task)
+    return Beginnings(min(_EPISODES, scoring.config.episodes), scoring.config.alarm, _event(task))
 
 
 def agreement(scoring: Scoring, player: str, task: str | None, watched: Beginnings) -> Agreement | None:
@@ -36,10 +37,15 @@ def agreement(scoring: Scoring, player: str, task: str | None, watched: Beginnin
         steps=watched.steps,
         sampling_steps=config.sampling_steps,
         prior=prior,
-        once=task is not None,
+        once=_event(task) is not None,
         seed=config.seed,
     )
-    return Agreement.of(player, task, watched.steps, dreamed, real)
+    return Agreement.of(player, _event(task), watched.steps, dreamed, real)
+
+
+def _event(task: str | None) -> str | None:
+    """The task that happens once, or not at all; None where rewards add up."""
+    return None if task == RETURN else task
 
 
 def _dreamer(scoring: Scoring, player: str) -> tuple[Agent, bool]:

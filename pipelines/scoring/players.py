@@ -7,6 +7,7 @@ from pathlib import Path
 from reverie.agent.model import Agent
 from reverie.agent.player import Player
 from reverie.data.actions import ActionSpace
+from reverie.data.batch import RETURN
 from reverie.data.errors import UserError
 from reverie.data.files.documents import MOST_YAML_BYTES, parse_yaml, read_bounded
 from reverie.dynamics.fast_frame import use_fast
@@ -62,8 +63,9 @@ def learned_players(scoring: Scoring, task: str | None) -> Mapping[str, MakePlay
 def asked_task(scoring: Scoring, tasks: Sequence[str]) -> str | None:
     """What the agents of Dreamer 4 are asked for in a game with `tasks`; None without agents.
 
-    --task, or else the game's last task; in a game without tasks the one that they have learned. Raises `UserError` for one
-    that an agent has not learned, or where it must be chosen.
+    --task, or else the game's last task; the game's own reward (`RETURN`) where they have learned that and not this task; in a
+    game without tasks the one that they have learned. Raises `UserError` for one that an agent has not learned, or where it
+    must be chosen.
     """
     config, models = scoring.config, scoring.models
     agents = [
@@ -74,9 +76,11 @@ def asked_task(scoring: Scoring, tasks: Sequence[str]) -> str | None:
     if not agents:
         return None
     learned = [_learned(path, agent) for path, agent in agents]
+    common = [name for name in learned[0] if all(name in others for others in learned)]
     task = config.task or (tasks[-1] if tasks else None)
+    if config.task is None and task not in common and RETURN in common:
+        return RETURN
     if task is None:
-        common = [name for name in learned[0] if all(name in others for others in learned)]
         if len(common) != 1:
             raise UserError(
                 f"--task: the game has no tasks, the agents have learned {', '.join(learned[0])}; choose one of them."

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from reverie.agent.player import Player
+from reverie.data.batch import RETURN
 from reverie.data.errors import UserError
 from reverie.environments.make import with_limit
 from reverie.environments.players import require_player
@@ -65,7 +66,7 @@ def _note(scoring: Scoring, game: VectorGame) -> None:
     """What is to be known of the game, and of what is asked of its players."""
     notes = game.envs[0].notes()
     asked = asked_task(scoring, game.tasks)
-    if asked is not None and asked not in game.tasks:
+    if asked not in (None, RETURN, *game.tasks):
         notes.append(
             f"The game has no tasks; agents are asked for {asked}, which they have learned, and scored by the return."
         )
@@ -75,8 +76,8 @@ def _note(scoring: Scoring, game: VectorGame) -> None:
 
 
 def _require_task(scoring: Scoring, game: VectorGame) -> None:
-    task = asked_task(scoring, game.tasks) or scoring.config.task or _task(scoring.config, game)
-    if task is None:
+    task = _wanted(scoring, game)
+    if task in (None, RETURN):
         return
     known_by_agents = not game.tasks and asked_task(scoring, game.tasks) is not None
     if task not in game.tasks and not known_by_agents:
@@ -91,14 +92,20 @@ def _require_task(scoring: Scoring, game: VectorGame) -> None:
             )
 
 
-def _task(config: EvaluateConfig, game: VectorGame) -> str | None:
-    """The task played for; None in a game without tasks, where only the return counts."""
-    return config.task or (game.tasks[-1] if game.tasks else None)
+def _wanted(scoring: Scoring, game: VectorGame) -> str | None:
+    """What is played for, by agents or else by whoever plays."""
+    return asked_task(scoring, game.tasks) or scoring.config.task or (game.tasks[-1] if game.tasks else None)
+
+
+def _task(scoring: Scoring, game: VectorGame) -> str | None:
+    """The game's task that is scored; None where only the return counts: it has no such task, or the return is asked for."""
+    wanted = _wanted(scoring, game)
+    return wanted if wanted in game.tasks else None
 
 
 def play_all(scoring: Scoring, game: VectorGame) -> GameScores:
     """Every player in the same worlds, from the random one to the one trained in imagination."""
-    config, task = scoring.config, _task(scoring.config, game)
+    config, task = scoring.config, _task(scoring, game)
     asked = asked_task(scoring, game.tasks)
     players: list[GameScore] = []
     for name, make in _scripted(config, game).items():

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from reverie.data.batch import Batch
+from reverie.data.batch import RETURN, Batch
 from reverie.data.errors import UserError
 from reverie.data.files.durable import fingerprint
 from reverie.data.loading.corpora import Corpora
@@ -59,6 +59,8 @@ def _train_offline(config: BaselineStage) -> None:
     corpora = Corpora.load(config.data)
     _require_labelled_video(corpora)
     _require_world_model(config, corpora)
+    if config.task == RETURN:
+        corpora = corpora.with_return()
     task = config.task or (corpora.tasks[-1] if corpora.tasks else None)
     mixture = Mixture(
         relevant_fraction=config.relevant_fraction, relevant_before=config.relevant_before, task=task
@@ -72,7 +74,7 @@ def _train_offline(config: BaselineStage) -> None:
         fps=corpora.fps,
         frame_size=list(corpora.frame_size),
         action_space=to_plain(corpora.action_space.to_json()),
-        tasks=[] if task is None else [task],
+        tasks=[] if task in (None, RETURN) else [task],
     )
     fixed: dict[str, Any] = {"phases": [phases.first, phases.second]}
     if not config.joint:  # the policy stands on what the first phase has learned

@@ -81,9 +81,10 @@ class BaselineStage:
     world_model: Path | None = None
     """Run folder of a baseline whose world model is taken as it is, instead of a first phase."""
     task: str | None = None
-    """Task that is rewarded; null for the data's last one, and for the game's own rewards online."""
+    """Task that is rewarded, `return` for the game's own rewards; null for the data's last one, and for the game's own rewards
+    online."""
     relevant_fraction: float = 0.0
-    """Share of the rows from stretches in which the task is accomplished."""
+    """Share of the rows from stretches in which the task is accomplished, for `return` from the better episodes."""
     relevant_before: int | None = None
     """Frames before a task's event that count as relevant to it; null for the length of a window."""
     fabric: FabricConfig = field(default_factory=FabricConfig)

@@ -5,7 +5,7 @@ and everything after them is imagined. Start it with `accelerate launch -m rever
 devices.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -13,9 +13,11 @@ from typing import Literal
 import torch
 from accelerate import Accelerator
 
-from reverie.agent.imagination import ImaginationConfig, ImaginationObjective, imagine
+from reverie.agent.imagination import ImaginationConfig, ImaginationObjective, discount_for, imagine
+from reverie.data.batch import RETURN
 from reverie.data.errors import UserError
 from reverie.data.files.location import Location
+from reverie.data.loading.config import LoaderConfig
 from reverie.data.loading.corpora import Corpora
 from reverie.dynamics.fast_frame import use_fast
 from reverie.nn.compilation import Compile
@@ -72,11 +74,13 @@ class ImagineStage:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """Length and intervals."""
     relevant_fraction: float = 0.0
-    """Share of the contexts from stretches in which a task is accomplished."""
+    """Share of the contexts from stretches in which a task is accomplished, for `return` from the better episodes."""
+    best_fraction: float = LoaderConfig.best_fraction
+    """For `return`: share of the episodes that are the better ones, those with the greatest returns."""
     relevant_before: int | None = None
     """Frames before a task's event that count as relevant to it; null for the length of a window."""
     task: str | None = None
-    """Imagine for this task alone; null for all tasks of the data."""
+    """Imagine for this task alone, `return` for the game's own reward; null for all that the agent knows."""
     parent: Path | None = None
     """Run folder of an improved agent, or `world:NAME`, whose policy and value head the training starts from; null for the cloned
     policy and a new value head. The prior is `agent` in any case."""
@@ -99,6 +103,8 @@ def train_imagine(config: ImagineStage) -> None:
     card = read_card(config.agent, "agent")
     require_same_tokenizer(corpora, card, config.agent)
     require_same_actions(corpora, card, config.agent)
+    if RETURN in (card.tasks or []) and RETURN not in corpora.tasks:
+        corpora = corpora.with_return()
     require_same_tasks(corpora, card, config.agent)
     accelerator = _accelerator(config)
     processes = accelerate_processes(accelerator)
@@ -119,10 +125,22 @@ def train_imagine(config: ImagineStage) -> None:
         agent = load_agent(config.agent)
         agent.freeze_prior()
         start_imagine(agent, config.parent)
-        objective = ImaginationObjective(agent, config.imagination)
+        objective = ImaginationObjective(agent, _with_discount(config, corpora, processes))
         # Rollouts take most of the time, and of all rows one frame in a pass.
         with shared_out(step_elements(objective, config.batches.batch_size / processes.world_size)):
             _fit(accelerator, processes, objective, corpora, RunFolder(config.out), config)
+
+
+def _with_discount(config: ImagineStage, corpora: Corpora, processes: Processes) -> ImaginationConfig:
+    """The imagination's settings; a discount that is not given follows from the training episodes."""
+    if config.imagination.discount is not None:
+        return config.imagination
+    lengths = [episode.n for share in corpora.shares for episode in share.index.episodes("train")]
+    length = sum(lengths) / len(lengths)
+    discount = discount_for(length)
+    if processes.rank == 0:
+        print(f"discount: {discount:.4g} a frame, for episodes of {length:.3g} frames", flush=True)
+    return replace(config.imagination, discount=discount)
 
 
 def _accelerator(config: ImagineStage) -> Accelerator:
@@ -209,6 +227,7 @@ def _session(
     mixture = Mixture(
         relevant_fraction=config.relevant_fraction,
         relevant_before=config.relevant_before,
+        best_fraction=config.best_fraction,
         task=config.task,
     )
     held_out = heldout_batches(corpora, config.batches, HELDOUT_CONTEXTS, mixture)

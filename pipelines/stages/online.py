@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from reverie.data.batch import Batch
+from reverie.data.batch import RETURN, Batch
 from reverie.data.errors import UserError
 from reverie.data.loading.replay import Replay
 from reverie.data.loading.streams import NO_TASK
@@ -46,7 +46,7 @@ _RECENT = 10
 def train_online(config: BaselineStage) -> None:
     """Plays and learns. Raises `UserError` when the game cannot be played or has not the task."""
     game = _make_game(config)
-    if config.task is not None and config.task not in game.tasks:
+    if config.task not in (None, RETURN, *game.tasks):
         raise UserError(
             f"--task {config.task}: the game has the tasks {', '.join(game.tasks) or 'none'}; choose one of them."
         )
@@ -58,7 +58,7 @@ def train_online(config: BaselineStage) -> None:
         fps=game.fps,
         frame_size=list(game.frame_size),
         action_space=to_plain(game.action_space_spec.to_json()),
-        tasks=[] if config.task is None else [config.task],
+        tasks=[] if config.task in (None, RETURN) else [config.task],
     )
     played = {
         name: to_plain(getattr(config, name))
@@ -115,7 +115,7 @@ class PlayedBatches:
             players={"baseline": config.version, "seed": config.training.seed},
         )
         self._writer.remove_leftovers()
-        task = NO_TASK if config.task is None else game.tasks.index(config.task)
+        task = NO_TASK if config.task in (None, RETURN) else game.tasks.index(config.task)
         self._replay = Replay(self._folder, self._writer.recording, config.collect.memory, task)
         self._episodes, self._steps, self._failed = 0, 0, 0
         self.skipped: list[str] = []

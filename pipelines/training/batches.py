@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from reverie.data.batch import Batch
+from reverie.data.batch import RETURN, Batch
 from reverie.data.errors import UserError
 from reverie.data.loading.corpora import Corpora, Share
 from reverie.data.loading.loader import Loader, LoaderConfig, collate
@@ -60,7 +60,9 @@ class Mixture:
     """Which rows a batch is mixed of."""
 
     relevant_fraction: float = 0.0
-    """Share of the rows from stretches in which a task is accomplished."""
+    """Share of the rows from stretches in which a task is accomplished, for the return from the better episodes."""
+    best_fraction: float = LoaderConfig.best_fraction
+    """Share of the episodes that are the better ones, see `LoaderConfig`."""
     relevant_before: int | None = None
     """Frames before a task's event that count as relevant to it; None for the length of a window."""
     task: str | None = None
@@ -144,6 +146,7 @@ def training_batches(
             seed=seed,
             split="train",
             relevant_fraction=mixture.relevant_fraction,
+            best_fraction=mixture.best_fraction,
             relevant_before=mixture.relevant_before,
             num_workers=config.num_workers,
             labelled_fraction=config.labelled_fraction,
@@ -180,6 +183,7 @@ def heldout_batches(corpora: Corpora, config: BatchesConfig, count: int, mixture
         length=config.length,
         split=VALIDATION,
         relevant_fraction=mixture.relevant_fraction,
+        best_fraction=mixture.best_fraction,
         relevant_before=mixture.relevant_before,
         task=mixture.task,
     )
@@ -192,6 +196,27 @@ def heldout_batches(corpora: Corpora, config: BatchesConfig, count: int, mixture
     except UserError as error:
         print(f"No held-out evaluation while training: {error}", file=sys.stderr)
         return []
+
+
+def told_best(corpora: Corpora, config: BatchesConfig, mixture: Mixture) -> str:
+    """Which of the training episodes count as the better ones, in a sentence."""
+    chosen = LoaderConfig(
+        batch_size=1,
+        length=1,
+        labelled_fraction=config.labelled_fraction,
+        labelled_group=config.labelled_group,
+        best_fraction=mixture.best_fraction,
+        task=mixture.task,
+    )
+    rings = [CorpusRings(corpora, n, chosen, cache_bytes=0) for n in range(len(corpora.shares))]
+    best = [x for ring in rings for x in ring.best_returns()]
+    told = [x for ring in rings for x in ring.returns().values()]
+    if not best:
+        return f"{RETURN}: no episode is imitated, since of none all actions and rewards are known"
+    return (
+        f"{RETURN}: {len(best)} of {len(told)} episodes are imitated, which brought {min(best):g} to {max(best):g}; all brought "
+        f"{min(told):g} to {max(told):g}, on average {sum(told) / len(told):g}"
+    )
 
 
 def heldout_episodes(corpora: Corpora, count: int, longest: int, mixture: Mixture) -> Iterator[Batch]:

@@ -1,12 +1,14 @@
 """Where a run shows itself while it trains: TensorBoard, Weights & Biases, or Trackio.
 
 metrics.jsonl is always written (`metrics`); a board gets the same numbers, and pictures and films beside them. The two services
-are optional packages: `pip install reverie[wandb]`, `reverie[trackio]`. Both keep their runs in the run folder or on this
-machine unless their own settings say otherwise (`WANDB_MODE=offline`, `wandb login`, Trackio's `TRACKIO_SPACE_ID`).
+are optional packages: `pip install reverie[wandb]`, `reverie[trackio]`. Trackio keeps runs on this machine (unless
+`TRACKIO_SPACE_ID` says otherwise); Weights & Biases sends them, and keeps them in the run folder where it cannot or may not
+(`WANDB_MODE=offline`). A training never waits for either.
 """
 
 import io
 import os
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +23,8 @@ from reverie.pipelines.runs.run import RunFolder
 Logger = Literal["tensorboard", "wandb", "trackio"]
 FPS = 4.0
 """Films play at this rate, so that one can see what an action did."""
+_PATIENCE = 20.0
+"""Seconds in which the server of Weights & Biases must answer."""
 
 
 class Board(Protocol):
@@ -98,9 +102,26 @@ class Wandb:
 
     def __init__(self, wandb: Any, folder: Path) -> None:
         self._wandb = wandb
-        path = folder.resolve()
-        self._run = wandb.init(
-            project=_project(), name=path.name, id=_identifier(path), dir=str(path), resume="allow"
+        try:
+            self._run = self._begin(folder.resolve())
+        except wandb.Error as error:  # no key, or no way to the server
+            reason = str(error).splitlines()[0].rstrip(".")
+            print(
+                f"wandb: {reason}; this run is kept in {folder / 'wandb'}, `wandb sync` sends it.",
+                file=sys.stderr,
+            )
+            wandb.teardown()  # the service would still hold the run that failed
+            self._run = self._begin(folder.resolve(), mode="offline")
+
+    def _begin(self, path: Path, **options: Any) -> Any:
+        return self._wandb.init(
+            project=_project(),
+            name=path.name,
+            id=_identifier(path),
+            dir=str(path),
+            resume="allow",
+            settings=self._wandb.Settings(init_timeout=_PATIENCE),
+            **options,
         )
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:

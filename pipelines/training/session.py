@@ -5,12 +5,11 @@ that is a pure function of (run seed, s, rank), so a resumed run needs no saved 
 """
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,24 +24,17 @@ from reverie.pipelines.runs.stops import Stopped, StopRequest
 from reverie.pipelines.training.averaging import WeightAverage
 from reverie.pipelines.training.batches import BatchSource
 from reverie.pipelines.training.boards import Logger
-from reverie.pipelines.training.checkpoints import (
-    Card,
-    SavedSnapshot,
-    Snapshot,
-    open_snapshot,
-    save_checkpoint,
-)
+from reverie.pipelines.training.checkpoints import Card
 from reverie.pipelines.training.finite import FiniteSteps, rows_text
-from reverie.pipelines.training.integrity import OPTIMIZER, STATE, clear_checkpoints
+from reverie.pipelines.training.integrity import clear_checkpoints
 from reverie.pipelines.training.layers import Checkpointing
 from reverie.pipelines.training.metrics import Averages, MetricsLog, describe
 from reverie.pipelines.training.pace import Gauge, Pace
 from reverie.pipelines.training.parts import end_step, part
 from reverie.pipelines.training.processes import Processes
-from reverie.pipelines.training.sharding import local_part
+from reverie.pipelines.training.resuming import TrainingState, nonfinite
 from reverie.pipelines.training.showing import Show
-from reverie.pipelines.training.stored import StoredTensors, load_like
-from reverie.pipelines.training.tensors import first_nonfinite, require_finite
+from reverie.pipelines.training.snapshots import Snapshot, save_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +105,7 @@ class Session:
         advice: str = "lower the learning rate",
     ) -> None:
         self.name, self.run, self.card, self.config, self.processes = name, run, card, config, processes
-        self.objective, self.optimizer, self.batches, self.evaluate = objective, optimizer, batches, evaluate
+        self.objective, self.batches, self.evaluate = objective, batches, evaluate
         self.show, self.counts, self.advice = show, counts, advice
         self.step, self._saved_step = 0, -1
         self._averages, self._skips_told = Averages(), 0
@@ -121,6 +113,15 @@ class Session:
         self._pace = Pace(gauge, objective.model if isinstance(objective.model, nn.Module) else objective)
         self._batch: Batch | None = None
         self._average = None if config.ema is None else WeightAverage(objective, optimizer, config.ema)
+        self.state = TrainingState(
+            objective=objective,
+            optimizer=optimizer,
+            batches=batches,
+            average=self._average,
+            seed=config.seed,
+            ema=config.ema,
+            run=run.path,
+        )
         self._resume()
 
     def __enter__(self) -> "Session":
@@ -201,7 +202,7 @@ class Session:
         if self._saved_step == self.step:
             return
         self._require_finite(self._finite.problem())
-        snapshot = self._snapshot()
+        snapshot = self.state.snapshot(self.step, self.card)
         self._require_finite(self._nonfinite(snapshot))
         save_checkpoint(self.run.checkpoints, snapshot, self.config.keep, self.processes)
         self._saved_step = self.step
@@ -211,39 +212,10 @@ class Session:
         assert self._batch is not None
         return self._batch.shape, getattr(self.objective, "phase", None)
 
-    def _snapshot(self) -> Snapshot:
-        weights, rest = _split(self.objective.state_dict())
-        moments = {
-            f"{name}.{key}": value
-            for name, parameter in self.objective.named_parameters()
-            for key, value in self.optimizer.state.get(parameter, {}).items()
-        }
-        return Snapshot(
-            step=self.step,
-            card=self.card,
-            weights=weights if self._average is None else self._average.applied(weights),
-            raw=None if self._average is None else weights,
-            objective=rest,
-            optimizer=moments,
-            state={
-                "seed": self.config.seed,
-                "optimizer": type(self.optimizer).__name__,
-                "batches": self.batches.state_dict(),
-                "ema": self.config.ema,
-            },
-        )
-
     def _nonfinite(self, snapshot: Snapshot) -> str | None:
         """What of the coming checkpoint is not finite although all losses were, as after the step just taken."""
-        for what, tensors in (
-            ("weights", snapshot.weights if snapshot.raw is None else snapshot.raw),
-            ("optimiser state", snapshot.optimizer),
-            ("loss scales", snapshot.objective),
-        ):
-            name = first_nonfinite({name: local_part(x) for name, x in tensors.items()})
-            if name is not None:
-                return f"{name} of the {what} is not finite after step {self.step} ({rows_text(self._keys)})"
-        return None
+        found = nonfinite(snapshot)
+        return None if found is None else f"{found} after step {self.step} ({rows_text(self._keys)})"
 
     def _require_finite(self, problem: str | None) -> None:
         """Ends all processes where one has a `problem`, and says what to do; the last checkpoint stays as it is."""
@@ -261,61 +233,7 @@ class Session:
             self.processes.by_all(lambda: self._go_on_from(path))
 
     def _go_on_from(self, path: Path) -> None:
-        snapshot = open_snapshot(path)
-        self._require_same_run(snapshot.state)
-        self._load(snapshot, path)
-        self.step = self._saved_step = snapshot.step
-
-    def _require_same_run(self, state: Mapping[str, Any]) -> None:
-        """Raises `UserError` where what was saved cannot be gone on with as asked."""
-        if state.get("seed") != self.config.seed:
-            raise UserError(
-                f"{self.run.path}: was begun with training.seed {state.get('seed')}, not {self.config.seed}; "
-                f"give that seed or another --out."
-            )
-        optimizer = type(self.optimizer).__name__
-        if state.get("optimizer", optimizer) != optimizer:
-            raise UserError(
-                f"{self.run.path}: was begun with the optimiser {state['optimizer']}, not {optimizer}; "
-                f"give that optimiser or another --out."
-            )
-        if state.get("ema") != self.config.ema:
-            began, asked = state.get("ema") or "null", self.config.ema or "null"
-            raise UserError(
-                f"{self.run.path}: was begun with training.ema {began}, not {asked}; give that or another --out."
-            )
-
-    def _load(self, snapshot: SavedSnapshot, path: Path) -> None:
-        raw = snapshot.weights if snapshot.raw is None else snapshot.raw
-        present, rest = _split(self.objective.state_dict())
-        weights = {f"model.{name}": x for name, x in load_like(raw, present).items()}
-        self.objective.load_state_dict(weights | load_like(snapshot.objective, rest))
-        if self._average is not None:
-            self._average.load(load_like(snapshot.weights, present))
-        self._load_moments(snapshot.optimizer, path)
-        try:
-            self.batches.load_state_dict(snapshot.state["batches"])
-        except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(
-                f"{path / STATE}: batches lacks a usable field ({error}); use an undamaged checkpoint."
-            ) from None
-
-    def _load_moments(self, moments: StoredTensors, path: Path) -> None:
-        unknown = set(moments)
-        for name, parameter in self.objective.named_parameters():
-            keys = {key.removeprefix(f"{name}."): key for key in unknown if key.startswith(f"{name}.")}
-            _require_moments(moments, keys.values(), parameter, path)
-            if keys:
-                state = {key: moments.like(full, parameter) for key, full in keys.items()}
-                require_finite({keys[key]: local_part(x) for key, x in state.items()}, moments.file)
-                self.optimizer.state[parameter] = state
-            unknown -= set(keys.values())
-        if unknown:
-            raise UserError(
-                f"{path / OPTIMIZER}: has the unknown {min(unknown)}; use an undamaged checkpoint."
-            )
+        self.step = self._saved_step = self.state.go_on_from(path)
 
     def _write_averages(self) -> None:
         self._require_finite(self._finite.problem())
@@ -370,19 +288,3 @@ def derive_seed(seed: int, step: int, rank: int = 0) -> int:
     """A well mixed 63-bit seed for one step of one process."""
     digest = hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
-
-
-def _require_moments(moments: StoredTensors, keys: Iterable[str], parameter: Tensor, path: Path) -> None:
-    """Raises `UserError` unless each is a scalar or has the shape of `parameter`."""
-    for key in keys:
-        shape = moments.shape(key)
-        if shape and shape != parameter.shape:
-            raise UserError(
-                f"{path / OPTIMIZER}: {key} is {list(shape)}, not {list(parameter.shape)}; use an undamaged checkpoint."
-            )
-
-
-def _split(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """State of an objective -> the model's weights under their own names, and the rest."""
-    weights = {name.removeprefix("model."): x for name, x in state.items() if name.startswith("model.")}
-    return weights, {name: x for name, x in state.items() if not name.startswith("model.")}

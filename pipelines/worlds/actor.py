@@ -16,7 +16,7 @@ class Actor:
 
     Args:
       tokenizer, model: the trained models, on one device.
-      task: name of the task to play for; None for the last one it knows.
+      task: name of the task to play for, `return` for the game's own reward; None for `Agent.default_task`.
       greedy: take the most likely action instead of drawing one.
       prior: act by the cloned policy instead of the improved one.
       seed: of what is drawn.
@@ -35,7 +35,7 @@ class Actor:
         fast: bool = False,
     ) -> None:
         self.tokenizer, self.model = tokenizer, model
-        self.task = task or (model.tasks[-1] if model.tasks else None)
+        self.task = task or model.default_task
         number = -1 if self.task is None else model.task_index(self.task)
         self._options: dict[str, Any] = {
             "task": number,

@@ -35,7 +35,7 @@ class DreamRows:
     Args:
     world: with tokenizer and world model; its agent's heads give rewards and ends, without one these are 0 and never.
     num: N.
-    task: name of the task whose rewards are predicted; None for the last one that the agent knows.
+    task: name of the task whose rewards are predicted, `return` for the game's own; None for the agent's `default_task`.
     sampling_steps: denoising steps K for a frame.
     fast: compile what makes a frame.
     """
@@ -106,7 +106,8 @@ class DreamRows:
 def _agent_tokens(policy: Agent | None, task: str | None, num: int, device: Any) -> Tensor | None:
     if policy is None:
         return None
-    number = policy.task_index(task) if task is not None else len(policy.tasks) - 1
+    asked = task or policy.default_task
+    number = -1 if asked is None else policy.task_index(asked)
     return policy.agent_tokens(torch.full((num, 1), number, device=device))
 
 

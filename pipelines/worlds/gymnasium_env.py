@@ -75,7 +75,7 @@ class DreamEnv(gymnasium.Env[np.ndarray, Any]):
 
     Args:
       world: `world:NAME`, a folder that `reverie.load` takes, or a `World`.
-      task: whose rewards are predicted; None for the last one that the agent knows.
+      task: whose rewards are predicted, `return` for the game's own; None for the agent's `default_task`.
       starts: (M, H, W, 3) uint8 frames to begin from; None for those of the world's held-out clips.
       max_steps: longest episode; None for the world's own, or 100.
       sampling_steps: denoising steps K for a frame, a power of two.

@@ -13,7 +13,8 @@ from reverie.dynamics.model import Dynamics, DynamicsConfig
 from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from reverie.pipelines.datasets.record import RecordConfig, record
 from reverie.pipelines.runs.configs import to_plain
-from reverie.pipelines.training.checkpoints import Card, Snapshot, save_checkpoint, weights_sha256
+from reverie.pipelines.training.checkpoints import Card, weights_sha256
+from reverie.pipelines.training.snapshots import Snapshot, save_checkpoint
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
 
 GAME = "minigrid-doorkey"

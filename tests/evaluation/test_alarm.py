@@ -13,7 +13,8 @@ from reverie.environments.vector import EpisodeResult
 from reverie.evaluation.alarm import Agreement, Beginnings, promised
 from reverie.nn.twohot import NUM_BINS, twohot
 from reverie.pipelines.scoring.evaluate import evaluate
-from reverie.pipelines.training.checkpoints import Snapshot, load_agent, read_card, save_checkpoint
+from reverie.pipelines.training.checkpoints import load_agent, read_card
+from reverie.pipelines.training.snapshots import Snapshot, save_checkpoint
 
 from .conftest import GAME, Corpus
 from .test_evaluate import settings

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from reverie.data.actions import ActionSpace, Binary, Categorical, Continuous
+from reverie.data.batch import RETURN
 from reverie.data.errors import UserError
 from reverie.data.shards.index import ShardIndex
 from reverie.data.video.codec import encode_video, read_frames
@@ -20,7 +21,7 @@ from reverie.evaluation.video import action_text
 from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from reverie.pipelines.scoring.evaluate import EvaluateConfig, evaluate
 
-from .conftest import GAME, Corpus, save_dynamics, save_tokenizer
+from .conftest import GAME, Corpus, save_agent, save_dynamics, save_tokenizer
 
 
 def settings(corpus: Corpus, out: Path, **changes) -> EvaluateConfig:  # type: ignore[no-untyped-def]
@@ -160,6 +161,19 @@ def test_games_without_tasks_are_scored_by_their_return(tmp_path: Path, corpus: 
     figures = json.loads((tmp_path / "out" / "report.json").read_text())
     assert figures["games"]["task"] is None
     assert 1 < figures["games"]["players"][0]["return"]["value"] <= 10
+
+
+def test_an_agent_that_learned_the_return_alone_is_scored_by_it(corpus: Corpus, tmp_path: Path) -> None:
+    """In a game with tasks, whose success is still counted."""
+    index = corpus.index
+    known = replace(index, content={**index.content, "tasks": [*index.tasks, RETURN]})
+    agent = save_agent(tmp_path / "agent", known, corpus.tokenizer, 4)
+    (agent / "config.yaml").write_text("task: return\n")
+    game = {"env": GAME, "episodes": 4, "num_envs": 4, "max_steps": 5, "players": ["cloning"]}
+    evaluate(settings(corpus, tmp_path / "out", cloned=agent, dynamics=None, **game))
+    games = json.loads((tmp_path / "out" / "report.json").read_text())["games"]
+    assert games["task"] is None and games["players"][-1]["task"] == RETURN
+    assert set(games["players"][-1]["success"]) == set(index.tasks)
 
 
 def test_video_without_actions_gets_rollouts_against_copying(tmp_path: Path) -> None:

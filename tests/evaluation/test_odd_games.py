@@ -10,12 +10,14 @@ import av
 import numpy as np
 import pytest
 
+from reverie.data.batch import RETURN
 from reverie.data.errors import UserError
 from reverie.data.shards.index import ShardIndex
 from reverie.data.sources.episodes import Recording, complete_episodes, read_steps
 from reverie.environments.vector import VectorGame
 from reverie.evaluation.filming import EpisodeFilms
 from reverie.evaluation.games import ScriptedPolicy, play
+from reverie.evaluation.seeds import over_seeds
 from reverie.evaluation.video import mp4
 from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from reverie.pipelines.datasets.record import RecordConfig, record
@@ -127,6 +129,22 @@ def test_a_task_that_was_never_learned_is_refused(
     (both / "config.yaml").write_text("task: run\n")
     with pytest.raises(UserError, match="--task jump: .*both has learned run alone"):
         scored(shards, tmp_path / "out", {}, task="jump", players=[], tokenizer=agent["tokenizer"], cloned=both)  # fmt: skip
+
+
+def test_an_agent_of_the_return_plays_for_it(shards: Path, agent: dict[str, Path], tmp_path: Path) -> None:
+    """Also beside other tasks; imagination is compared with the game's own rewards."""
+    both = save_agent(tmp_path / "both", with_tasks(shards, "score", "run", RETURN), agent["tokenizer"], 2)
+    given = {"tokenizer": agent["tokenizer"], "cloned": both}
+    report = scored(shards, tmp_path / "out", {}, players=["random", "cloning"], alarm=3, **given)
+    asked = {row["player"]: row["task"] for row in report["games"]["players"]}
+    assert asked == {"random": None, "data": None, "cloning": RETURN} and report["games"]["task"] is None
+    assert not any("asked for" in note for note in report["notes"])
+    played = next(row for row in report["games"]["players"] if row["player"] == "cloning")
+    (agreement,) = report["agreements"]
+    assert agreement["task"] is None and agreement["steps"] <= 3
+    assert {"return", "length"} <= played.keys()
+    table = over_seeds([report, report])
+    assert table["return: cloning"].value == played["return"]["value"]
 
 
 def filmed(folder: Path, steps: int) -> tuple[int, EpisodeFilms]:

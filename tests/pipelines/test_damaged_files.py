@@ -20,7 +20,7 @@ from reverie.pipelines.runs.atomic import write_json
 from reverie.pipelines.runs.run import RunFolder, open_run
 from reverie.pipelines.scoring.fvd import read_features
 from reverie.pipelines.stages.tokenizer import TokenizerStage
-from reverie.pipelines.training.checkpoints import load_tokenizer, read_snapshot, save_checkpoint
+from reverie.pipelines.training.checkpoints import load_tokenizer
 from reverie.pipelines.training.integrity import (
     CARD,
     CHECKSUMS,
@@ -33,6 +33,7 @@ from reverie.pipelines.training.integrity import (
 )
 from reverie.pipelines.training.metrics import _truncate, read_metrics
 from reverie.pipelines.training.processes import Processes
+from reverie.pipelines.training.snapshots import read_snapshot, save_checkpoint
 from tests.damage import damage, restore
 from tests.pipelines.small_stages import Corpus
 from tests.pipelines.training.test_checkpoints import snapshot

@@ -17,7 +17,8 @@ from reverie.evaluation.pictures import png
 from reverie.evaluation.video import mp4
 from reverie.pipelines.cli import main
 from reverie.pipelines.scoring.comparing import display_names, read_evaluated, read_trained
-from reverie.pipelines.training.checkpoints import Card, Snapshot, save_checkpoint
+from reverie.pipelines.training.checkpoints import Card
+from reverie.pipelines.training.snapshots import Snapshot, save_checkpoint
 
 
 def trained(folder: Path, kind: str = "tokenizer") -> Path:

@@ -75,6 +75,11 @@ class LeRobotDataset:
     task_texts: Mapping[int, str]
 
     @property
+    def kind(self) -> str:
+        """What it is, in a few words."""
+        return f"a LeRobot dataset of version 3, camera {self.camera}"
+
+    @property
     def actions(self) -> tuple[str, ...]:
         """The features that are actions."""
         return _names(self.options.action)

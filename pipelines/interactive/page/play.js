@@ -10,7 +10,7 @@ const LINK = 8000; // characters of a link that browsers and chats still take
 const MOST_SIDE = 1024; // pixels of a picture that is uploaded
 
 let state = null, paused = true, begun = false, busy = false, timer = 0, due = 0, speed = 10, wantsLink = null;
-let pressedAt = 0, actedOn = 0, times = [], latencies = [], rewinding = 0, drawn = Promise.resolve();
+let pressedAt = 0, actedOn = 0, times = [], latencies = [], rewinding = 0, drawn = Promise.resolve(), dreams = 0;
 const inputs = new Inputs(showKeys, pressed);
 const strips = {
   value: new Strip(document.querySelector('[data-strip="value"]'), "#f3b562"),
@@ -64,14 +64,14 @@ async function show(canvas, bytes) {
 function frame(message, pictures) {
   const before = drawn;
   const pressedThen = message.action === undefined ? 0 : actedOn;
+  const place = state.place, dream = dreams; // of this frame: the next state may be here before it is drawn
   drawn = (async () => {
     await before;
     await Promise.all([show(view, pictures[0]), ...(pictures[1] ? [show(truth, pictures[1])] : [])]);
     by("frames").textContent = message.frame;
     by("model").textContent = Math.round(message.milliseconds);
     by("back").disabled = !message.can_go_back;
-    view.dataset.frame = message.frame;
-    view.dataset.place = state.place;
+    Object.assign(view.dataset, { frame: message.frame, place, dream });
     if (message.alike !== undefined) by("alike").textContent = (message.over ? "over, " : "") + `${Math.round(100 * message.alike)} % alike`;
     if (message.action === undefined) return;
     const now = performance.now();
@@ -152,6 +152,7 @@ function begin(kind, more) { pause(true); say(); send({ type: "begin", kind, ...
 function setState(found) {
   const first = state === null, other = first || JSON.stringify(found.controls) !== JSON.stringify(state.controls);
   state = found;
+  if (first || found.halt) dreams += 1; // something else is seen from now on
   by("world").textContent = found.world;
   document.title = `Reverie: ${found.world}`;
   by("stage").classList.toggle("wide", found.size[1] > 1.3 * found.size[0]);
@@ -163,20 +164,23 @@ function setState(found) {
   by("replaying").hidden = !found.replaying;
   by("record-row").hidden = !found.can_record;
   by("record").checked = found.record;
-  by("seed").value = found.seed;
-  by("level").value = found.context_level;
-  by("level-out").textContent = found.context_level.toFixed(2);
+  fill("seed", found.seed);
+  fill("level", found.context_level);
+  by("level-out").textContent = Number(by("level").value).toFixed(2);
   by("agent").hidden = !found.tasks.length;
   by("plays").checked = found.agent;
   if (other) { inputs.controls(found.controls); controls(); bars.labels(found.policy); options(); }
-  by("task").value = found.task;
-  by("steps").value = found.sampling_steps;
+  fill("task", found.task);
+  fill("steps", found.sampling_steps);
   if (first) { speed = Math.min(30, Math.max(1, Math.round(found.fps))); by("speed").value = speed; by("speed-out").textContent = speed; }
   if (!found.frames) for (const strip of Object.values(strips)) strip.clear();
   checklist(found);
   if (first || found.halt) { busy = false; pause(true); }
   if (first && location.hash.startsWith("#s=")) send({ type: "replay", session: location.hash.slice(3) });
 }
+
+// What somebody is about to change is not changed under their hands.
+function fill(id, value) { if (document.activeElement !== by(id) || by(id).value === "") by(id).value = value; }
 
 function options() {
   by("task").replaceChildren(...state.tasks.map((name, i) => new Option(name, i)), new Option("no task", -1));

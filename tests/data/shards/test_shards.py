@@ -15,7 +15,7 @@ from reverie.data.errors import UserError
 from reverie.data.loading.loader import Loader, LoaderConfig
 from reverie.data.shards.index import JOURNAL, ShardIndex
 from reverie.data.shards.latents import LatentWriter
-from reverie.data.shards.reader import read_clip
+from reverie.data.shards.reader import BrokenSample, ShardReader, read_clip
 from reverie.data.shards.writer import ShardSet
 from reverie.pipelines.datasets.planning import STAGING
 from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
@@ -166,3 +166,19 @@ def test_batches_of_latents_match_batches_of_frames(shards: ShardIndex, tmp_path
             sample, i = samples[episode, int(start)]
             expected = fake_latents(sample.n, sample.key)[i]
             np.testing.assert_array_equal(batch.latents[row, 0], expected.astype(np.float32))
+
+
+def test_latents_that_fit_into_memory_are_read_once(shards: ShardIndex, tmp_path: Path) -> None:
+    latents = write_latents(shards, tmp_path)
+    assert latents is not None
+    frames = sum(record["frames"] for record in latents.content["shards"])
+    keeping, reading = (
+        ShardReader(latents, cache_bytes=frames * 4 * 3 * 2 - short) for short in (0, 1)
+    )  # a frame is 4 x 3 values of 16 bits
+    sample = latents.samples("train")[3]
+    for reader in (keeping, reading):
+        np.testing.assert_array_equal(reader.latents(sample, 2, 7), fake_latents(sample.n, sample.key)[2:7])
+    os.truncate(tmp_path / sample.shard, 0)
+    np.testing.assert_array_equal(keeping.latents(sample, 5, 9), fake_latents(sample.n, sample.key)[5:9])
+    with pytest.raises(BrokenSample, match="the shard ends"):
+        reading.latents(sample, 5, 9)

@@ -1,7 +1,6 @@
 """`prepare --base`: shards grow, no byte of the old ones changes, whatever is killed; what does not fit is refused."""
 
 import json
-import os
 import random
 import shutil
 import time
@@ -126,10 +125,12 @@ def test_a_killed_call_leaves_the_old_index_or_the_new_one(
 ) -> None:
     before = contents(shards)
     undisturbed = Path(shutil.copytree(shards, tmp_path / "undisturbed"))
-    began = time.monotonic()
     finish(start(prepare, added(sources, undisturbed, undisturbed)))
+    again = Path(shutil.copytree(shards, tmp_path / "again"))
+    began = time.monotonic()  # the first process was slow to start
+    finish(start(prepare, added(sources, again, again)))
     took, rng, seen = time.monotonic() - began, random.Random(0), set()
-    for number in range(12):
+    for number in range(8):
         out = Path(shutil.copytree(shards, tmp_path / f"killed-{number}"))
         process = start(prepare, added(sources, out, out))
         time.sleep(rng.uniform(0, took))
@@ -140,4 +141,4 @@ def test_a_killed_call_leaves_the_old_index_or_the_new_one(
         seen.add((killed, index == before[INDEX]))
         finish(start(prepare, added(sources, out, out)))
         assert contents(out) == contents(undisturbed)
-    assert (True, True) in seen and os.listdir(out)
+    assert (True, True) in seen

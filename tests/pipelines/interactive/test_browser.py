@@ -1,8 +1,6 @@
 """A real browser drives every control of the page; the frame changes as the action says, scored against the real game."""
 
-import base64
 import io
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from reverie.data.sources.episodes import complete_episodes
 from reverie.environments.make import make_env
 from reverie.pipelines.interactive.play import PlayConfig
 from reverie.pipelines.interactive.server import PlayServer
+from tests.pipelines.interactive.chromium import frame_number, new_dream, opened, picture, wait_for_frame
 from tests.pipelines.interactive.page_client import serving
 
 pytestmark = pytest.mark.slow
@@ -29,21 +28,6 @@ STEPS = (
     ("ArrowRight", 1),
     ("ArrowUp", 2),
 )
-WAIT = 60_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright drives the browser: pip install playwright"
-    )
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no chromium on this machine")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
@@ -68,33 +52,6 @@ def page(browser: Any, server: PlayServer) -> Iterator[Any]:
     assert server.places.taken == 0, "a closed page frees its place"
 
 
-def opened(context: Any, address: str) -> Any:
-    """A page that has its first frame; whatever it complains of fails the test."""
-    found = context.new_page()
-    found.set_default_timeout(WAIT)
-    found.faults = []
-    found.on("pageerror", lambda error: found.faults.append(str(error)))
-    found.on("console", lambda said: found.faults.append(said.text) if said.type == "error" else None)
-    found.goto(address)
-    found.wait_for_selector("#view[data-frame]")
-    return found
-
-
-def frame_number(page: Any) -> int:
-    return int(page.get_attribute("#view", "data-frame"))
-
-
-def wait_for_frame(page: Any, number: int) -> None:
-    page.wait_for_function("n => Number(document.getElementById('view').dataset.frame) === n", arg=number)
-
-
-def picture(page: Any, canvas: str = "view") -> np.ndarray:
-    """What the canvas shows, at the size of the model's frames."""
-    url = page.evaluate("id => document.getElementById(id).toDataURL('image/png')", canvas)
-    image = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")
-    return np.asarray(image)[6::12, 6::12]
-
-
 def tiles_alike(a: np.ndarray, b: np.ndarray, tile: int = 8) -> float:
     """Share of tiles whose mean difference is small."""
     difference = np.abs(a.astype(int) - b).mean(-1)
@@ -102,10 +59,18 @@ def tiles_alike(a: np.ndarray, b: np.ndarray, tile: int = 8) -> float:
     return float((blocks < 16).mean())
 
 
+def settled(page: Any) -> int:
+    """The number of the frame at which a pause came, once frames that were under way are there."""
+    number = -1
+    while number != frame_number(page):
+        number = frame_number(page)
+        time.sleep(1.0)
+    return number
+
+
 def test_keys_move_the_dream_as_they_move_the_game(page: Any) -> None:
     page.check("#turns")
-    page.click('[data-start="game"]')
-    page.wait_for_selector('#view[data-place*="seed"]')
+    new_dream(page, lambda: page.click('[data-start="game"]'))
     seed = int(page.inner_text("#place").rpartition(" ")[2])
     env = make_env(GAME, seed=seed)
     truth = [env.reset(seed=seed)[0]]
@@ -127,8 +92,7 @@ def test_play_pause_one_step_and_held_keys(page: Any) -> None:
     page.wait_for_function("() => Number(document.getElementById('view').dataset.frame) >= 3")
     page.keyboard.press("KeyP")
     page.wait_for_selector("#veil:not([hidden])")
-    time.sleep(0.5)
-    number = frame_number(page)
+    number = settled(page)
     time.sleep(0.5)
     assert frame_number(page) == number, "it stands still"
     page.keyboard.down("ArrowLeft")
@@ -221,21 +185,21 @@ def test_agent_settings_and_strips(page: Any) -> None:
 def test_an_uploaded_picture_a_dream_from_nothing_and_the_games_present(page: Any) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (300, 200), (10, 120, 240)).save(buffer, "JPEG")
-    page.set_input_files("#file", {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": buffer.getvalue()})
-    page.wait_for_selector('#view[data-place*="uploaded"]')
+    jpeg = {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": buffer.getvalue()}
+    new_dream(page, lambda: page.set_input_files("#file", jpeg))
+    assert page.get_attribute("#view", "data-place") == "an uploaded picture"
     assert np.abs(picture(page).astype(int) - (10, 120, 240)).max() < 12
     page.set_input_files("#file", {"name": "b.png", "mimeType": "image/png", "buffer": b"no picture"})
     page.wait_for_function("() => document.getElementById('problem').textContent.includes('no picture')")
-    page.click('[data-start="nothing"]')
-    page.wait_for_function("() => document.getElementById('place').textContent.endsWith('nothing')")
+    new_dream(page, lambda: page.click('[data-start="nothing"]'))
+    assert page.inner_text("#place").endswith("nothing")
     page.click("#one")
     wait_for_frame(page, 1)
-    page.click('[data-start="game"]')
-    page.wait_for_selector("#here:not([hidden])")
+    new_dream(page, lambda: page.click('[data-start="game"]'))
     page.click("#one")
     wait_for_frame(page, 1)
-    page.click("#here")
-    wait_for_frame(page, 0)
+    new_dream(page, lambda: page.click("#here"))
+    assert frame_number(page) == 0
     assert np.array_equal(picture(page), picture(page, "truth")) and page.faults == []
 
 

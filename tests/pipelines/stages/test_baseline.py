@@ -16,15 +16,9 @@ from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.stages.baseline import baseline
 from reverie.pipelines.stages.baseline_config import BaselineStage, PolicyConfig
 from reverie.pipelines.training.batches import Mixture, heldout_episodes
-from reverie.pipelines.training.checkpoints import (
-    Card,
-    Snapshot,
-    load_baseline,
-    read_card,
-    read_snapshot,
-    save_checkpoint,
-)
+from reverie.pipelines.training.checkpoints import Card, load_baseline, read_card
 from reverie.pipelines.training.metrics import read_metrics
+from reverie.pipelines.training.snapshots import Snapshot, read_snapshot, save_checkpoint
 from reverie.rssm.config import DreamerConfig
 from reverie.rssm.model import Dreamer
 from tests.pipelines.small_stages import TIMEOUT, Corpus, run_stage, shorter, wait_for

@@ -13,7 +13,8 @@ from reverie.data.shards.reader import ShardReader
 from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.stages import encode as stage
 from reverie.pipelines.stages.encode import EncodeConfig, encode
-from reverie.pipelines.training.checkpoints import Card, Snapshot, load_tokenizer, save_checkpoint
+from reverie.pipelines.training.checkpoints import Card, load_tokenizer
+from reverie.pipelines.training.snapshots import Snapshot, save_checkpoint
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
 from reverie.tokenizer.streaming import encode_long
 

@@ -10,8 +10,8 @@ import pytest
 from reverie.data.errors import UserError
 from reverie.data.sources.episodes import Recording, complete_episodes, read_steps
 from reverie.pipelines.stages.baseline import baseline
-from reverie.pipelines.training.checkpoints import read_snapshot
 from reverie.pipelines.training.metrics import read_metrics
+from reverie.pipelines.training.snapshots import read_snapshot
 from tests.environments.odd_games import GAME
 from tests.pipelines.datasets.test_odd_games import assert_stored_as_seen, diary
 from tests.pipelines.odd_forms import PLAYABLE, UNPLAYABLE, name

@@ -14,8 +14,9 @@ from reverie.environments.make import make_env
 from reverie.pipelines.datasets.prepare import PrepareConfig, prepare
 from reverie.pipelines.stages.baseline import baseline
 from reverie.pipelines.stages.online import _open_evaluation
-from reverie.pipelines.training.checkpoints import read_card, read_snapshot
+from reverie.pipelines.training.checkpoints import read_card
 from reverie.pipelines.training.metrics import read_metrics
+from reverie.pipelines.training.snapshots import read_snapshot
 from reverie.rssm.model import Dreamer, DreamerObjective
 from tests.pipelines.small_stages import Corpus, shorter
 from tests.rssm.models import small_config

@@ -16,12 +16,12 @@ from reverie.pipelines.training.checkpoints import (
     latest_checkpoint,
     load_dynamics,
     load_tokenizer,
-    read_snapshot,
     weights_sha256,
 )
 from reverie.pipelines.training.metrics import read_metrics
 from reverie.pipelines.training.optimization import OptimizerConfig, make_optimizer
 from reverie.pipelines.training.session import TrainingConfig
+from reverie.pipelines.training.snapshots import read_snapshot
 from tests.pipelines.small_stages import STAGES, TIMEOUT, Corpus, run_stage, shorter, wait_for
 from tests.pipelines.training.test_processes import run_command
 from tests.pipelines.training.test_resume import assert_same_run

@@ -56,6 +56,23 @@ def test_a_missing_package_is_one_sentence(logger: str, monkeypatch: pytest.Monk
     require_logger("tensorboard")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["", "a" * 40])
+def test_wandb_without_a_key_or_without_the_network_keeps_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    pytest.importorskip("wandb")
+    for name in ("WANDB_MODE", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # where nobody answers
+    monkeypatch.setattr("reverie.pipelines.training.boards._PATIENCE", 2.0)
+    fill("wandb", tmp_path / "run")
+    assert "`wandb sync` sends it" in capsys.readouterr().err
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+
+
 def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -76,6 +93,7 @@ def test_trackio_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def fill(logger: str, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
     board = open_board(logger, RunFolder(folder), 0)  # type: ignore[arg-type]
     board.numbers(1, {"train/loss": 0.5})
     board.picture(1, "heldout/reconstruction", film()[1])

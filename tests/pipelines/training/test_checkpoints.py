@@ -8,16 +8,10 @@ import torch
 
 from reverie.data.errors import UserError
 from reverie.pipelines.runs.configs import to_plain
-from reverie.pipelines.training import checkpoints, stored
-from reverie.pipelines.training.checkpoints import (
-    Card,
-    Snapshot,
-    latest_checkpoint,
-    load_tokenizer,
-    read_snapshot,
-    save_checkpoint,
-)
+from reverie.pipelines.training import snapshots, stored
+from reverie.pipelines.training.checkpoints import Card, latest_checkpoint, load_tokenizer
 from reverie.pipelines.training.integrity import write_checksums
+from reverie.pipelines.training.snapshots import Snapshot, read_snapshot, save_checkpoint
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
 
 CONFIG = TokenizerConfig(width=16, num_heads=2, num_kv_heads=2, bottleneck_tokens=2, bottleneck_channels=4)
@@ -80,7 +74,7 @@ def test_a_death_while_saving_leaves_the_former_checkpoint(
     moment: str, calls_before: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_checkpoint(tmp_path, snapshot(1), keep=2)
-    place = stored if moment == "save_tensors" else checkpoints
+    place = stored if moment == "save_tensors" else snapshots
     whole, calls = getattr(place, moment), []
 
     def dying(*arguments: object) -> None:

@@ -1,6 +1,7 @@
 """A lost `latest` or a damaged checkpoint costs the steps since the one before, and is said; nothing begins anew in silence."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from reverie.data.errors import UserError
 from reverie.pipelines.info import describe_folder
 from reverie.pipelines.training import integrity
-from reverie.pipelines.training.checkpoints import load_tokenizer, save_checkpoint, weights_sha256
+from reverie.pipelines.training.checkpoints import load_tokenizer, weights_sha256
 from reverie.pipelines.training.integrity import (
     CARD,
     CHECKSUMS,
@@ -23,6 +24,7 @@ from reverie.pipelines.training.integrity import (
 )
 from reverie.pipelines.training.metrics import read_metrics
 from reverie.pipelines.training.processes import Processes
+from reverie.pipelines.training.snapshots import save_checkpoint
 from tests.pipelines.training.test_checkpoints import snapshot
 from tests.pipelines.training.test_finite import run, toy_session
 
@@ -121,7 +123,8 @@ def test_every_file_has_its_checksum_and_folders_without_any_are_taken(tmp_path:
 def test_another_optimiser_than_the_saved_one_is_refused(tmp_path: Path) -> None:
     trained(tmp_path)
     session = toy_session(tmp_path, 1.0, Processes())
-    session.optimizer = torch.optim.SGD(session.objective.parameters(), 0.1)
+    other = torch.optim.SGD(session.objective.parameters(), 0.1)
+    session.state = replace(session.state, optimizer=other)
     with pytest.raises(UserError, match="was begun with the optimiser AdamW, not SGD; give that optimiser"):
         session._resume()
 

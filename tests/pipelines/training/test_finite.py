@@ -17,12 +17,13 @@ from reverie.data.batch import Batch
 from reverie.data.errors import UserError
 from reverie.pipelines.cli import parse
 from reverie.pipelines.runs.run import RunFolder
-from reverie.pipelines.training.checkpoints import Card, read_snapshot
+from reverie.pipelines.training.checkpoints import Card
 from reverie.pipelines.training.finite import FiniteSteps
 from reverie.pipelines.training.integrity import all_files, newest_whole
 from reverie.pipelines.training.pace import Gauge
 from reverie.pipelines.training.processes import Processes
 from reverie.pipelines.training.session import Session, TrainingConfig
+from reverie.pipelines.training.snapshots import read_snapshot
 from reverie.rssm.config import OptimizerConfig
 from tests.batches import latent_batch
 from tests.pipelines.small_stages import STAGES, Corpus
@@ -124,8 +125,8 @@ def run(session: Session, spoil: int | None = None) -> None:
             step, batch = session.begin_step()
             loss, metrics = session.objective(batch)
             loss.backward()
-            session.optimizer.step()
-            session.optimizer.zero_grad()
+            session.state.optimizer.step()
+            session.state.optimizer.zero_grad()
             session.end_step({name: x * float("nan") if step == spoil else x for name, x in metrics.items()})
 
 

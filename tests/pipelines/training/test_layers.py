@@ -258,8 +258,33 @@ def several_batches(name: str, count: int) -> list[Any]:
     return batches
 
 
+def with_large_tokens(objective: nn.Module) -> nn.Module:
+    """Learned tokens as large as embedded latents. Norms divide by the size of a token, gradients and what is wrong with them."""
+    with torch.no_grad():
+        for name, parameter in objective.named_parameters():
+            if name.endswith(("registers", "no_action_embedding", "task_embedding")):
+                parameter.mul_(0.5 / parameter.std())
+    return objective
+
+
+def total(error: dict[str, float]) -> float:
+    return float(torch.tensor(list(error.values())).norm())
+
+
+def test_small_tokens_are_what_makes_the_world_models_gradients_inexact_in_bfloat16() -> None:
+    """Registers begin at 0.02. Of some batches a gradient is wrong by a third then, and the next batch may be the one."""
+    found = []
+    for change in (lambda x: x, with_large_tokens):
+        torch.manual_seed(0)
+        objective, batches = change(dynamics()[0]), several_batches("dynamics", 6)
+        exact = [gradients(objective, batch, seed, half=False) for seed, batch in enumerate(batches)]
+        wrong = total(errors(objective, batches, exact))
+        found.append(wrong / float(torch.stack([x.norm() for g in exact for x in g.values()]).norm()))
+    assert 0.01 < found[1] < 0.045 and found[0] > 2 * found[1], found
+
+
 @pytest.mark.slow  # compiles for minutes
-@pytest.mark.parametrize("name", ["tokenizer"])  # the dynamics' did not pass, and the reason is open
+@pytest.mark.parametrize("name", ["tokenizer", "dynamics", "cloning"])
 def test_generated_code_is_as_exact_in_bfloat16(name: str) -> None:
     """Against float32, which both round differently: of one batch their difference may be as large as either's error.
 
@@ -268,7 +293,7 @@ def test_generated_code_is_as_exact_in_bfloat16(name: str) -> None:
     if reason := cannot_compile(CPU):
         pytest.skip(reason)
     torch.manual_seed(0)
-    plain, compiled = MAKE[name]()[0], MAKE[name]()[0]
+    plain, compiled = with_large_tokens(MAKE[name]()[0]), MAKE[name]()[0]
     compiled.load_state_dict(plain.state_dict())
     prepare_layers(compiled, CPU, compile="on", checkpointing="none", frames=1.0)
     batches = several_batches(name, 40)
@@ -276,4 +301,4 @@ def test_generated_code_is_as_exact_in_bfloat16(name: str) -> None:
     eager, generated = errors(plain, batches, exact), errors(compiled, batches, exact)
     ratios = {key: generated[key] / max(eager[key], 1e-12) for key in exact[0]}
     assert max(ratios.values()) < 1.35, ratios
-    assert torch.tensor(list(generated.values())).norm() < 1.1 * torch.tensor(list(eager.values())).norm()
+    assert total(generated) < 1.1 * total(eager)

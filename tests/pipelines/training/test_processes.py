@@ -15,8 +15,8 @@ import yaml
 
 from reverie.nn.compilation import cannot_compile
 from reverie.pipelines.runs.configs import to_plain
-from reverie.pipelines.training.checkpoints import read_snapshot
 from reverie.pipelines.training.metrics import read_metrics
+from reverie.pipelines.training.snapshots import read_snapshot
 from tests.pipelines.small_stages import Corpus, shorter
 
 pytestmark = pytest.mark.slow

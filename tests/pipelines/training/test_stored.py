@@ -14,20 +14,12 @@ from torch import Tensor
 from reverie.data.errors import UserError
 from reverie.data.files.durable import file_sha256
 from reverie.pipelines.runs.configs import to_plain
-from reverie.pipelines.training.checkpoints import (
-    Card,
-    Snapshot,
-    latest_checkpoint,
-    load_dynamics,
-    open_snapshot,
-    read_snapshot,
-    save_checkpoint,
-    weights_sha256,
-)
+from reverie.pipelines.training.checkpoints import Card, latest_checkpoint, load_dynamics, weights_sha256
 from reverie.pipelines.training.integrity import CHECKSUMS, all_files, require_whole, write_checksums
 from reverie.pipelines.training.optimization import OptimizerConfig, make_optimizer
 from reverie.pipelines.training.processes import Processes
 from reverie.pipelines.training.sharding import full_tensor, shard_layers
+from reverie.pipelines.training.snapshots import Snapshot, open_snapshot, read_snapshot, save_checkpoint
 from reverie.pipelines.training.stored import (
     Part,
     StoredTensors,

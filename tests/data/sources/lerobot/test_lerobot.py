@@ -312,7 +312,7 @@ def test_other_folders_are_no_lerobot(tmp_path: Path) -> None:
     (tmp_path / "meta").mkdir()
     (tmp_path / "meta" / "info.json").write_text('{"fps": 30}')
     corpus.encode(tmp_path / "a.mp4", [corpus.picture(0, 0, i) for i in range(3)])
-    assert find_corpus(tmp_path).lerobot is None
+    assert find_corpus(tmp_path).kind == "videos"
 
 
 def test_without_pyarrow(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:

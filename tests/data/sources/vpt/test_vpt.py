@@ -1,6 +1,7 @@
 """VPT recordings: every quirk, the tasks, damage, and alignment through `prepare` and the loader."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,6 @@ def test_other_folders_are_not_vpt(tmp_path: Path) -> None:
     encode_video(tmp_path / "a.mp4", np.zeros((3, 32, 64, 3), np.uint8), 20, quality="lossless")
     for content in ("", "{", '{"mouse": {}}', "[]", "\xff"):
         (tmp_path / "a.jsonl").write_bytes(content.encode("latin-1"))
-        assert find_corpus(tmp_path).vpt is None
+        assert find_corpus(tmp_path).kind.startswith("videos")
     write_log(tmp_path / "a.jsonl", tick())
-    assert find_corpus(tmp_path).vpt == VPTOptions()
+    assert find_corpus(tmp_path).identity == {"vpt": asdict(VPTOptions())}
