@@ -61,7 +61,7 @@ WALL = (
     Brick("nn", "transformer, attention, caches, distributions: knows no stage", 0, 254, 614, 48),
     Brick("environments", "games and players: knows no models", 620, 146, 360, 156),
     Brick(
-        "data", "Batch, action spaces, video, shards, importers, the loader: knows no models", 0, 308, 980, 70
+        "data", "Batch, action spaces, video, shards, importers, the loader: knows no models", 0, 308, 980, 92
     ),
 )
 """From the roof down."""
