@@ -38,6 +38,7 @@ from reverie.pipelines.training.optimization import (
     set_learning_rate,
 )
 from reverie.pipelines.training.pace import Gauge, batch_frames
+from reverie.pipelines.training.parents import parent_input, start_imagine
 from reverie.pipelines.training.parts import part
 from reverie.pipelines.training.processes import Processes, Vote, sole_run
 from reverie.pipelines.training.session import Session, TrainingConfig, derive_seed
@@ -82,6 +83,9 @@ class ImagineStage:
     """Frames before a task's event that count as relevant to it; null for the length of a window."""
     task: str | None = None
     """Imagine for this task alone, `return` for the game's own reward; null for all that the agent knows."""
+    parent: Path | None = None
+    """Run folder of an improved agent, or `world:NAME`, whose policy and value head the training starts from; null for the cloned
+    policy and a new value head. The prior is `agent` in any case."""
     cpu: bool = False
     """Stay on the CPU where a GPU is present."""
     precision: Literal["no", "bf16", "fp16"] = "no"
@@ -90,7 +94,7 @@ class ImagineStage:
     """Compile what happens at every imagined frame: auto does on GPUs, and on CPUs where it pays."""
 
     def __post_init__(self) -> None:
-        take_worlds(self, agent="agent")
+        take_worlds(self, agent="agent", parent="agent")
 
 
 def train_imagine(config: ImagineStage) -> None:
@@ -110,6 +114,7 @@ def train_imagine(config: ImagineStage) -> None:
         "data": corpora.hash(),
         "tokenizer": str(corpora.tokenizer_sha256),
         "agent": weights_sha256(config.agent),
+        **parent_input(config.parent),
     }
     open_this = partial(
         open_run, config.out, kind="imagine", config=config, model=to_plain(card), inputs=inputs
@@ -121,6 +126,7 @@ def train_imagine(config: ImagineStage) -> None:
         torch.manual_seed(derive_seed(config.training.seed, -2))
         agent = load_agent(config.agent)
         agent.freeze_prior()
+        start_imagine(agent, config.parent)
         objective = ImaginationObjective(agent, _settings(config, corpora, processes))
         # Rollouts take most of the time, and of all rows one frame in a pass.
         with shared_out(step_elements(objective, config.batches.batch_size / processes.world_size)):
