@@ -50,6 +50,7 @@ NEEDED = {
     "push": ["world:minigrid", "d"],
     "pull": ["d"],
     "sweep": ["s.yaml"],
+    "improve": ["--out", "o"],
 }
 STAGES = ("tokenizer", "dynamics", "clone", "imagine", "baseline")
 NEEDED |= {f"profile {stage}": NEEDED[stage] for stage in STAGES} | {"profile generate": []}
