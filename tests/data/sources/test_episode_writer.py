@@ -28,7 +28,9 @@ def write(folder: Path, **changes: Any) -> Path:
 
 def test_the_example_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "data" / "own-program.md").read_text(), re.DOTALL)
+    blocks = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "data" / "own-program.md").read_text(), re.DOTALL
+    )
     exec(next(block for block in blocks if "EpisodeWriter" in block), {})
     prepare(PrepareConfig(source=Path("my_game"), out=Path("shards"), validation_fraction=0, workers=1))
     index = ShardIndex.load("shards")
