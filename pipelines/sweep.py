@@ -26,10 +26,11 @@ from reverie.pipelines.runs.atomic import write_text
 from reverie.pipelines.sweeps.figures import find_figures
 from reverie.pipelines.sweeps.file import Sweep, load_sweep
 from reverie.pipelines.sweeps.finished import is_finished
+from reverie.pipelines.sweeps.into import require_marks, write_into
 from reverie.pipelines.sweeps.on_ray import RayEngine
 from reverie.pipelines.sweeps.plan import Plan, Run, make_plan
 from reverie.pipelines.sweeps.slots import Engine, Slots, default_slots, visible_gpus
-from reverie.pipelines.sweeps.tables import TABLES, write_tables
+from reverie.pipelines.sweeps.tables import TABLES, seed_table, write_tables
 from reverie.pipelines.sweeps.work import SHELL, Board, why, work_off
 
 _ORPHANS_SECONDS = 60.0
@@ -54,6 +55,9 @@ class SweepConfig:
     """Runs at a time, which share cores or GPUs; null: one for each GPU, or else for each core."""
     ray: str | None = None
     """Ray cluster that takes the runs instead: auto, local or HOST:PORT; all its machines must see the folders."""
+    into: Path | None = None
+    """A Markdown file that gets the table seed by seed of the first variant, between the lines `<!-- sweep: NAME -->` and
+    `<!-- end of sweep -->`; NAME is the sweep file's, without its ending."""
     dry_run: bool = False
     """Print the runs and their commands, and start none."""
 
@@ -71,6 +75,8 @@ def sweep(config: SweepConfig) -> None:
     """
     asked = _asked(config)
     out = config.out or Path("runs/sweeps") / asked.file.stem
+    if config.into is not None:
+        require_marks(config.into, asked.file.stem)
     plan = make_plan(asked, out)
     checks = {run.name: partial(is_finished, run.command, _parsed(asked, run)) for run in plan.runs.values()}
     board = Board(plan.runs, {name for name, check in checks.items() if check()})
@@ -81,6 +87,8 @@ def sweep(config: SweepConfig) -> None:
         _work(config, board, out, checks)
         found = find_figures(asked, plan, board.finished)
         written = write_tables(out, asked, plan, found, board.failed)
+        if config.into is not None:
+            write_into(config.into, asked.file.stem, seed_table(asked, found, next(iter(asked.variants))))
     print((out / TABLES).read_text())
     print(
         f"sweep: {len(board.finished)} of {len(plan.runs)} runs are done; {', '.join(map(str, written[:2]))}"
