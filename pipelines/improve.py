@@ -16,7 +16,7 @@ from reverie.data.errors import UserError
 from reverie.data.files.lock import sole_writer
 from reverie.environments.minigrid import TILE
 from reverie.evaluation.statistics import Estimate
-from reverie.pipelines.launching import run_command
+from reverie.pipelines.launching import run_command, wait_for_orphan
 from reverie.pipelines.presets import PRESETS
 from reverie.pipelines.runs.atomic import write_json, write_text
 from reverie.pipelines.sweeps.finished import REPORT, is_finished
@@ -154,10 +154,12 @@ def _run(folder: Path, stage: str, settings: Settings) -> None:
     """Runs a stage of a round, unless its folder says that it is finished."""
     from reverie.pipelines.cli import parse
 
-    arguments = [*_flags(settings), "--out", str(folder / FOLDERS.get(stage, stage))]
+    out = folder / FOLDERS.get(stage, stage)
+    arguments = [*_flags(settings), "--out", str(out)]
     if is_finished(stage, parse(stage, arguments)):
         return
     print(f"{folder.name}: reverie {shlex.join([stage, *arguments])}", flush=True)
+    wait_for_orphan(out)
     run_command([stage, *arguments])
 
 

@@ -21,7 +21,7 @@ import yaml
 from reverie.data.errors import UserError
 from reverie.data.files.lock import sole_writer
 from reverie.pipelines.flags import did_you_mean, settings_file, settings_of
-from reverie.pipelines.launching import start_command
+from reverie.pipelines.launching import start_command, wait_for_orphan
 from reverie.pipelines.runs.atomic import write_text
 from reverie.pipelines.sweeps.figures import find_figures
 from reverie.pipelines.sweeps.file import Sweep, load_sweep
@@ -32,9 +32,6 @@ from reverie.pipelines.sweeps.plan import Plan, Run, make_plan
 from reverie.pipelines.sweeps.slots import Engine, Slots, default_slots, visible_gpus
 from reverie.pipelines.sweeps.tables import TABLES, seed_table, write_tables
 from reverie.pipelines.sweeps.work import SHELL, Board, why, work_off
-
-_ORPHANS_SECONDS = 60.0
-"""How long a run that a killed sweep has left may take to save and end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,18 +195,8 @@ def _start(out: Path, run: Run, variables: Mapping[str, str]) -> "subprocess.Pop
     arguments = _command(run, out)
     with _log(run, out).open("a") as file:
         file.write(f"\n{SHELL}reverie {shlex.join(arguments)}\n")
-    _wait_for_orphan(run.out)
+    wait_for_orphan(run.out)
     return start_command(arguments, variables, _log(run, out))
-
-
-def _wait_for_orphan(folder: Path) -> None:
-    deadline = time.monotonic() + _ORPHANS_SECONDS
-    while folder.is_dir() and time.monotonic() < deadline:
-        try:
-            with sole_writer(folder):
-                return
-        except UserError:
-            time.sleep(1.0)
 
 
 def _show_plan(asked: Sweep, plan: Plan, board: Board, out: Path) -> None:
