@@ -62,7 +62,7 @@ class ImagineStage:
     """Improves a cloned agent's policy by imagined rollouts from contexts of the data."""
 
     data: Location
-    """Latent shards of the contexts: a folder, the URL of one, or a YAML file that mixes several (docs/data.md)."""
+    """Latent shards of the contexts: a folder, the URL of one, or a YAML file that mixes several (docs/data/mixtures.md)."""
     agent: Path
     """Run folder of the cloned agent; its policy is the behavioural prior."""
     out: Path
