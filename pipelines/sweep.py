@@ -168,7 +168,8 @@ def _work(config: SweepConfig, board: Board, out: Path, checks: Mapping[str, Cal
     start = partial(_start, out)
     engine: Engine
     if config.ray is not None:
-        engine, slots = RayEngine(config.ray, config.slots, start), config.slots or 1
+        engine = RayEngine(config.ray, config.slots, start)
+        slots = engine.count
     else:
         gpus = visible_gpus()
         slots = config.slots or default_slots(gpus)

@@ -28,7 +28,8 @@ class RayEngine:
         self._ray = connect_ray(address)
         there = self._ray.cluster_resources()
         gpus, cores = int(there.get("GPU", 0)), int(there.get("CPU", 1))
-        self._count = count or gpus or cores
+        self.count = count or gpus or cores
+        """Runs at a time."""
         # One try: a task that is done again elsewhere would meet the lock of the first; the sweep itself goes on.
         task = self._ray.remote(num_cpus=1, num_gpus=min(gpus, 1), max_retries=0)
         self._task, self._start = task(_run), self._ray.put(start)
@@ -37,7 +38,7 @@ class RayEngine:
     @property
     def free(self) -> bool:
         """Fewer runs are under way than are wanted at a time."""
-        return len(self._running) < self._count
+        return len(self._running) < self.count
 
     def start(self, run: Run) -> None:
         """Hands a run to the cluster."""
