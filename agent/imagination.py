@@ -38,11 +38,21 @@ class ImaginationConfig:
     updates_per_rollout: int = 1
     """Updates of the heads on each batch of rollouts (paper: 1). Rollouts cost far more than updates: a few make small budgets go
     further."""
+    critic_steps: int | None = None
+    """First steps in which the critic learns alone, from rollouts of the cloned policy; null: 10 for the game's own reward, none
+    for tasks. A critic that begins at 0 where a game costs 1000 calls every action bad, and PMPO sees signs alone."""
+    critic_updates: int = 100
+    """Updates of the critic on each of those rollouts."""
 
     def __post_init__(self) -> None:
         for name in ("horizon", "updates_per_rollout"):
             if getattr(self, name) < 1:
                 raise ValueError(f"imagination.{name} must be at least 1, got {getattr(self, name)}")
+        if (self.critic_steps or 0) < 0 or self.critic_updates < 1:
+            raise ValueError(
+                f"imagination.critic_steps must be at least 0 and critic_updates at least 1, got {self.critic_steps} and "
+                f"{self.critic_updates}"
+            )
         if self.discount is not None and not 0 <= self.discount <= 1:
             raise ValueError(f"imagination.discount must lie in [0, 1], got {self.discount}")
 
@@ -164,15 +174,20 @@ class ImaginationObjective(nn.Module):
         yield from self.model.policy.parameters()
         yield from self.model.value_head.parameters()
 
-    def forward(self, context: Batch, rollout: Rollout | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """PMPO loss plus two-hot value loss on one rollout per context row, imagined now unless given."""
+    def forward(
+        self, context: Batch, rollout: Rollout | None = None, *, critic_alone: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """PMPO loss plus two-hot value loss on one rollout per context row, imagined now unless given; see `loss`."""
         rollout = imagine(self.model, context, self.config) if rollout is None else rollout
-        return self.loss(rollout, ~context.is_terminal[:, -1])
+        return self.loss(rollout, ~context.is_terminal[:, -1], critic_alone=critic_alone)
 
-    def loss(self, rollout: Rollout, alive: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(
+        self, rollout: Rollout, alive: Tensor, *, critic_alone: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss on given rollouts; rows whose start is terminal (`alive` (B,) False) do not count.
 
-        Without a discount in the settings it is that of long episodes.
+        Without a discount in the settings it is that of long episodes. `critic_alone`: the policy's gradient is zero, which other
+        processes of a run wait for.
         """
         config, h = self.config, rollout.states
         value_logits = self.model.value_head.nearest(h)
@@ -200,7 +215,7 @@ class ImaginationObjective(nn.Module):
         )
         value_losses = twohot_loss(value_logits[:, :-1], returns) * weight
         value_loss = mean_of_all_rows(value_losses.sum(), weight.sum())
-        loss = policy_loss + value_loss
+        loss = (0.0 if critic_alone else 1.0) * policy_loss + value_loss
         metrics = {
             "loss": loss,
             "loss/policy": policy_loss,

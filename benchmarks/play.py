@@ -28,7 +28,7 @@ SHOWN = (
     "key to picture, ms: median, 95 %",
     "frames/s each",
 )
-ALSO = ("CPU-ms a frame", "frames", "memory before, after, MB")
+ALSO = ("CPU-ms a frame", "frames", "memory at the start, in the middle, at the end, MB")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Played:
     rate: float
     cpu: float
     frames: int
-    memory: tuple[int, int]
+    memory: tuple[int, int, int]
 
     def cells(self) -> list[str]:
         """A row of the table."""
@@ -58,19 +58,24 @@ class Played:
             f"{self.rate:.1f}",
             f"{self.cpu:.1f}",
             str(self.frames),
-            f"{self.memory[0] / 1e6:.0f}, {self.memory[1] / 1e6:.0f}",
+            ", ".join(f"{held / 1e6:.0f}" for held in self.memory),
         ]
 
 
 def play(server: Server, world: str, visitors: int, frames: int, rate: float) -> Played:
-    """`visitors` people press keys for `frames` frames each, at most `rate` a second; a tenth before is not counted."""
+    """`visitors` people press keys for `frames` frames each, at most `rate` a second; a tenth before is not counted.
+
+    A dream keeps what it needs to go back (`--history`, 300 frames): memory grows until then, and not in a longer half.
+    """
     pages = [Visitor(server.address) for _ in range(visitors)]
     _all([lambda page=page: page.act(max(2, frames // 10), rate) for page in pages])  # type: ignore[misc]
     for page in pages:
         page.waits.clear()
     first = server.line("first frame after").split()[3]
-    memory, cpu, clock = server.memory(), server.cpu(), time.perf_counter()
-    _all([lambda page=page: page.act(frames, rate) for page in pages])  # type: ignore[misc]
+    memory, cpu, clock = [server.memory()], server.cpu(), time.perf_counter()
+    for part in (frames // 2, frames - frames // 2):
+        _all([lambda page=page, part=part: page.act(part, rate) for page in pages])  # type: ignore[misc]
+        memory.append(server.memory())
     wall = time.perf_counter() - clock
     waits = [1000 * wait for page in pages for wait in page.waits]
     found = Played(
@@ -82,7 +87,7 @@ def play(server: Server, world: str, visitors: int, frames: int, rate: float) ->
         rate=frames / wall,
         cpu=1000 * (server.cpu() - cpu) / len(waits),
         frames=len(waits),
-        memory=(memory, server.memory()),
+        memory=(memory[0], memory[1], memory[2]),
     )
     for page in pages:
         page.close()

@@ -84,6 +84,9 @@ COMMANDS = {
     "sweep": Command(
         "sweep", "SweepConfig", "sweep", "run stages x settings x seeds, with tables over seeds"
     ),
+    "improve": Command(
+        "improve", "ImproveConfig", "improve", "play, learn, and play again, round after round"
+    ),
     "demo": Command("demo", "DemoConfig", "demo", "all of the above on a small game"),
     **{
         f"profile {stage}": Command(

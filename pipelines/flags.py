@@ -18,6 +18,8 @@ from reverie.data.files.documents import MOST_YAML_BYTES, parse_yaml, read_bound
 
 _OWN = ("config", "preset", "help")
 """Flags that every command has beside its settings."""
+_ALIASES = {"from": "parent"}
+"""Names that Python would not take for a field."""
 _PAIR = re.compile(r"\[?\s*([^\s,x\[\]]+)\s*(?:[x,]|\s)\s*([^\s,x\[\]]+)\s*\]?")
 _NOTHING = ("null", "none", "None")
 _SWITCHED = ("yes", "no", "on", "off", "0", "1", "maybe")
@@ -47,6 +49,8 @@ def in_form(cls: type, arguments: Sequence[str]) -> list[str]:
         name = flag.removeprefix("--").rstrip("+")
         if name not in settings and (underscored := name.replace("-", "_")) in settings:
             flag, name = flag.replace(name, underscored), underscored
+        if name not in settings and (meant := _ALIASES.get(name)) in settings:
+            flag, name = f"--{meant}", str(meant)
         if not flag.startswith("--") or name in _OWN:
             done.append(f"{flag}{equals}{value}")
             continue
@@ -147,6 +151,8 @@ def _in_file(content: Mapping[Any, Any], prefix: str, settings: Mapping[str, Any
         if name in _OWN:
             done[key] = value
             continue
+        if name not in settings and _ALIASES.get(name) in settings:
+            key = name = _ALIASES[name]
         kind = _kind_of(name, settings)
         if _is_group(kind) and isinstance(value, Mapping):
             done[key] = _in_file(value, f"{name}.", settings)

@@ -168,6 +168,10 @@ def _written(module: str, default: ast.expr) -> str:
         return _written(module, default.args[0]) if default.args else "."
     if isinstance(default, ast.Name):
         return _written(*_constant(module, default.id))
+    if isinstance(default, ast.Attribute) and (owner := _find_class(module, ast.unparse(default.value))):
+        same = next((s.default for s in _settings(owner, "", {}) if s.name == default.attr), None)
+        if same is not None:
+            return same
     try:
         value = ast.literal_eval(default)
     except ValueError:

@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from reverie.data.errors import UserError
+from reverie.data.files.lock import sole_writer
 
 PARENT = "REVERIE_PARENT"
 """Environment variable: number of the process that starts others, with which they end."""
 INTERRUPTED = 130
 """Exit code of a command that was asked to stop and has saved its state."""
 _LOOK_EVERY = 1.0
+_ORPHAN_SECONDS = 60.0
 
 
 def run_command(arguments: Sequence[str]) -> None:
@@ -73,6 +75,20 @@ def _passing_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
     finally:
         for number, handler in zip(numbers, previous, strict=True):
             signal.signal(number, handler)
+
+
+def wait_for_orphan(folder: Path) -> None:
+    """Returns once no other process writes in `folder`, after `_ORPHAN_SECONDS` at most.
+
+    A command whose parent was killed saves and ends a little later; who continues would be refused until then.
+    """
+    deadline = time.monotonic() + _ORPHAN_SECONDS
+    while folder.is_dir() and time.monotonic() < deadline:
+        try:
+            with sole_writer(folder):
+                return
+        except UserError:
+            time.sleep(_LOOK_EVERY)
 
 
 def end_with_parent() -> None:

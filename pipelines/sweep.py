@@ -21,19 +21,17 @@ import yaml
 from reverie.data.errors import UserError
 from reverie.data.files.lock import sole_writer
 from reverie.pipelines.flags import did_you_mean, settings_file, settings_of
-from reverie.pipelines.launching import start_command
+from reverie.pipelines.launching import start_command, wait_for_orphan
 from reverie.pipelines.runs.atomic import write_text
 from reverie.pipelines.sweeps.figures import find_figures
 from reverie.pipelines.sweeps.file import Sweep, load_sweep
 from reverie.pipelines.sweeps.finished import is_finished
+from reverie.pipelines.sweeps.into import require_marks, write_into
 from reverie.pipelines.sweeps.on_ray import RayEngine
 from reverie.pipelines.sweeps.plan import Plan, Run, make_plan
 from reverie.pipelines.sweeps.slots import Engine, Slots, default_slots, visible_gpus
-from reverie.pipelines.sweeps.tables import TABLES, write_tables
+from reverie.pipelines.sweeps.tables import TABLES, seed_table, write_tables
 from reverie.pipelines.sweeps.work import SHELL, Board, why, work_off
-
-_ORPHANS_SECONDS = 60.0
-"""How long a run that a killed sweep has left may take to save and end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +52,9 @@ class SweepConfig:
     """Runs at a time, which share cores or GPUs; null: one for each GPU, or else for each core."""
     ray: str | None = None
     """Ray cluster that takes the runs instead: auto, local or HOST:PORT; all its machines must see the folders."""
+    into: Path | None = None
+    """A Markdown file that gets the table seed by seed of the first variant, between the lines `<!-- sweep: NAME -->` and
+    `<!-- end of sweep -->`; NAME is the sweep file's, without its ending."""
     dry_run: bool = False
     """Print the runs and their commands, and start none."""
 
@@ -71,6 +72,8 @@ def sweep(config: SweepConfig) -> None:
     """
     asked = _asked(config)
     out = config.out or Path("runs/sweeps") / asked.file.stem
+    if config.into is not None:
+        require_marks(config.into, asked.file.stem)
     plan = make_plan(asked, out)
     checks = {run.name: partial(is_finished, run.command, _parsed(asked, run)) for run in plan.runs.values()}
     board = Board(plan.runs, {name for name, check in checks.items() if check()})
@@ -81,6 +84,8 @@ def sweep(config: SweepConfig) -> None:
         _work(config, board, out, checks)
         found = find_figures(asked, plan, board.finished)
         written = write_tables(out, asked, plan, found, board.failed)
+        if config.into is not None:
+            write_into(config.into, asked.file.stem, seed_table(asked, found, next(iter(asked.variants))))
     print((out / TABLES).read_text())
     print(
         f"sweep: {len(board.finished)} of {len(plan.runs)} runs are done; {', '.join(map(str, written[:2]))}"
@@ -190,18 +195,8 @@ def _start(out: Path, run: Run, variables: Mapping[str, str]) -> "subprocess.Pop
     arguments = _command(run, out)
     with _log(run, out).open("a") as file:
         file.write(f"\n{SHELL}reverie {shlex.join(arguments)}\n")
-    _wait_for_orphan(run.out)
+    wait_for_orphan(run.out)
     return start_command(arguments, variables, _log(run, out))
-
-
-def _wait_for_orphan(folder: Path) -> None:
-    deadline = time.monotonic() + _ORPHANS_SECONDS
-    while folder.is_dir() and time.monotonic() < deadline:
-        try:
-            with sole_writer(folder):
-                return
-        except UserError:
-            time.sleep(1.0)
 
 
 def _show_plan(asked: Sweep, plan: Plan, board: Board, out: Path) -> None:

@@ -23,6 +23,8 @@ FEWER = {
     "record": "--episodes 12",
     "tokenizer": f"{STEPS} --objective.lpips_weight 0",  # its weights are downloaded
     "dynamics": STEPS,
+    "clone": STEPS,
+    "imagine": STEPS,
     "baseline": STEPS,
     "evaluate": "--clips 2 --videos 1",
     "play": "--port 0",
@@ -70,8 +72,9 @@ def shorter(line: str) -> list[str]:
     more = shlex.split(FEWER.get(words[1], ""))
     if words[1] == "evaluate" and "--env" in words:
         more = shlex.split(GAME)
-    if "--online" in words:
-        more += ["--online.episodes", "2"]
+    if words[1] == "baseline":
+        online = ("--collect.episodes", "2", "--collect.prefill", "64")
+        more += online if "--online" in words else ("--policy.steps", "2")
     return [sys.executable, "-m", "reverie", *words[1:], *more]
 
 

@@ -22,7 +22,7 @@ class LoaderConfig:
     relevant_fraction: float = 0.0
     """Share of the rows, the last of each batch, drawn from stretches in which their task is accomplished, for the task
     `return` from the better episodes."""
-    best_fraction: float = 0.3
+    best_fraction: float = 0.1
     """Of the episodes with known actions and rewards, the share with the greatest returns, which is relevant to the task
     `return`; in (0, 1]."""
     relevant_before: int | None = None

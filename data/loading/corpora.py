@@ -108,7 +108,7 @@ class Corpora:
         if problem := nothing_to_learn(told):
             raise UserError(
                 f"{self.place}: has no return to learn: {problem}; log the game's `reward` beside the videos, of better and "
-                f"worse episodes (docs/data.md)."
+                f"worse episodes (docs/data/videos.md)."
             )
         return replace(self, shares=shares, tasks=[*self.tasks, RETURN])
 

@@ -1,4 +1,4 @@
-"""Logs beside videos: one row per frame, as npz, jsonl, csv or parquet, all of one schema (docs/data.md).
+"""Logs beside videos: one row per frame, as npz, jsonl, csv or parquet, all of one schema (docs/data/videos.md).
 
 `read_log` turns any of them into arrays, `log_steps` fits those to a video. A log comes from anywhere: whatever is
 wrong with it becomes one `UserError`, and nothing in it is ever unpickled.

@@ -6,8 +6,8 @@ from pathlib import Path
 from reverie.data.sources.listing import list_files
 
 READABLE = (
-    "videos (mp4, mkv, webm, ...), folders of pictures (png, jpg, webp), LeRobot datasets, VPT recordings "
-    "and recorded episodes"
+    "videos (mp4, mkv, webm, ...), folders of pictures (png, jpg, webp), LeRobot and Minari datasets, HDF5 and npz "
+    "episodes, VPT recordings and recorded episodes"
 )
 _MOST_NAMED = 4
 

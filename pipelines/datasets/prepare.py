@@ -16,6 +16,7 @@ from reverie.data.sources.corpus import find_corpus
 from reverie.data.sources.source import Corpus
 from reverie.data.sources.staging import delete_staged_clip, staged_clip
 from reverie.data.sources.vpt.segments import Join, joined_clip
+from reverie.pipelines.datasets.appending import append
 from reverie.pipelines.datasets.lagging import shifted_actions
 from reverie.pipelines.datasets.planning import PLAN, STAGING, NothingUsable, make_plan, usable_sources
 from reverie.pipelines.datasets.prepare_config import PrepareConfig
@@ -35,6 +36,12 @@ def prepare(config: PrepareConfig) -> None:
         print(corpus.inferred)
     for note in corpus.notes:
         print(f"note: {note}")
+    index = _prepare(config, corpus) if config.base is None else append(config, corpus, _prepare)
+    _report(index)
+
+
+def _prepare(config: PrepareConfig, corpus: Corpus) -> ShardIndex:
+    """The shards of a corpus."""
     identity, skipped = _identity(config, corpus), dict[str, str]()
     ShardSet.require_same(config.out, identity)
     # Whatever is refused is refused before anything is written, which would bind the folder to these settings.
@@ -54,7 +61,7 @@ def prepare(config: PrepareConfig) -> None:
                 shards.finish(plan["header"])
         shutil.rmtree(config.out / STAGING, ignore_errors=True)
         assert shards.index is not None
-        _report(shards.index)
+        return shards.index
 
 
 @contextmanager

@@ -21,6 +21,9 @@ class PrepareConfig:
     """Folder of recorded episodes (`reverie record`), LeRobot dataset, folder of videos, searched at any depth, or a video."""
     out: Path
     """Folder for the shards. The same command again continues an interrupted run."""
+    base: Path | None = None
+    """Shards to which the sources are added, in their form (size, rate, clips, split); out is that folder, or a new one that
+    shares its files."""
     size: tuple[int, int] | None = None
     """Height and width in pixels of the stored frames; default: the size of the videos, if they agree."""
     mode: ResizeMode = "pad"

@@ -67,7 +67,7 @@ class BaselineStage:
     out: Path
     """Run folder; the same command again continues an interrupted run."""
     data: Location | None = None
-    """Offline: folder of video shards, or the URL of one, or a YAML file that mixes several (docs/data.md)."""
+    """Offline: folder of video shards, or the URL of one, or a YAML file that mixes several (docs/data/mixtures.md)."""
     model: DreamerConfig = field(default_factory=DreamerConfig)
     """World model, actor and critic, and their optimisers."""
     batches: BatchesConfig = field(default_factory=BatchesConfig)

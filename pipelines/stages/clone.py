@@ -1,6 +1,6 @@
 """Stage `clone`: finetunes the world model into an agent by behaviour cloning and reward modelling."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import nn
@@ -14,6 +14,7 @@ from reverie.data.loading.corpora import Corpora
 from reverie.pipelines.runs.configs import to_plain
 from reverie.pipelines.training.batches import Mixture, told_best
 from reverie.pipelines.training.checkpoints import Card, load_dynamics, read_card, weights_sha256
+from reverie.pipelines.training.parents import agent_config, parent_input, start_clone
 from reverie.pipelines.training.stage import (
     StageConfig,
     require_known_actions,
@@ -46,9 +47,12 @@ class CloneStage(StageConfig):
     """Learn this task alone, `return` for the game's own reward; null for all tasks of the data."""
     game_return: bool = False
     """Learn the game's own reward, too, as the task `return`; from data without tasks it is learned anyway."""
+    parent: Path | None = None
+    """Run folder of an agent, or `world:NAME`, whose heads the training starts from, in their sizes; null for new ones. The world
+    model is that of `dynamics` in any case."""
 
     def __post_init__(self) -> None:
-        take_worlds(self, dynamics="dynamics")
+        take_worlds(self, dynamics="dynamics", parent="agent")
 
 
 def train_clone(config: CloneStage) -> None:
@@ -64,9 +68,12 @@ def train_clone(config: CloneStage) -> None:
     if _asks_for_return(config, corpora):
         corpora = corpora.with_return()
 
+    if config.parent is not None:
+        config = replace(config, model=agent_config(config.parent))
+
     def build() -> nn.Module:
         dynamics = load_dynamics(config.dynamics).requires_grad_(True)
-        agent = Agent(dynamics, config.model, corpora.tasks)
+        agent = start_clone(Agent(dynamics, config.model, corpora.tasks), config.parent)
         agent.value_head.requires_grad_(False)  # learnt in imagination
         return CloningObjective(agent, config.objective)
 
@@ -89,6 +96,7 @@ def train_clone(config: CloneStage) -> None:
         tokenizer_sha256=corpora.tokenizer_sha256,
     )
     inputs = {"tokenizer": str(corpora.tokenizer_sha256), "dynamics": weights_sha256(config.dynamics)}
+    inputs |= parent_input(config.parent)
     train_stage(
         "clone",
         config,

@@ -29,7 +29,7 @@ class DynamicsStage(StageConfig):
     """Run folder of the tokenizer that made the latents: each evaluation then logs films of rollouts beside the truth."""
     parent: Path | None = None
     """Run folder of a dynamics model, or `world:NAME`, whose weights the training starts from, in its sizes; null for random
-    ones. The latents must be of its tokenizer."""
+    ones. The latents must be of its tokenizer, or of `tokenizer`, if that was trained on from it."""
 
     def __post_init__(self) -> None:
         take_worlds(self, parent="dynamics", tokenizer="tokenizer")
@@ -42,7 +42,7 @@ def train_dynamics(config: DynamicsStage) -> None:
     if config.parent is None:
         model = replace(keep_softcap(config.out, config.model), latent_shape=shape)
     else:
-        model = dynamics_config(config.parent, corpora.tokenizer_sha256)
+        model = dynamics_config(config.parent, corpora.tokenizer_sha256, config.tokenizer)
     require_known_actions(corpora)
     if config.tokenizer is not None and weights_sha256(config.tokenizer) != corpora.tokenizer_sha256:
         raise UserError(

@@ -38,6 +38,7 @@ from reverie.pipelines.training.optimization import (
     set_learning_rate,
 )
 from reverie.pipelines.training.pace import Gauge, batch_frames
+from reverie.pipelines.training.parents import parent_input, start_imagine
 from reverie.pipelines.training.parts import part
 from reverie.pipelines.training.processes import Processes, Vote, sole_run
 from reverie.pipelines.training.session import Session, TrainingConfig, derive_seed
@@ -50,6 +51,8 @@ from reverie.pipelines.training.stage import (
 )
 from reverie.pipelines.worlds.places import take_worlds
 
+CRITIC_STEPS = 10
+"""Steps in which the critic of the game's own reward learns alone before the policy does."""
 HELDOUT_CONTEXTS = 1
 """Batches of contexts in an evaluation while training; each costs as much as a training step."""
 
@@ -59,7 +62,7 @@ class ImagineStage:
     """Improves a cloned agent's policy by imagined rollouts from contexts of the data."""
 
     data: Location
-    """Latent shards of the contexts: a folder, the URL of one, or a YAML file that mixes several (docs/data.md)."""
+    """Latent shards of the contexts: a folder, the URL of one, or a YAML file that mixes several (docs/data/mixtures.md)."""
     agent: Path
     """Run folder of the cloned agent; its policy is the behavioural prior."""
     out: Path
@@ -80,6 +83,9 @@ class ImagineStage:
     """Frames before a task's event that count as relevant to it; null for the length of a window."""
     task: str | None = None
     """Imagine for this task alone, `return` for the game's own reward; null for all that the agent knows."""
+    parent: Path | None = None
+    """Run folder of an improved agent, or `world:NAME`, whose policy and value head the training starts from; null for the cloned
+    policy and a new value head. The prior is `agent` in any case."""
     cpu: bool = False
     """Stay on the CPU where a GPU is present."""
     precision: Literal["no", "bf16", "fp16"] = "no"
@@ -88,7 +94,7 @@ class ImagineStage:
     """Compile what happens at every imagined frame: auto does on GPUs, and on CPUs where it pays."""
 
     def __post_init__(self) -> None:
-        take_worlds(self, agent="agent")
+        take_worlds(self, agent="agent", parent="agent")
 
 
 def train_imagine(config: ImagineStage) -> None:
@@ -108,6 +114,7 @@ def train_imagine(config: ImagineStage) -> None:
         "data": corpora.hash(),
         "tokenizer": str(corpora.tokenizer_sha256),
         "agent": weights_sha256(config.agent),
+        **parent_input(config.parent),
     }
     open_this = partial(
         open_run, config.out, kind="imagine", config=config, model=to_plain(card), inputs=inputs
@@ -119,22 +126,27 @@ def train_imagine(config: ImagineStage) -> None:
         torch.manual_seed(derive_seed(config.training.seed, -2))
         agent = load_agent(config.agent)
         agent.freeze_prior()
-        objective = ImaginationObjective(agent, _with_discount(config, corpora, processes))
+        start_imagine(agent, config.parent)
+        objective = ImaginationObjective(agent, _settings(config, corpora, processes))
         # Rollouts take most of the time, and of all rows one frame in a pass.
         with shared_out(step_elements(objective, config.batches.batch_size / processes.world_size)):
             _fit(accelerator, processes, objective, corpora, RunFolder(config.out), config)
 
 
-def _with_discount(config: ImagineStage, corpora: Corpora, processes: Processes) -> ImaginationConfig:
-    """The imagination's settings; a discount that is not given follows from the training episodes."""
-    if config.imagination.discount is not None:
-        return config.imagination
+def _settings(config: ImagineStage, corpora: Corpora, processes: Processes) -> ImaginationConfig:
+    """The imagination's settings; what is not given follows from what is learned, and from the training episodes."""
+    chosen = config.imagination
+    if chosen.critic_steps is None:
+        for_return = corpora.has_return and config.task in (None, RETURN)
+        chosen = replace(chosen, critic_steps=CRITIC_STEPS if for_return else 0)
+    if chosen.discount is not None:
+        return chosen
     lengths = [episode.n for share in corpora.shares for episode in share.index.episodes("train")]
     length = sum(lengths) / len(lengths)
     discount = discount_for(length)
     if processes.rank == 0:
         print(f"discount: {discount:.4g} a frame, for episodes of {length:.3g} frames", flush=True)
-    return replace(config.imagination, discount=discount)
+    return replace(chosen, discount=discount)
 
 
 def _accelerator(config: ImagineStage) -> Accelerator:
@@ -173,15 +185,18 @@ def _fit(
             step, context = session.begin_step()
             set_learning_rate(raw_optimizer, learning_rate(step, config.training.steps, config.optimizer))
             context = context.to(accelerator.device)
+            critic_alone = step < (objective.config.critic_steps or 0)
             rollouts = partial(imagine, objective.model, context, config.imagination, fast=fast)
             with part("forward"), accelerator.autocast():
                 rollout = rollouts()
             with session.counted(rollouts):
-                for _ in range(config.imagination.updates_per_rollout):
+                for _ in range(_updates(config, critic_alone)):
                     with part("forward"):
-                        loss, metrics = model(context, rollout)
+                        loss, metrics = model(context, rollout, critic_alone=critic_alone)
                     with part("backward"):
                         accelerator.backward(loss)
+                    if critic_alone:  # not even decay is to change the policy
+                        objective.model.policy.zero_grad(set_to_none=True)
                     with part("optimizer"):
                         norm = accelerator.clip_grad_norm_(trained, config.optimizer.clip_norm)
                         optimizer.step()
@@ -191,6 +206,10 @@ def _fit(
             ):  # a scaler skips the steps at which it finds the gradients too large
                 metrics = {**metrics, GRADIENT_NORM: norm}
             session.end_step(metrics)
+
+
+def _updates(config: ImagineStage, critic_alone: bool) -> int:
+    return config.imagination.critic_updates if critic_alone else config.imagination.updates_per_rollout
 
 
 def _full_precision(config: ImagineStage) -> str | None:

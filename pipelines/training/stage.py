@@ -60,7 +60,7 @@ class StageConfig:
     """Settings of the Dreamer 4 stages that learn from shards."""
 
     data: Location
-    """Folder of shards, or the URL of one, or a YAML file that mixes several (docs/data.md)."""
+    """Folder of shards, or the URL of one, or a YAML file that mixes several (docs/data/mixtures.md)."""
     out: Path
     """Run folder; the same command again continues an interrupted run."""
     batches: BatchesConfig = field(default_factory=BatchesConfig)

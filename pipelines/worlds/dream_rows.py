@@ -45,6 +45,7 @@ class DreamRows:
         self, world: World, num: int, *, task: str | None = None, sampling_steps: int = 4, fast: bool = False
     ) -> None:
         self._tokenizer, self._dynamics = world.require_tokenizer(), world.require_dynamics()
+        world.require_steps(sampling_steps)
         self._policy, self._steps, self._fast = world.policy, sampling_steps, fast
         self.device = self._tokenizer.mask_token.device
         self._tokens = _agent_tokens(world.policy, task, num, self.device)

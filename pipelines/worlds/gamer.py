@@ -9,6 +9,7 @@ import torch
 
 from reverie.agent.model import Agent
 from reverie.agent.player import Player
+from reverie.data.batch import RETURN
 from reverie.data.errors import UserError
 from reverie.environments.game import GameEnv
 from reverie.pipelines.training.checkpoints import (
@@ -91,11 +92,15 @@ def _is_tokenizer(folder: Path, wanted: str | None) -> bool:
 
 
 def chosen_task(model: Agent, game: GameEnv, task: str | None) -> str | None:
-    """What an agent is asked for: `task`, or else the game's last task, or of a game without tasks the agent's last one.
+    """What an agent is asked for: `task`, or else the game's last task, or of a game without tasks the agent's `default_task`.
+
+    An agent that has learned the game's own reward and not that task is asked for the reward.
 
     Raises `UserError` for one that the agent does not know.
     """
-    asked = task or (game.tasks[-1] if game.tasks else model.tasks[-1] if model.tasks else None)
+    asked = task or (game.tasks[-1] if game.tasks else model.default_task)
+    if task is None and asked not in model.tasks and RETURN in model.tasks:
+        asked = RETURN
     if asked is not None:
         model.task_index(asked)
     return asked

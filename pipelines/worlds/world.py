@@ -16,6 +16,7 @@ from reverie.data.errors import UserError
 from reverie.dynamics.frame import Step
 from reverie.dynamics.model import Dynamics
 from reverie.pipelines.training.checkpoints import (
+    CARD,
     Card,
     load_agent,
     load_dynamics,
@@ -105,6 +106,12 @@ class World:
             )
         return self.dynamics
 
+    def require_steps(self, sampling_steps: int) -> None:
+        """Raises `UserError` unless frames can be denoised in so many steps."""
+        most = self.require_dynamics().config.max_sampling_steps
+        if not 1 <= sampling_steps <= most or sampling_steps & (sampling_steps - 1):
+            raise UserError(f"sampling_steps: must be a power of two from 1 to {most}, got {sampling_steps}.")
+
     def dream(
         self,
         frames: torch.Tensor,
@@ -124,6 +131,7 @@ class World:
         dynamics = self.require_dynamics()
         if context_signal_level is not None:
             dynamics = _with_signal_level(dynamics, context_signal_level)
+        self.require_steps(sampling_steps)
         return Dream(
             self.require_tokenizer(),
             dynamics,
@@ -175,20 +183,24 @@ class World:
             fast=fast,
         )
         steps = range(future.action_mask.shape[1])
+        if not steps:
+            raise UserError("actions: there are none; give one for each frame that is to be made.")
         made = torch.stack([dream.next(future.at(slice(t, t + 1))) for t in steps], dim=1).cpu().numpy()
         return np.asarray(made[0] if single else made)
 
     def _videos(self, frames: Any) -> tuple[torch.Tensor, bool]:
         """(N, C, H, W, 3) uint8, and whether it was one video."""
-        video = torch.as_tensor(frames)
+        height, width = self.frame_size
+        wanted = f"(C, {height}, {width}, 3) or (N, C, {height}, {width}, 3) uint8"
+        try:
+            video = torch.as_tensor(frames)
+        except (TypeError, ValueError, RuntimeError):
+            raise UserError(f"frames: must be {wanted}, got a {type(frames).__name__}.") from None
+        shape = tuple(video.shape)
         single = video.ndim == 4
         video = video[None] if single else video
         if video.ndim != 5 or video.dtype != torch.uint8 or tuple(video.shape[2:]) != (*self.frame_size, 3):
-            height, width = self.frame_size
-            raise UserError(
-                f"frames: must be (C, {height}, {width}, 3) or (N, C, {height}, {width}, 3) uint8, got "
-                f"{tuple(torch.as_tensor(frames).shape)} {video.dtype}."
-            )
+            raise UserError(f"frames: must be {wanted}, got {shape} {video.dtype}.")
         return video, single
 
 
@@ -239,7 +251,7 @@ def _parts(folder: Path) -> dict[str, Path]:
     }
     if (folder / "agent").is_dir():
         found["agent"] = folder / "agent"
-    if found or not folder.exists():
+    if found or not (folder / "checkpoints").is_dir() and not (folder / CARD).is_file():
         return found
     kind = read_card(folder).kind
     if kind == "baseline":

@@ -24,6 +24,6 @@ def test_one_visitor_two_and_clients_that_mean_no_good(
     assert (both.visitors, both.frames) == (2, 20)
     for row in (alone, both):
         assert 0 < row.ready[0] < row.first and row.cpu > 0 and min(row.waits) > 0
-        assert abs(row.memory[1] - row.memory[0]) < 50e6
+        assert max(row.memory) - min(row.memory) < 50e6
     text = out.read_text()
-    assert "210 hostile connections of 7 kinds" in text and text in capsys.readouterr().out
+    assert "127 hostile connections of 7 kinds" in text and text in capsys.readouterr().out

@@ -1,7 +1,10 @@
 """The command line: every command explains itself, every preset and file parses, mistakes are one line."""
 
+import json
 import re
+import shutil
 from dataclasses import fields, is_dataclass, replace
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -11,6 +14,7 @@ import yaml
 
 from reverie.data.errors import UserError
 from reverie.pipelines.cli import COMMANDS, main, parse
+from reverie.pipelines.endings import ending
 from reverie.pipelines.info import build_preset, count
 from reverie.pipelines.presets import BASELINES, PRESETS
 from reverie.pipelines.runs.configs import to_plain
@@ -46,6 +50,7 @@ NEEDED = {
     "push": ["world:minigrid", "d"],
     "pull": ["d"],
     "sweep": ["s.yaml"],
+    "improve": ["--out", "o"],
 }
 STAGES = ("tokenizer", "dynamics", "clone", "imagine", "baseline")
 NEEDED |= {f"profile {stage}": NEEDED[stage] for stage in STAGES} | {"profile generate": []}
@@ -263,6 +268,18 @@ def test_a_finished_stage_says_where_it_is_and_what_comes_next(
         f"tokenizer: {run} holds step 12",
         f"next: reverie encode --data {corpus.shards} --tokenizer {run} --out ...",
     ]
+
+
+def test_after_plain_video_no_agent_is_suggested(corpus: Corpus, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(corpus.finished("dynamics"), tmp_path / "run"))
+    config = corpus.config("dynamics", run)
+    assert list(ending("dynamics", config))[1].startswith("next: reverie clone ")
+    for card in run.glob("checkpoints/0*/config.json"):
+        card.write_text(json.dumps(json.loads(card.read_text()) | {"action_space": {}}))
+        sums = card.with_name("checksums.json")
+        digest = {card.name: sha256(card.read_bytes()).hexdigest()}
+        sums.write_text(json.dumps(json.loads(sums.read_text()) | digest))
+    assert list(ending("dynamics", config))[1].startswith("next: reverie evaluate ")
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,11 @@ def _sweep(corpus: Corpus, scratch: Path, out: Path) -> list[str]:
     return ["sweep", str(scratch / "sweep.yaml"), "--out", str(out)]
 
 
+def _improve(corpus: Corpus, scratch: Path, out: Path) -> list[str]:
+    settings = ["--env", "minigrid-empty-5x5", "--rounds", "1", "--episodes", "20", "--scored", "2"]
+    return ["improve", "--out", str(out), *settings, "--steps_scale", "0.001"]
+
+
 def _demo(corpus: Corpus, scratch: Path, out: Path) -> list[str]:
     settings = ["--recorded_episodes", "30", "--episodes", "2", "--steps_scale", "0.001"]
     return ["demo", "--out", str(out), *settings]
@@ -139,6 +144,7 @@ MAKING: dict[str, Making] = {
     "pack": _pack,
     "demo": _demo,
     "sweep": _sweep,
+    "improve": _improve,
 }
 QUICK = ("record", "play")
 """The others take some seconds each."""
@@ -163,7 +169,11 @@ def test_one_of_three_works(name: str, corpus: Corpus, tmp_path: Path) -> None:
     )
     assert codes == [0], texts
     assert not list(crowded.rglob(LOCK))
-    if name not in ("demo", "sweep"):  # its stages take turns in subfolders that name their parents
+    if name not in (
+        "demo",
+        "sweep",
+        "improve",
+    ):  # its stages take turns in subfolders that name their parents
         found, expected = contents(crowded), contents(undisturbed)
         assert found.keys() == expected.keys()
         assert [file for file in found if found[file] != expected[file]] == []

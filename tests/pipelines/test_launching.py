@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from reverie.data.errors import UserError
+from reverie.data.files.lock import sole_writer
 from reverie.pipelines.demo import demo_processes
-from reverie.pipelines.launching import run_command
+from reverie.pipelines.launching import run_command, wait_for_orphan
 from tests.pipelines.launches import launch
 from tests.processes import TIMEOUT, is_running
 
@@ -76,3 +79,17 @@ def _wait_for(happened: Callable[[], bool]) -> None:
     while not happened():
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+def test_who_continues_waits_for_what_a_killed_parent_has_left(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from reverie.data.files.lock import sole_writer\n"
+        "with sole_writer(Path(sys.argv[1])): print('in', flush=True); time.sleep(2)"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE)
+    assert writer.stdout is not None and writer.stdout.readline() == b"in\n"
+    wait_for_orphan(tmp_path)
+    with sole_writer(tmp_path):
+        pass
+    assert writer.wait(TIMEOUT) == 0
+    wait_for_orphan(tmp_path / "not there")

@@ -1,16 +1,14 @@
 """The arrays of one episode, wherever they lie: a shape, a type, and rows that are read a few at a time."""
 
-import io
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-from PIL import Image
 
 from reverie.data.errors import UserError
-from reverie.data.sources.images.stills import pixels
+from reverie.data.sources.images.stills import decoded
 from reverie.data.video.source import MOST_PIXELS
 
 MOST_VALUES = 1 << 26
@@ -99,17 +97,14 @@ def _converted(column: Column, start: int, stop: int) -> Generator[np.ndarray | 
             yield None
         return
     for row in rows:
-        yield _decoded(row) if column.is_encoded else rgb(row)
+        yield decoded(_content(row)) if column.is_encoded else rgb(row)
 
 
-def _decoded(content: object) -> np.ndarray | None:
-    """The picture that the bytes of a file hold."""
-    try:
-        data = content if isinstance(content, bytes) else np.asarray(content, np.uint8).tobytes()
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "BMP")) as image:
-            return pixels(image) if image.height * image.width <= MOST_PIXELS else None
-    except Exception:  # damage raises anything
-        return None
+def _content(row: object) -> bytes:
+    """The bytes of a file, which may come as an array."""
+    if isinstance(row, bytes):
+        return row
+    return b"" if row is None else np.asarray(row, np.uint8).tobytes()
 
 
 def rgb(row: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from reverie.data.sources.arrays.reader import Entry, Listed, Reader, Told
 from reverie.data.sources.images.listing import natural_order
 from reverie.data.sources.layout import Layout
 
-_META, _MAIN = "metadata.json", "main_data.hdf5"
+METADATA, _MAIN = "metadata.json", "main_data.hdf5"
 _AGAIN = "download the dataset again"
 _MOST_EPISODES = 1_000_000
 _FINITE = 1e6
@@ -55,7 +55,7 @@ def find_minari(folder: Path, files: Listed, layout: Layout) -> Reader | None:
     Raises `UserError` where its metadata is damaged, or there are several.
     """
     found = [
-        path for name, path, problem in files if path.name == _META and not problem and _is_dataset(path)
+        path for name, path, problem in files if path.name == METADATA and not problem and _is_dataset(path)
     ]
     if not found:
         return None
@@ -114,7 +114,7 @@ def _counted(entries: dict[str, Entry], dataset: _Dataset) -> dict[str, Entry]:
         problem = (
             f"{dataset.path}: counts {total} episodes, {lost[0]} and {len(lost) - 1} more are not there."
         )
-        entries = {**entries, _META: Entry(file=dataset.path, problem=problem)}
+        entries = {**entries, METADATA: Entry(file=dataset.path, problem=problem)}
     return entries
 
 

@@ -1,5 +1,6 @@
 """Files of pictures to arrays, by Pillow: what is damaged, too large or of another kind is told."""
 
+import io
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from reverie.data.sources.listing import leads_out
-from reverie.data.video.source import VideoError, require_modest
+from reverie.data.video.source import MOST_PIXELS, VideoError, require_modest
 
 SUFFIXES = {".png": ".png", ".jpg": ".jpg", ".jpeg": ".jpg", ".webp": ".webp", ".bmp": ".bmp"}
 """What is read, and one spelling of it."""
@@ -53,3 +54,12 @@ def read_still(path: Path) -> np.ndarray:
     """(H, W, 3) uint8. Raises `VideoError` when the file is no picture, is damaged or too large."""
     with opened(path) as image:
         return pixels(image)
+
+
+def decoded(content: bytes) -> np.ndarray | None:
+    """(H, W, 3) uint8 of the bytes of a file; None where they are no picture, are damaged, or too large."""
+    try:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            return pixels(image) if image.height * image.width <= MOST_PIXELS else None
+    except Exception:  # damage raises anything
+        return None

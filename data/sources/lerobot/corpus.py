@@ -1,12 +1,16 @@
 """A LeRobot dataset as a corpus of sources."""
 
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from reverie.data.errors import UserError
 from reverie.data.sources.lerobot import rows as lerobot_rows
 from reverie.data.sources.lerobot.actions import declare_lerobot
 from reverie.data.sources.lerobot.dataset import LeRobotDataset
 from reverie.data.sources.lerobot.meta import AGAIN, LeRobotEpisode
+from reverie.data.sources.lerobot.views import view_sequence
 from reverie.data.sources.logged import no_log
 from reverie.data.sources.source import Corpus, Inspected, Log, Source
 
@@ -20,6 +24,9 @@ def lerobot_corpus(dataset: LeRobotDataset) -> Corpus:
             video=episode.video,
             log=episode.rows if dataset.is_logged else None,
             keep_suffix=True,
+            files=tuple(
+                dict.fromkeys((*(view.video for view in episode.views), *_rows_of(dataset, episode)))
+            ),
         )
         for episode in dataset.episodes.values()
     ]
@@ -42,12 +49,23 @@ def lerobot_corpus(dataset: LeRobotDataset) -> Corpus:
 def _open_lerobot(source: Source, corpus: Corpus, dataset: LeRobotDataset) -> Inspected:
     episode = dataset.episodes[source.name]
     rows = lerobot_rows.read_rows(dataset, episode)
-    video, pts = lerobot_rows.find_frames(dataset, episode, rows)
+    log = _log(source, corpus, dataset, episode, rows)
+    if len(episode.views) == 1 and episode.views[0].is_video:
+        video, pts = lerobot_rows.find_frames(dataset, episode, episode.views[0], rows)
+        return Inspected(video=video, log=log, pts=pts)
+    sequence = view_sequence(dataset, episode, rows)
+    found = sequence.survey()
+    return Inspected(video=found, log=log, frames=partial(sequence.frames, (found.height, found.width)))
+
+
+def _log(
+    source: Source, corpus: Corpus, dataset: LeRobotDataset, episode: LeRobotEpisode, rows: Any
+) -> Callable[[int], Log]:
     if source.log is None:
-        return Inspected(video=video, log=no_log(corpus), pts=pts)
+        return no_log(corpus)
     read = lerobot_rows.read_log(dataset, episode, rows, corpus.action_space, corpus.tasks)
     log = Log(steps=read.steps, has_events=read.has_events, is_terminal=read.is_terminal)
-    return Inspected(video=video, log=partial(_logged_episode, log, episode), pts=pts)
+    return partial(_logged_episode, log, episode)
 
 
 def _logged_episode(log: Log, episode: LeRobotEpisode, n: int) -> Log:
@@ -56,3 +74,7 @@ def _logged_episode(log: Log, episode: LeRobotEpisode, n: int) -> Log:
             f"{episode.video}: shows {n} frames of {episode.name}, not {len(log.steps)}; {AGAIN}."
         )
     return log
+
+
+def _rows_of(dataset: LeRobotDataset, episode: LeRobotEpisode) -> tuple[Path, ...]:
+    return (episode.rows,) if dataset.is_logged else ()

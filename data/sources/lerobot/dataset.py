@@ -1,10 +1,14 @@
-"""LeRobot datasets of version 3: which episodes a folder holds, and in which files.
+"""LeRobot datasets of versions 2 and 3: which episodes a folder holds, and in which files.
+
+Version 3:
 
     meta/info.json           rate, features, templates of the paths below
     meta/stats.json          ranges of the features, may be missing
     meta/tasks.parquet       task_index and text
     meta/episodes/**         a row an episode: which rows of which data file, which seconds of which video
     data/**, videos/**       many episodes a file
+
+Version 2 has lines of JSON for the tables of meta/, and files of one episode each (`lerobot.meta_v2`).
 
 This module reads info.json and opens no video; `lerobot.meta` reads the rest of meta/, `lerobot.actions` finds the
 action space, `lerobot.rows` reads one episode.
@@ -29,10 +33,14 @@ from reverie.data.sources.lerobot.meta import (
     read_episodes,
     read_tasks,
 )
+from reverie.data.sources.lerobot.meta_v2 import EPISODES as EPISODES_V2
+from reverie.data.sources.lerobot.meta_v2 import read_episodes_v2, read_tasks_v2
 from reverie.data.sources.parquet import require_pyarrow
 
 _FASTEST = 1000.0
-_CONVERT = "convert it with LeRobot's own convert_dataset_v21_to_v30"
+_CONVERT = "convert it with LeRobot's own scripts"
+ALL = "all"
+"""The choice of all cameras."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +48,8 @@ class LeRobotOptions:
     """Which features of a LeRobot dataset are pictures, actions, rewards and ends."""
 
     camera: str | None = None
-    """The video to take, such as observation.images.top, or its last word; needed where there are several."""
+    """The camera to take, such as observation.images.top, or its last word; needed where there are several. Several with
+    commas between them, or all, are tiled into one picture."""
     action: str = "action"
     """The features that are actions, separated by commas; empty for none, which makes it plain video."""
     reward: str = "next.reward"
@@ -59,7 +68,8 @@ class LeRobotDataset:
 
     fps         rows, and frames, a second
     features    name -> {dtype, shape, names}
-    camera      the video feature to read
+    version     2 or 3
+    cameras     the features to read -> whether they are video; else their pictures lie inside the rows
     episodes    those that lie where meta/ says, by name
     problems    see `data.sources.lerobot.meta.Problems`
     task_texts  task_index -> text; empty where it is not needed or cannot be read
@@ -69,7 +79,8 @@ class LeRobotDataset:
     options: LeRobotOptions
     fps: float
     features: Mapping[str, Mapping[str, Any]]
-    camera: str
+    version: int
+    cameras: Mapping[str, bool]
     episodes: Mapping[str, LeRobotEpisode]
     problems: Problems
     task_texts: Mapping[int, str]
@@ -77,7 +88,8 @@ class LeRobotDataset:
     @property
     def kind(self) -> str:
         """What it is, in a few words."""
-        return f"a LeRobot dataset of version 3, camera {self.camera}"
+        tiled = " and ".join(self.cameras)
+        return f"a LeRobot dataset of version {self.version}: {len(self.episodes)} episodes of {tiled}"
 
     @property
     def actions(self) -> tuple[str, ...]:
@@ -109,10 +121,15 @@ class LeRobotDataset:
     def identity(self) -> dict[str, Any]:
         """What the bytes of shards depend on, beside the sizes of files."""
         places = [
-            [episode.index, episode.first, episode.n, episode.start, episode.end]
+            [episode.index, episode.first, episode.n, view.start, view.end]
             for episode in self.episodes.values()
+            for view in episode.views
         ]
-        return {**asdict(self.options), "camera": self.camera, "episodes": fingerprint([self.fps, places])}
+        return {
+            **asdict(self.options),
+            "camera": ",".join(self.cameras),
+            "episodes": fingerprint([self.fps, places]),
+        }
 
 
 def find_lerobot(folder: Path, options: LeRobotOptions) -> LeRobotDataset | None:
@@ -120,27 +137,34 @@ def find_lerobot(folder: Path, options: LeRobotOptions) -> LeRobotDataset | None
 
     Raises `UserError` when meta/info.json is damaged or of another version, and when `options` do not fit it.
     """
-    has_episodes = (folder / EPISODES).is_dir()  # a dataset, even with info.json damaged or gone
+    # a dataset, even with info.json damaged or gone
+    has_episodes = (folder / EPISODES).is_dir() or (folder / EPISODES_V2).is_file()
     if not has_episodes and not (folder / INFO).is_file():
         return None
     info = _load_info(inside(folder, INFO))
     if not has_episodes and "codebase_version" not in info:
         return None
-    _check_version(folder / INFO, info.get("codebase_version"))
+    version = _version(folder / INFO, info.get("codebase_version"))
     require_pyarrow(folder)
     features = _features(folder / INFO, info)
-    camera = _camera(folder, features, options)
+    cameras, fps = _cameras(folder, features, options), _rate(folder / INFO, info)
     _check_options(folder, features, options)
     problems: Problems = {}
     events_told = options.success in features or options.demonstrations
+    read = read_tasks if version == 3 else read_tasks_v2
+    if version == 3:
+        episodes = read_episodes(folder, info, cameras, problems)
+    else:
+        episodes = read_episodes_v2(folder, info, fps, cameras, problems)
     return LeRobotDataset(
         folder=folder,
         options=options,
-        fps=_rate(folder / INFO, info),
+        fps=fps,
         features=features,
-        camera=camera,
-        episodes=read_episodes(folder, info, camera, problems),
-        task_texts=read_tasks(folder, problems) if events_told else {},
+        version=version,
+        cameras=cameras,
+        episodes=episodes,
+        task_texts=read(folder, problems) if events_told else {},
         problems=problems,
     )
 
@@ -155,12 +179,14 @@ def _load_info(path: Path) -> dict[str, Any]:
     return info
 
 
-def _check_version(path: Path, version: Any) -> None:
-    if isinstance(version, str) and re.fullmatch(r"v?3(\.\d+)*", version):
-        return
-    if isinstance(version, str) and re.fullmatch(r"v?[12](\.\d+)*", version):
-        raise UserError(f"{path}: is of LeRobot's version {version}, and only v3 is read; {_CONVERT}.")
-    raise UserError(f"{path}: has codebase_version {version!r:.50}, and only v3 is read; {AGAIN}.")
+def _version(path: Path, version: Any) -> int:
+    """2 or 3."""
+    found = re.fullmatch(r"v?([123])(\.\d+)*", version) if isinstance(version, str) else None
+    if found is None:
+        raise UserError(f"{path}: has codebase_version {version!r:.50}, and v2 and v3 are read; {AGAIN}.")
+    if found[1] == "1":
+        raise UserError(f"{path}: is of LeRobot's version {version}, and v2 and v3 are read; {_CONVERT}.")
+    return int(found[1])
 
 
 def _rate(path: Path, info: Mapping[str, Any]) -> float:
@@ -177,23 +203,33 @@ def _features(path: Path, info: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return features
 
 
-def _camera(folder: Path, features: Mapping[str, Mapping[str, Any]], options: LeRobotOptions) -> str:
-    """The chosen video feature, or the only one. Depth maps are no pictures."""
-    cameras = sorted(
-        name for name, value in features.items() if value.get("dtype") == "video" and not _is_depth(value)
-    )
-    listed = ", ".join(cameras)
-    if not cameras:
-        raise UserError(f"{folder}: has no camera that is stored as video, and only those are read.")
-    if options.camera is None:
-        if len(cameras) > 1:
-            raise UserError(f"{folder}: has several cameras; choose one with --lerobot.camera: {listed}.")
-        return cameras[0]
-    fitting = [name for name in cameras if options.camera in (name, name.rpartition(".")[2])]
-    exact = [name for name in fitting if name == options.camera]
+def _cameras(
+    folder: Path, features: Mapping[str, Mapping[str, Any]], options: LeRobotOptions
+) -> dict[str, bool]:
+    """The chosen cameras, or the only one -> whether they are video. Depth maps are no pictures."""
+    kinds = {
+        name: value.get("dtype") == "video"
+        for name, value in sorted(features.items())
+        if value.get("dtype") in ("video", "image") and not _is_depth(value)
+    }
+    listed = ", ".join(kinds)
+    if not kinds:
+        raise UserError(f"{folder}: has no camera, neither video nor images, and only those are read.")
+    if options.camera is None and len(kinds) > 1:
+        raise UserError(
+            f"{folder}: has several cameras; choose with --lerobot.camera one, several with commas, or all: {listed}."
+        )
+    if options.camera in (None, ALL) and ALL not in kinds:
+        return kinds
+    return {name: kinds[name] for name in (_chosen(folder, kinds, c) for c in _names(options.camera or ""))}
+
+
+def _chosen(folder: Path, kinds: Mapping[str, bool], choice: str) -> str:
+    fitting = [name for name in kinds if choice in (name, name.rpartition(".")[2])]
+    exact = [name for name in fitting if name == choice]
     if len(exact or fitting) != 1:
         raise UserError(
-            f"{folder}: has no one camera {options.camera!r}; --lerobot.camera is one of: {listed}."
+            f"{folder}: has no one camera {choice!r}; --lerobot.camera is one of: {', '.join(kinds)}."
         )
     return (exact or fitting)[0]
 

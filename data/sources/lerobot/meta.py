@@ -5,7 +5,7 @@ Whatever is wrong with one row or one file becomes a problem under its name; the
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ AGAIN = "download the dataset again"
 
 _DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 _VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
-_FIELD = re.compile(r"\{(video_key|chunk_index|file_index)(?::0?(\d)d)?\}")
+_FIELD = re.compile(r"\{(\w+)(?::0?(\d)d)?\}")
 _LARGEST = 1 << 40
 _MOST_EPISODES = 2_000_000
 
@@ -29,23 +29,43 @@ Problems = dict[str, tuple[Path, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
+class View:
+    """What one camera saw of an episode.
+
+    camera      the feature
+    video       the file; of pictures inside the rows, the data file
+    start, end  the episode's seconds in the video
+    is_video    false: the pictures lie inside the rows
+    """
+
+    camera: str
+    video: Path
+    start: float
+    end: float
+    is_video: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class LeRobotEpisode:
     """Where one episode lies.
 
     index       episode_index
-    first, n    of its rows: the dataset's number of the first, and how many
+    first       the dataset's number of its first row; None where that is not told
+    n           of its rows
     rows        the data file
-    video       the file of the chosen camera
-    start, end  the episode's seconds in that video
+    views       one of each chosen camera
     """
 
     index: int
-    first: int
+    first: int | None
     n: int
     rows: Path
-    video: Path
-    start: float
-    end: float
+    views: tuple[View, ...]
+
+    @property
+    def video(self) -> Path:
+        """The file with the frames of the first camera."""
+        return self.views[0].video
 
     @property
     def name(self) -> str:
@@ -75,21 +95,24 @@ def inside(folder: Path, relative: str) -> Path:
 
 
 def read_episodes(
-    folder: Path, info: Mapping[str, Any], camera: str, problems: Problems
+    folder: Path, info: Mapping[str, Any], cameras: Mapping[str, bool], problems: Problems
 ) -> dict[str, LeRobotEpisode]:
-    """The usable episodes in order; what is wrong with others goes to `problems`."""
-    columns = _columns(camera)
+    """The usable episodes in order; what is wrong with others goes to `problems`.
+
+    `cameras`: feature -> whether it is video; else its pictures lie inside the rows.
+    """
+    columns = _columns([camera for camera, is_video in cameras.items() if is_video])
     episodes: dict[str, LeRobotEpisode] = {}
     seen: dict[str, dict[str, Any]] = {}
     for place, row in _rows(folder, columns, problems):
         name = place
         try:
-            name = episode_name(_whole(row, "episode_index", place, most=10**9))
+            name = episode_name(whole(row, "episode_index", place, most=10**9))
             if seen.setdefault(name, row) != row:
                 episodes.pop(name, None)
                 raise UserError(f"{place}: lists {name} once more, differently; {AGAIN}.")
             if name not in problems:
-                episodes[name] = _episode(folder, info, camera, row, place)
+                episodes[name] = _episode(folder, info, cameras, row, place)
         except UserError as error:
             problems[name] = (folder / EPISODES, str(error))
     total = info.get("total_episodes")
@@ -99,14 +122,13 @@ def read_episodes(
     return dict(sorted(episodes.items()))
 
 
-def _columns(camera: str) -> dict[str, str]:
+def _columns(cameras: Iterable[str]) -> dict[str, str]:
     """What is read of meta/episodes: our name -> column."""
-    return {
-        **{name: name for name in ("episode_index", "length", "dataset_from_index", "dataset_to_index")},
-        **{name: name for name in ("data/chunk_index", "data/file_index")},
-        **{f"videos/{name}": f"videos/{camera}/{name}" for name in ("chunk_index", "file_index")},
-        **{f"videos/{name}": f"videos/{camera}/{name}" for name in ("from_timestamp", "to_timestamp")},
-    }
+    own = ("episode_index", "length", "dataset_from_index", "dataset_to_index")
+    video = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
+    names = [*own, "data/chunk_index", "data/file_index"]
+    names += [f"videos/{camera}/{name}" for camera in cameras for name in video]
+    return {name: name for name in names}
 
 
 def _rows(
@@ -134,45 +156,64 @@ def _rows(
 
 
 def _episode(
-    folder: Path, info: Mapping[str, Any], camera: str, row: Mapping[str, Any], place: str
+    folder: Path, info: Mapping[str, Any], cameras: Mapping[str, bool], row: Mapping[str, Any], place: str
 ) -> LeRobotEpisode:
-    first, last = (_whole(row, f"dataset_{end}_index", place) for end in ("from", "to"))
-    n = _whole(row, "length", place)
-    start, end = (_seconds(row, f"videos/{end}_timestamp", place) for end in ("from", "to"))
+    first, last = (whole(row, f"dataset_{end}_index", place) for end in ("from", "to"))
+    n = whole(row, "length", place)
     if n < 1 or last - first != n:
         raise UserError(f"{place}: has length {n}, but rows {first} to {last}; {AGAIN}.")
-    if end <= start:
-        raise UserError(f"{place}: ends at {end:g} s in its video, but begins at {start:g} s; {AGAIN}.")
-    paths = []
-    for key, default in (("data", _DATA), ("videos", _VIDEO)):
-        template = info.get("data_path" if key == "data" else "video_path") or default
-        chunk, file = (_whole(row, f"{key}/{name}", place) for name in ("chunk_index", "file_index"))
-        paths.append(inside(folder, expand(template, folder / INFO, camera, chunk, file)))
+    template = info.get("data_path") or _DATA
+    chunk, file = (whole(row, f"data/{name}", place) for name in ("chunk_index", "file_index"))
+    rows = inside(folder, expand(template, folder / INFO, "", chunk, file))
     return LeRobotEpisode(
-        index=_whole(row, "episode_index", place),
+        index=whole(row, "episode_index", place),
         first=first,
         n=n,
-        rows=paths[0],
-        video=paths[1],
-        start=start,
-        end=end,
+        rows=rows,
+        views=tuple(
+            _view(folder, info, camera, row, place)
+            if is_video
+            else View(camera=camera, video=rows, start=0.0, end=0.0, is_video=False)
+            for camera, is_video in cameras.items()
+        ),
     )
+
+
+def _view(folder: Path, info: Mapping[str, Any], camera: str, row: Mapping[str, Any], place: str) -> View:
+    start, end = (_seconds(row, f"videos/{camera}/{end}_timestamp", place) for end in ("from", "to"))
+    if end <= start:
+        raise UserError(f"{place}: ends at {end:g} s in its video, but begins at {start:g} s; {AGAIN}.")
+    template = info.get("video_path") or _VIDEO
+    chunk, file = (whole(row, f"videos/{camera}/{name}", place) for name in ("chunk_index", "file_index"))
+    video = inside(folder, expand(template, folder / INFO, camera, chunk, file))
+    return View(camera=camera, video=video, start=start, end=end)
 
 
 def expand(template: Any, place: Path, video_key: str, chunk_index: int, file_index: int) -> str:
     """A path template of info.json with its fields filled in; other fields and formats are refused."""
-    if not isinstance(template, str) or set("{}") & set(_FIELD.sub("", template)):
-        raise UserError(f"{place}: has a path template {template!r:.100} that is not understood; {AGAIN}.")
-    values: dict[str, Any] = {"video_key": video_key, "chunk_index": chunk_index, "file_index": file_index}
+    return filled(
+        template, place, {"video_key": video_key, "chunk_index": chunk_index, "file_index": file_index}
+    )
 
-    def filled(match: re.Match[str]) -> str:
+
+def filled(template: Any, place: Path, values: Mapping[str, Any]) -> str:
+    """A path template with `values` for its fields. Raises `UserError` naming `place` where it has others."""
+    fields = _FIELD.findall(template) if isinstance(template, str) else []
+    if (
+        not isinstance(template, str)
+        or set("{}") & set(_FIELD.sub("", template))
+        or any(name not in values for name, _ in fields)
+    ):
+        raise UserError(f"{place}: has a path template {template!r:.100} that is not understood; {AGAIN}.")
+
+    def one(match: re.Match[str]) -> str:
         value = values[match[1]]
         return str(value) if match[2] is None or isinstance(value, str) else f"{value:0{int(match[2])}d}"
 
-    return _FIELD.sub(filled, template)
+    return _FIELD.sub(one, template)
 
 
-def _whole(row: Mapping[str, Any], name: str, place: str, most: int = _LARGEST) -> int:
+def whole(row: Mapping[str, Any], name: str, place: str, most: int = _LARGEST) -> int:
     """A whole number of at least 0; pandas makes floats of them."""
     value = row[name]
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -197,7 +238,7 @@ def read_tasks(folder: Path, problems: Problems) -> dict[int, str]:
             raise UserError(read.problem)
         rows = [row for table in read.tables for row in table.to_pylist()]
         texts = {
-            _whole(row, "task_index", TASKS): row.get("task", row.get("__index_level_0__")) for row in rows
+            whole(row, "task_index", TASKS): row.get("task", row.get("__index_level_0__")) for row in rows
         }
         if not all(isinstance(text, str) and text for text in texts.values()):
             raise UserError(f"{path}: has tasks without text; {AGAIN}.")

@@ -14,7 +14,7 @@ from reverie.data.actions import ActionSpace, Categorical, Component, Continuous
 from reverie.data.errors import UserError
 from reverie.data.shards.steps import Steps
 from reverie.data.sources.lerobot.dataset import LeRobotDataset
-from reverie.data.sources.lerobot.meta import AGAIN, LeRobotEpisode
+from reverie.data.sources.lerobot.meta import AGAIN, LeRobotEpisode, View
 from reverie.data.sources.logs import log_steps
 from reverie.data.sources.parquet import column_numbers, read_parquet
 from reverie.data.video.survey import Survey, survey
@@ -58,13 +58,32 @@ def read_rows(dataset: LeRobotDataset, episode: LeRobotEpisode) -> Any:
     if rows.num_rows != episode.n:
         wanted = f"has {rows.num_rows} rows of {episode.name}, not {episode.n}"
         raise UserError(read.problem or f"{episode.rows}: {wanted}; {AGAIN}.")
-    if not np.array_equal(
-        _column(rows, "index", episode)[0], np.arange(episode.first, episode.first + episode.n)
-    ):
-        raise UserError(
-            f"{episode.rows}: the rows of {episode.name} do not count on from {episode.first}; {AGAIN}."
-        )
+    numbers = _column(rows, "index", episode)[0]
+    first = int(numbers[0]) if episode.first is None else episode.first
+    if not np.array_equal(numbers, np.arange(first, first + episode.n)):
+        raise UserError(f"{episode.rows}: the rows of {episode.name} do not count on from {first}; {AGAIN}.")
     return rows
+
+
+def read_encoded(dataset: LeRobotDataset, episode: LeRobotEpisode, camera: str) -> list[bytes | None]:
+    """The files of pictures, as bytes, that lie inside the rows; None where a row holds none.
+
+    Raises `UserError` when the column is no such.
+    """
+    from pyarrow import compute as pc
+    from pyarrow import concat_tables
+
+    read = read_parquet(episode.rows, [camera, "episode_index"])
+    try:
+        tables = [t.filter(pc.equal(t.column("episode_index"), episode.index)) for t in read.tables]
+        column = concat_tables(tables).column(camera).combine_chunks()
+        found: list[bytes | None] = pc.struct_field(column, "bytes").to_pylist()
+    except Exception as error:  # damaged columns raise anything
+        detail = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(
+            f"{episode.rows}: has no pictures of {camera} for {episode.name} ({detail}); {AGAIN}."
+        ) from None
+    return found
 
 
 def columns(dataset: LeRobotDataset) -> list[str]:
@@ -74,29 +93,31 @@ def columns(dataset: LeRobotDataset) -> list[str]:
     return [*own, *dataset.actions, *(name for name in roles if name)]
 
 
-def find_frames(dataset: LeRobotDataset, episode: LeRobotEpisode, rows: Any) -> tuple[Survey, np.ndarray]:
-    """The video, and the timestamps (n,), in units of the video, of the frames of `rows`; decodes one frame.
+def find_frames(
+    dataset: LeRobotDataset, episode: LeRobotEpisode, view: View, rows: Any
+) -> tuple[Survey, np.ndarray]:
+    """The video of a camera, and the timestamps (n,), in units of the video, of the frames of `rows`; decodes one frame.
 
     Raises `UserError` when a frame is missing, or lies further than half a frame from where its row says.
     """
-    video, fps = survey(episode.video), dataset.fps
+    video, fps = survey(view.video), dataset.fps
     file = video.packets
-    wanted = episode.start + _column(rows, "timestamp", episode)[0].astype(np.float64)
-    if not (np.isfinite(wanted).all() and wanted.min() >= 0 and wanted.max() < episode.end - 0.5 / fps):
+    wanted = view.start + _column(rows, "timestamp", episode)[0].astype(np.float64)
+    if not (np.isfinite(wanted).all() and wanted.min() >= 0 and wanted.max() < view.end - 0.5 / fps):
         raise UserError(f"{episode.rows}: the times of {episode.name} leave its part of the video; {AGAIN}.")
     frames = np.round(wanted * fps).astype(np.int64)
     if (np.diff(frames) != 1).any():
         raise UserError(f"{episode.rows}: the rows of {episode.name} are not one frame apart; {AGAIN}.")
     if frames[-1] >= len(file):
         raise UserError(
-            f"{episode.video}: has {len(file)} frames, {episode.name} needs frame {frames[-1]}; {AGAIN}."
+            f"{view.video}: has {len(file)} frames, {episode.name} needs frame {frames[-1]}; {AGAIN}."
         )
     shown = file.seconds[frames]
     off = np.abs(shown - wanted)
     if off.max() > 0.5 / fps:
         row = int(off.argmax())
         raise UserError(
-            f"{episode.video}: shows frame {frames[row]} at {shown[row]:.4f} s, row {row} of {episode.name} wants "
+            f"{view.video}: shows frame {frames[row]} at {shown[row]:.4f} s, row {row} of {episode.name} wants "
             f"{wanted[row]:.4f} s; video and rows do not belong together."
         )
     return video, file.pts[frames]

@@ -1,4 +1,4 @@
-"""The writer for people who record in their own code, used as docs/data.md says and as it should not be."""
+"""The writer for people who record in their own code, used as docs/data/own-program.md says and as it should not be."""
 
 import re
 from pathlib import Path
@@ -28,7 +28,9 @@ def write(folder: Path, **changes: Any) -> Path:
 
 def test_the_example_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), re.DOTALL)
+    blocks = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "data" / "own-program.md").read_text(), re.DOTALL
+    )
     exec(next(block for block in blocks if "EpisodeWriter" in block), {})
     prepare(PrepareConfig(source=Path("my_game"), out=Path("shards"), validation_fraction=0, workers=1))
     index = ShardIndex.load("shards")

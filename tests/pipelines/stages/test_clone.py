@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from reverie.data.batch import RETURN
 from reverie.data.errors import UserError
@@ -43,12 +44,18 @@ def without_tasks(corpus: Corpus, folder: Path, *, rewards: bool = True) -> str:
 
 
 def test_a_task_and_the_return_side_by_side(corpus: Corpus, tmp_path: Path) -> None:
-    """Cloned, imagined, and read back: `return` is the last task of the agent; the data's own stays the one to play for."""
+    """`return` is the last task of the agent, the data's own stays the one to play for. While the critic learns alone the policy
+    is the cloned one to the bit."""
     cloned = replace(corpus.config("clone", tmp_path / "clone"), game_return=True)
     train_clone(cloned)
     imagined = replace(corpus.config("imagine", tmp_path / "imagine"), agent=cloned.out)
-    train_imagine(imagined)
-    agent = load_agent(imagined.out)
+    settings = replace(imagined.imagination, critic_steps=imagined.training.steps, critic_updates=2)
+    train_imagine(replace(imagined, imagination=settings))
+    agent, before = load_agent(imagined.out), load_agent(cloned.out)
+    before.freeze_prior()
+    for name, weight in before.named_parameters():
+        learned = name.startswith("value_head")
+        assert torch.equal(weight, agent.get_parameter(name)) != learned, name
     assert agent.tasks[-2:] == ("reach_goal", RETURN) and agent.default_task == "reach_goal"
 
 

@@ -36,15 +36,15 @@ def test_random_play_is_beaten_by_the_reward_alone(tmp_path: Path) -> None:
     objective = TokenizerObjectiveConfig(lpips_weight=0.0, max_mask_probability=0.1)
     train_tokenizer(
         TokenizerStage(
-            data=made["shards"], out=made["tokenizer"], **{**nano("tokenizer", 400), "objective": objective}
+            data=made["shards"], out=made["tokenizer"], **{**nano("tokenizer", 250), "objective": objective}
         )
     )
     encode(EncodeConfig(data=made["shards"], tokenizer=made["tokenizer"], out=made["latents"], device="cpu"))
     latents = {"data": made["latents"]}
-    train_dynamics(DynamicsStage(out=made["dynamics"], **latents, **nano("dynamics", 600)))
-    train_clone(CloneStage(dynamics=made["dynamics"], out=made["clone"], **latents, **nano("clone", 200)))
+    train_dynamics(DynamicsStage(out=made["dynamics"], **latents, **nano("dynamics", 400)))
+    train_clone(CloneStage(dynamics=made["dynamics"], out=made["clone"], **latents, **nano("clone", 700)))
     agent = tmp_path / "imagine"
-    train_imagine(ImagineStage(agent=made["clone"], out=agent, cpu=True, **latents, **nano("imagine", 40)))
+    train_imagine(ImagineStage(agent=made["clone"], out=agent, cpu=True, **latents, **nano("imagine", 35)))
     settings = EvaluateConfig(
         data=made["shards"], out=made["out"], tokenizer=made["tokenizer"], agent=agent, env=GAME, episodes=64
     )

@@ -9,6 +9,7 @@ from scipy import stats
 from reverie.data.errors import UserError
 from reverie.pipelines.sweeps.figures import Raw, differences, find_figures, over_seeds, read_figure
 from reverie.pipelines.sweeps.file import load_sweep
+from reverie.pipelines.sweeps.into import require_marks, write_into
 from reverie.pipelines.sweeps.plan import make_plan
 from reverie.pipelines.sweeps.tables import write_tables
 
@@ -143,3 +144,24 @@ def test_a_run_that_all_seeds_share_is_one_observation(tmp_path: Path) -> None:
     (run.out / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
     found = find_figures(sweep, plan, {run.name})
     assert over_seeds(found.values["Shared"]["none"]).n == 1 and not found.problems
+
+
+def test_a_table_goes_between_its_marks_and_nowhere_else(tmp_path: Path) -> None:
+    document = tmp_path / "README.md"
+    before, after = (
+        "# Results\n\n<!-- sweep: demo -->\n",
+        "<!-- end of sweep -->\n\n<!-- sweep: other -->\n<!-- end of sweep -->\n",
+    )
+    for old in ("", "an old | table\n"):
+        document.write_text(before + old + after)
+        require_marks(document, "demo")
+        write_into(document, "demo", ["| a \\1 |", "|---|"])
+        assert document.read_text() == f"{before}\n| a \\1 |\n|---|\n\n{after}"
+    for text in ("no marks", "<!-- sweep: demo -->", after + before, (before + after) * 2):
+        document.write_text(text)
+        with pytest.raises(
+            UserError, match="has no place for this table; write the two lines <!-- sweep: demo -->"
+        ):
+            require_marks(document, "demo")
+    with pytest.raises(UserError, match="has no place"):
+        require_marks(tmp_path / "none.md", "demo")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import reverie
 from reverie.data.errors import UserError
 from reverie.environments.make import make_env
+from reverie.pipelines.worlds.gymnasium_env import DreamVectorEnv
 from reverie.pipelines.worlds.places import SHIPPED
 from reverie.pipelines.worlds.world import World
 
@@ -67,13 +69,29 @@ def test_seed_steps_and_noise_of_the_context_matter(world: World) -> None:
         (np.zeros((2, 40, 40, 3), np.uint8), [[0]], "actions"),
         (np.zeros((2, 2, 40, 40, 3), np.uint8), np.zeros((3, 1), int), "actions"),
         (np.zeros((2, 40, 40, 3), np.uint8), {"jump": [0]}, "jump"),
+        (np.zeros((2, 40, 40, 3), np.uint8), [], "actions: there are none"),
+        ("a video", [0], "frames: must be .*, got a str"),
     ],
 )
-def test_what_does_not_fit_is_a_sentence(
-    world: World, frames: np.ndarray, actions: object, told: str
-) -> None:
+def test_what_does_not_fit_is_a_sentence(world: World, frames: object, actions: object, told: str) -> None:
     with pytest.raises(UserError, match=told):
         world.imagine(frames, actions)
+
+
+def test_steps_that_the_model_does_not_know_are_a_sentence(world: World) -> None:
+    for steps in (0, 3, 128):
+        with pytest.raises(
+            UserError, match=f"sampling_steps: must be a power of two from 1 to 64, got {steps}"
+        ):
+            world.imagine(np.zeros((1, 40, 40, 3), np.uint8), [0], sampling_steps=steps)
+        with pytest.raises(UserError, match="sampling_steps"):
+            DreamVectorEnv(1, "world:minigrid", sampling_steps=steps, device="cpu")
+
+
+def test_a_folder_of_something_else_is_said_to_be_that(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("")
+    with pytest.raises(UserError, match="holds no run of a stage and no world"):
+        reverie.load(tmp_path)
 
 
 def test_the_agent_plays_the_real_game(world: World) -> None:

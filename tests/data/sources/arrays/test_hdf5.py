@@ -251,6 +251,17 @@ def test_damaged_files_cost_themselves(tmp_path: Path, seed: int) -> None:
         assert found[f"good/data/demo_{number}"].numbers == list(range(LENGTHS[number] + 1))
 
 
-def test_videos_beside_arrays_count_as_before(tmp_path: Path) -> None:
+def test_files_of_another_format_are_listed(tmp_path: Path) -> None:
     write_robomimic(tmp_path / "in" / "lift.hdf5")
+    np.savez(tmp_path / "in" / "other.npz", image=pictures(0, np.arange(4)), action=np.arange(5))
+    (tmp_path / "in" / "layout.yaml").write_text("fps: 20\n")
+    index = run(tmp_path / "in", tmp_path / "out")
+    assert list(skipped(index)) == ["*.npz"]
+
+
+def test_videos_win_over_arrays_beside_them(tmp_path: Path) -> None:
+    path = write_robomimic(tmp_path / "in" / "lift.hdf5")
     assert find_corpus(tmp_path / "in").kind.startswith("robomimic")
+    (path.parent / "preview.mp4").write_bytes(b"x")
+    found = find_corpus(tmp_path / "in")
+    assert found.kind == "videos" and "lift.hdf5" in found.passed_over["*.hdf5"]

@@ -259,7 +259,7 @@ def test_plain_video_is_converted_to_other_rates(tmp_path: Path) -> None:
     [
         (
             LeRobotOptions(),
-            r"has several cameras; choose one with --lerobot\.camera: obs.*\.top, obs.*\.wrist\.",
+            r"has several cameras; choose with --lerobot\.camera one, .* or all: obs.*\.top, obs.*\.wrist\.",
         ),
         (options(camera="side"), r"has no one camera 'side'; --lerobot\.camera is one of: obs.*\.top, "),
         (
@@ -288,12 +288,12 @@ def test_one_camera_is_taken(tmp_path: Path) -> None:
     ("version", "sentence"),
     [
         (
-            "v2.1",
-            "is of LeRobot's version v2.1, and only v3 is read; convert it with LeRobot's own convert_dataset",
+            "v1.6",
+            "is of LeRobot's version v1.6, and v2 and v3 are read; convert it with LeRobot's own scripts",
         ),
-        ("v2.0", "convert it"),
-        ("v4.0", "has codebase_version 'v4.0', and only v3 is read"),
-        (3, "has codebase_version 3, and only v3 is read"),
+        ("v1.0", "convert it"),
+        ("v4.0", "has codebase_version 'v4.0', and v2 and v3 are read"),
+        (3, "has codebase_version 3, and v2 and v3 are read"),
         (None, "has codebase_version None"),
     ],
 )
@@ -418,7 +418,10 @@ WRONG = {
         {f"{TOP}/from_timestamp": 9.0, f"{TOP}/to_timestamp": 11.0},
         "has 25 frames, episode_000002 needs frame",
     ),
-    "nan": ({f"{TOP}/from_timestamp": float("nan")}, "has videos/from_timestamp nan, no time in seconds"),
+    "nan": (
+        {f"{TOP}/from_timestamp": float("nan")},
+        "has videos/observation.images.top/from_timestamp nan, no time in seconds",
+    ),
     "file": ({f"{TOP}/file_index": 9}, "file-009.mp4: is missing"),
     "null": ({"data/chunk_index": None}, "has data/chunk_index None, no whole number"),
 }
