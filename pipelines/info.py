@@ -74,7 +74,8 @@ def info(config: InfoConfig) -> None:
 
 def _print_plan(config: InfoConfig, preset: str, devices: int) -> None:
     from reverie.pipelines.memory_counts import counted
-    from reverie.pipelines.memory_plan import plan_stage, stages
+    from reverie.pipelines.memory_plan import plan_stage
+    from reverie.pipelines.memory_stages import stages
     from reverie.pipelines.memory_table import heading, print_stage
 
     logging.getLogger(dispatch.__name__).setLevel(logging.WARNING)  # which kernels count is no news

@@ -1,62 +1,17 @@
 """Which batch of a preset fits a device: weights, gradients, optimiser and activations of each stage (`reverie info --devices`).
 
-Activations are counted by running the stages' own steps on tensors without memory (`training.memory`), for two and three rows and
-for one and two times `time_every` layers. Bytes grow linearly in the number of rows and in that of layers, so the rest follows
-exactly (a single row may differ by a percent: some of its copies are views). Only what FSDP gathers, and what is left free, are
-rules of thumb (`GATHERED_LAYERS`, `FREE`).
+What a stage takes is counted (`memory_counts`). Only what FSDP gathers there, and what is left free here, are rules of thumb.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import product
+from dataclasses import dataclass
 from math import gcd
-from typing import Any
 
-import torch
-from torch import nn
-
-from reverie.agent.cloning import CloningObjective, CloningObjectiveConfig
-from reverie.agent.imagination import ImaginationObjective
-from reverie.agent.model import Agent
-from reverie.data.actions import ActionSpace
-from reverie.data.batch import Batch
-from reverie.data.sources.vpt.minecraft import SPACE
-from reverie.dynamics.model import Dynamics, DynamicsConfig
-from reverie.dynamics.objective import DynamicsObjective, DynamicsObjectiveConfig
-from reverie.nn.transformer import Layer
-from reverie.pipelines.presets import Preset
+from reverie.pipelines.memory_counts import Counted
+from reverie.pipelines.memory_stages import Stage, Way, ways, windows
 from reverie.pipelines.training.batches import BatchesConfig
-from reverie.pipelines.training.layers import Checkpointing, prepare_layers
-from reverie.pipelines.training.memory import CPU, StateMemory, StepMemory, on_meta, state_memory, step_memory
-from reverie.pipelines.training.optimization import OptimizerConfig, make_optimizer
-from reverie.tokenizer.model import Tokenizer, TokenizerConfig
-from reverie.tokenizer.objective import TokenizerObjective, TokenizerObjectiveConfig
-from reverie.tokenizer.perceptual import untrained_lpips
 
-TASKS = 20
-"""Tasks of the agent that is counted, as many as the paper's."""
 FREE = 0.1
 """Share of a device's memory left to its context, to the buffers of communication and to fragmentation."""
-GATHERED_LAYERS = 6
-"""Whole layers that FSDP holds at once: the present and the next one, each with the buffer it was gathered in and a gradient."""
-
-NO_BOOTSTRAP: Any = {"bootstrap_fraction": 0.0}
-"""Passes without gradients keep nothing and take less than the pass that follows; counting them would take twice as long."""
-
-
-@dataclass(frozen=True)
-class Way:
-    """How a stage may train.
-
-    sharded        weights, gradients and optimiser over all devices (fsdp); else copied to each (ddp)
-    checkpointing  layers are computed anew in the backward pass; else what they need is kept
-    softcap        attention logits are capped, and plain matrix code keeps them; else fused attention keeps none
-    """
-
-    sharded: bool
-    checkpointing: bool
-    softcap: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,69 +47,6 @@ class StagePlan:
     chosen: Fit
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One stage of a preset, as the plan builds it.
-
-    build     (time blocks, whether to checkpoint, whether to cap) -> the objective, with that many times `time_every` layers
-    blocks    how many the preset has
-    batch     (rows, length) -> what the objective is called with
-    """
-
-    name: str
-    build: partial[nn.Module]
-    blocks: int
-    batch: partial[Batch]
-    batches: BatchesConfig
-    optimizer: OptimizerConfig
-    trains_on_shards: bool
-    half: bool
-    softcap: bool
-    checkpointing: bool
-    sharded: bool
-    ema: bool = False
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All that its counts depend on, as values that are written alike in every process."""
-        preset, model = self.build.args
-        fields = {name: value for name, value in vars(self).items() if name not in ("build", "batch")}
-        return {**fields, "preset": dict(preset), "model": model, "batch": self.batch.keywords}
-
-
-@dataclass(frozen=True)
-class Activations:
-    """Bytes that a row adds, kept after the forward pass and at the worst moment, and those that stay the same (`fixed`)."""
-
-    kept: float
-    peak: float
-    fixed: float
-
-
-@dataclass(frozen=True)
-class Counted:
-    """What a stage takes whatever it runs on; `activations` of rows of `length` by (checkpointing, softcap)."""
-
-    state: StateMemory
-    gathered: float
-    length: int
-    activations: Mapping[tuple[bool, bool], Activations]
-
-
-def count_stage(stage: Stage, chosen_alone: bool = False) -> Counted:
-    """Runs the stage's steps without memory, which takes some ten seconds; a quarter if only the stage's own way is asked for."""
-    length = longest(stage.batches)
-    kinds = {(way.checkpointing, way.softcap) for way in ways(stage, devices=1)}
-    if chosen_alone:
-        kinds = {(stage.checkpointing, stage.softcap)}
-    return Counted(
-        state=state_of(stage),
-        gathered=gathered_bytes(stage),
-        length=length,
-        activations={kind: activations(stage, length, *kind) for kind in sorted(kinds)},
-    )
-
-
 def plan_stage(stage: Stage, counted: Counted, devices: int, memory: float) -> StagePlan:
     """Which way to train fits `devices`, in all nodes together, of `memory` bytes each."""
     fits = [fit(stage, way, counted, devices, memory) for way in ways(stage, devices)]
@@ -171,24 +63,6 @@ def plan_stage(stage: Stage, counted: Counted, devices: int, memory: float) -> S
 def own_way(stage: Stage, devices: int) -> Way:
     """How the preset trains the stage."""
     return Way(stage.sharded and devices > 1, stage.checkpointing, stage.softcap)
-
-
-def ways(stage: Stage, devices: int) -> list[Way]:
-    """All that is worth comparing."""
-    sharded = (False, True) if devices > 1 and stage.trains_on_shards else (False,)
-    checkpointing = (False, True) if stage.trains_on_shards else (False,)
-    return [Way(*choice) for choice in product(sharded, checkpointing, (True, False))]
-
-
-def windows(batches: BatchesConfig) -> Mapping[int, int]:
-    """Length of a window -> how many a batch has, over all processes."""
-    short = {batches.length: batches.batch_size} if batches.long_probability < 1 else {}
-    return short | ({batches.long_length: batches.long_batch_size} if batches.long_probability > 0 else {})
-
-
-def longest(batches: BatchesConfig) -> int:
-    """Frames of the longest window. A frame takes most there: the logits of attention over time grow with it."""
-    return max(windows(batches))
 
 
 def fit(stage: Stage, way: Way, counted: Counted, devices: int, memory: float) -> Fit:
@@ -221,183 +95,3 @@ def micro_batches(batches: BatchesConfig, devices: int, frames: int) -> int | No
     common = gcd(*shares.values())
     parts = [n for n in range(1, common + 1) if common % n == 0]
     return next((n for n in parts if all(t * rows // n <= frames for t, rows in shares.items())), None)
-
-
-def activations(stage: Stage, length: int, checkpointing: bool, softcap: bool) -> Activations:
-    """What windows of `length` frames take, from two rows and three."""
-
-    def measure(rows: int, blocks: int) -> StepMemory:
-        build = partial(stage.build, blocks, checkpointing, softcap)
-        return step_memory(build, partial(stage.batch, rows, length), half=stage.half)
-
-    two, three = (_grown(partial(measure, rows), stage.blocks) for rows in (2, 3))
-    peak = three.peak - two.peak
-    return Activations(kept=three.kept - two.kept, peak=peak, fixed=max(two.peak - 2 * peak, 0.0))
-
-
-def _grown(measure: Callable[[int], StepMemory], blocks: int) -> StepMemory:
-    """What `measure` would give for `blocks`, from what it gives for 1 and 2."""
-    if blocks <= 2:
-        return measure(blocks)
-    one, two = measure(1), measure(2)
-    kept, peak = two.kept - one.kept, two.peak - one.peak
-    return StepMemory(one.kept + (blocks - 1) * kept, one.peak + (blocks - 1) * peak)
-
-
-def state_of(stage: Stage) -> StateMemory:
-    """Weights, with their average where one is kept, gradients and optimiser state, whole."""
-    optimizer = partial(make_optimizer, config=stage.optimizer)
-    build = partial(stage.build, stage.blocks, stage.checkpointing, stage.softcap)
-    state = state_memory(build, optimizer)
-    return replace(state, weights=state.weights + state.gradients) if stage.ema else state
-
-
-def gathered_bytes(stage: Stage) -> float:
-    """What FSDP holds whole at once: `GATHERED_LAYERS` of the largest layer, and all parameters outside layers with gradients."""
-    objective = on_meta(partial(stage.build, stage.blocks, stage.checkpointing, stage.softcap))
-    layers = [module for module in objective.modules() if isinstance(module, Layer)]
-    sizes = [sum(p.nbytes for p in layer.parameters()) for layer in layers]
-    rest = sum(p.nbytes for p in objective.parameters()) - sum(sizes)
-    return GATHERED_LAYERS * max(sizes) + 2 * rest
-
-
-def stages(preset: Preset, frame_size: tuple[int, int] | None = None) -> list[Stage]:
-    """The stages of a preset that train, in their order."""
-    tokenizer = preset["tokenizer"]["model"]
-    if frame_size is not None:
-        tokenizer = replace(tokenizer, frame_size=frame_size)
-    dynamics = replace(preset["dynamics"]["model"], latent_shape=tokenizer.latent_shape)
-    latents = partial(empty_batch, latent_shape=dynamics.latent_shape)
-    frames = partial(empty_batch, frame_size=tokenizer.frame_size)
-    blocks = dynamics.depth // dynamics.time_every
-    return [
-        _stage("tokenizer", preset, tokenizer, _tokenizer_blocks(tokenizer), frames),
-        *(_stage(name, preset, dynamics, blocks, latents) for name in ("dynamics", "clone", "imagine")),
-    ]
-
-
-def _stage(
-    name: str,
-    preset: Preset,
-    model: TokenizerConfig | DynamicsConfig,
-    blocks: int,
-    batch: partial[Batch],
-) -> Stage:
-    settings = preset[name]
-    fabric, training = settings.get("fabric"), settings["training"]
-    return Stage(
-        name=name,
-        build=partial(_BUILD[name], preset, model),
-        blocks=blocks,
-        batch=batch,
-        batches=settings["batches"],
-        optimizer=settings["optimizer"],
-        trains_on_shards=fabric is not None,
-        half=fabric is not None and fabric.precision != "32-true",
-        softcap=model.softcap is not None,
-        checkpointing=training.checkpointing == "layers",
-        sharded=fabric is not None and fabric.strategy in ("fsdp", "hsdp"),
-        ema=training.ema is not None,
-    )
-
-
-def _tokenizer_blocks(config: TokenizerConfig) -> int:
-    assert config.encoder_depth == config.decoder_depth, "the halves of a preset's tokenizer are equally deep"
-    return config.encoder_depth // config.time_every
-
-
-def _build_tokenizer(
-    preset: Preset, model: TokenizerConfig, blocks: int, checkpointing: bool, softcap: bool
-) -> nn.Module:
-    depth = blocks * model.time_every
-    model = _attending(replace(model, encoder_depth=depth, decoder_depth=depth), softcap)
-    objective = preset["tokenizer"].get("objective", TokenizerObjectiveConfig())
-    lpips = untrained_lpips(objective.lpips_net) if objective.lpips_weight > 0 else None
-    return _checkpointed(TokenizerObjective(Tokenizer(model), objective, lpips), checkpointing)
-
-
-def _build_dynamics(
-    preset: Preset, model: DynamicsConfig, blocks: int, checkpointing: bool, softcap: bool
-) -> nn.Module:
-    objective = replace(preset["dynamics"].get("objective", DynamicsObjectiveConfig()), **NO_BOOTSTRAP)
-    return _checkpointed(DynamicsObjective(_dynamics(model, blocks, softcap), objective), checkpointing)
-
-
-def _build_clone(
-    preset: Preset, model: DynamicsConfig, blocks: int, checkpointing: bool, softcap: bool
-) -> nn.Module:
-    agent = _agent(preset, model, blocks, softcap)
-    agent.value_head.requires_grad_(False)
-    objective = replace(preset["clone"].get("objective", CloningObjectiveConfig()), **NO_BOOTSTRAP)
-    return _checkpointed(CloningObjective(agent, objective), checkpointing)
-
-
-def _build_imagine(
-    preset: Preset, model: DynamicsConfig, blocks: int, checkpointing: bool, softcap: bool
-) -> nn.Module:
-    # One imagined frame: the cache is as large as ever, and what is kept of each frame is small.
-    config = replace(preset["imagine"]["imagination"], horizon=1)
-    return ImaginationObjective(_agent(preset, model, blocks, softcap), config)
-
-
-_BUILD: Mapping[str, Callable[..., nn.Module]] = {
-    "tokenizer": _build_tokenizer,
-    "dynamics": _build_dynamics,
-    "clone": _build_clone,
-    "imagine": _build_imagine,
-}
-
-
-def _dynamics(model: DynamicsConfig, blocks: int, softcap: bool) -> Dynamics:
-    return Dynamics(_attending(replace(model, depth=blocks * model.time_every), softcap), SPACE)
-
-
-def _agent(preset: Preset, model: DynamicsConfig, blocks: int, softcap: bool) -> Agent:
-    tasks = [f"task {i}" for i in range(TASKS)]
-    return Agent(_dynamics(model, blocks, softcap), preset["clone"]["model"], tasks)
-
-
-def _attending(config: Any, softcap: bool) -> Any:
-    """With the soft cap in plain matrix code, or without it in fused attention."""
-    return (
-        replace(config, softcap=config.softcap or 50.0, backend="math")
-        if softcap
-        else replace(config, softcap=None, backend="sdpa")
-    )
-
-
-def empty_batch(
-    rows: int,
-    length: int,
-    *,
-    frame_size: tuple[int, int] | None = None,
-    latent_shape: tuple[int, int] | None = None,
-    space: ActionSpace = SPACE,
-) -> Batch:
-    """A batch of zeros with frames or latents, all actions and tasks known."""
-    no = torch.zeros(rows, length, dtype=torch.bool)
-    index = torch.zeros(rows, length, dtype=torch.int64)
-    return Batch(
-        frames=None if frame_size is None else torch.zeros(rows, length, *frame_size, 3, dtype=torch.uint8),
-        latents=None if latent_shape is None else torch.zeros(rows, length, *latent_shape),
-        actions={
-            name: torch.zeros(rows, length, *part.shape, dtype=part.dtype)
-            for name, part in space.components.items()
-        },
-        action_mask=~no,
-        reward=torch.zeros(rows, length),
-        reward_mask=~no,
-        is_first=no,
-        is_last=no,
-        is_terminal=no,
-        task=index,
-        segment=index,
-        relevant=no[:, 0],
-        key=[""] * rows,
-    )
-
-
-def _checkpointed(objective: nn.Module, wanted: bool) -> nn.Module:
-    choice: Checkpointing = "layers" if wanted else "none"
-    prepare_layers(objective, CPU, compile="off", checkpointing=choice, frames=0)
-    return objective

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmarks.gpu.data import latent_shards, video_shards
-from reverie.pipelines.memory_plan import activations, stages, state_of
+from reverie.pipelines.memory_counts import activations, state_of
+from reverie.pipelines.memory_stages import stages
 from reverie.pipelines.presets import PRESETS, presets_of
 from reverie.pipelines.profile import DynamicsProfile, ProfileConfig, TokenizerProfile, measure
 from reverie.pipelines.stopwatch import figures

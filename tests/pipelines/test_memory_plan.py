@@ -9,21 +9,9 @@ from rich.console import Console
 from reverie.data.errors import UserError
 from reverie.pipelines.cli import main, parse
 from reverie.pipelines.info import build_preset, count, memory_bytes
-from reverie.pipelines.memory_counts import counted, digest
-from reverie.pipelines.memory_plan import (
-    FREE,
-    Counted,
-    Stage,
-    StagePlan,
-    count_stage,
-    fit,
-    micro_batches,
-    own_way,
-    plan_stage,
-    stages,
-    state_of,
-    windows,
-)
+from reverie.pipelines.memory_counts import Counted, count_stage, counted, digest, state_of
+from reverie.pipelines.memory_plan import FREE, StagePlan, fit, micro_batches, own_way, plan_stage
+from reverie.pipelines.memory_stages import Stage, stages, windows
 from reverie.pipelines.memory_table import advice, print_stage
 from reverie.pipelines.presets import PRESETS
 from reverie.pipelines.training.batches import BatchesConfig

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from reverie.nn.precision import bfloat16
-from reverie.pipelines.memory_plan import Stage, activations, stages, state_of
+from reverie.pipelines.memory_counts import activations, state_of
+from reverie.pipelines.memory_stages import Stage, stages
 from reverie.pipelines.presets import PRESETS
 from reverie.pipelines.training.memory import CPU, StepMemory, live_step, step_memory
 from reverie.pipelines.training.optimization import make_optimizer
