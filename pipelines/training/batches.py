@@ -14,6 +14,7 @@ from reverie.data.errors import UserError
 from reverie.data.loading.corpora import Corpora, Share
 from reverie.data.loading.loader import Loader, LoaderConfig, collate
 from reverie.data.loading.rings import CorpusRings, Ring
+from reverie.data.loading.streams import DRAWN_OR_RETURN, DRAWN_TASK, NO_TASK
 from reverie.data.shards.reader import BrokenSample
 
 VALIDATION = "validation"
@@ -241,8 +242,9 @@ def _fully_labelled(corpora: Corpora) -> Corpora:
 
 def _whole_episodes(ring: Ring, longest: int) -> Iterator[Batch]:
     for piece in ring.stream.stretches:
+        task = NO_TASK if piece.task in (DRAWN_TASK, DRAWN_OR_RETURN) else piece.task  # nothing is drawn here
         try:
-            row = ring.rows.row([replace(piece, n=min(piece.n, longest))])
+            row = ring.rows.row([replace(piece, n=min(piece.n, longest), task=task)])
         except BrokenSample:
             continue  # told when training meets its like
         yield collate([row], [f"{piece.episode}"], torch.zeros(1, dtype=torch.bool))

@@ -208,6 +208,7 @@ PLACES = {
     "fvd": "--data d --tokenizer W --dynamics W --policy W --out o",
     "play": "--data d --tokenizer W --dynamics W --out o",
     "profile generate": "--tokenizer W --dynamics W",
+    "record": '--env e --players {"agent":1} --agent W --tokenizer W --out o',
     "pack": "--data d --tokenizer W --agent W --out o",
 }
 
