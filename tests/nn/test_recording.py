@@ -61,6 +61,7 @@ def add(_: RingCache, number: int, x: torch.Tensor) -> torch.Tensor:
 
 
 @torch.inference_mode()
+@pytest.mark.slow
 def test_recorded_frames_are_the_same_round_the_ring(monkeypatch: pytest.MonkeyPatch, again: Again) -> None:
     """Also after a row began anew: position and starts are read from the cache's own memory."""
     trace_frames(monkeypatch)

@@ -72,6 +72,7 @@ def test_damage_is_refused_or_harmless(compressed: bool) -> None:
     assert refused > 0.8 * len(content)
 
 
+@pytest.mark.slow
 def test_threads_may_read_at_once(tmp_path: Path) -> None:
     """A collection of garbage while a header is parsed lets another thread run, as any object's end may."""
     path = tmp_path / "log.npz"

@@ -43,6 +43,7 @@ def run(stage: str, config: Any) -> list[dict[str, Any]]:
     return list(read_metrics(config.out / "metrics.jsonl")) if stage != "encode" else []
 
 
+@pytest.mark.slow
 def test_every_stage_learns_from_a_mixture(corpus: Corpus, second: Path, tmp_path: Path) -> None:
     video = write_mixture(tmp_path / "video.yaml", {corpus.shards: 2, second: 1})
     tokenizer = replace(corpus.config("tokenizer", tmp_path / "tokenizer"), data=video)
