@@ -2,17 +2,16 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 from reverie.agent.model import Agent
 from reverie.agent.player import Player
 from reverie.data.actions import ActionSpace
 from reverie.data.batch import RETURN
 from reverie.data.errors import UserError
-from reverie.data.files.documents import MOST_YAML_BYTES, parse_yaml, read_bounded
 from reverie.dynamics.fast_frame import use_fast
 from reverie.pipelines.scoring.models import EvaluateConfig, Scoring
 from reverie.pipelines.training.checkpoints import read_card
+from reverie.pipelines.worlds.gamer import learned_tasks
 from reverie.rssm.model import Dreamer
 from reverie.rssm.player import Player as RecurrentPlayer
 
@@ -75,7 +74,7 @@ def asked_task(scoring: Scoring, tasks: Sequence[str]) -> str | None:
     ]
     if not agents:
         return None
-    learned = [_learned(path, agent) for path, agent in agents]
+    learned = [learned_tasks(path, agent) for path, agent in agents]
     common = [name for name in learned[0] if all(name in others for others in learned)]
     task = config.task or (tasks[-1] if tasks else None)
     if config.task is None and task not in common and RETURN in common:
@@ -98,16 +97,6 @@ def learned_task(scoring: Scoring, player: str, asked: str | None) -> str | None
     if player not in scoring.config.baselines:
         return asked
     return next(iter(read_card(scoring.config.baselines[player]).tasks or []), None)
-
-
-def _learned(path: Path, agent: Agent) -> tuple[str, ...]:
-    """The tasks that the run at `path` was trained for: all of its data, or the one it was told."""
-    try:
-        settings = parse_yaml(read_bounded(path / "config.yaml", MOST_YAML_BYTES))
-    except (OSError, ValueError):
-        return agent.tasks
-    task = settings.get("task") if isinstance(settings, dict) else None
-    return (task,) if task in agent.tasks else agent.tasks
 
 
 def require_players(config: EvaluateConfig, available: Collection[str]) -> None:

@@ -11,6 +11,7 @@ from reverie.agent.model import Agent
 from reverie.agent.player import Player
 from reverie.data.batch import RETURN
 from reverie.data.errors import UserError
+from reverie.data.files.documents import MOST_YAML_BYTES, parse_yaml, read_bounded
 from reverie.environments.game import GameEnv
 from reverie.pipelines.training.checkpoints import (
     load_agent,
@@ -26,16 +27,18 @@ from reverie.tokenizer.model import Tokenizer
 class GameAgent:
     """The models of an agent, for any number of episodes.
 
-    name  for logs: `agent`, and the beginning of the hash of its weights
+    name   for logs: `agent`, and the beginning of the hash of its weights
+    tasks  those it was trained for
     """
 
     tokenizer: Tokenizer
     model: Agent
     name: str
+    tasks: tuple[str, ...]
 
     def player(self, game: GameEnv, rng: np.random.Generator, task: str | None) -> "AgentPlayer":
         """It, for one episode of `game`; `task` as in `chosen_task`. What it draws comes from `rng`."""
-        asked = chosen_task(self.model, game, task)
+        asked = chosen_task(self, game, task)
         number = -1 if asked is None else self.model.task_index(asked)
         seed = int(rng.integers(2**62))
         return AgentPlayer(Player(self.tokenizer, self.model, 1, task=number, seed=seed), game)
@@ -65,7 +68,20 @@ def load_game_agent(run: Path, tokenizer: Path) -> GameAgent:
             f"give the tokenizer run that it was trained with."
         )
     torch.set_num_threads(1)
-    return GameAgent(load_tokenizer(tokenizer), load_agent(run), f"agent {weights_sha256(run)[:8]}")
+    model = load_agent(run)
+    name = f"agent {weights_sha256(run)[:8]}"
+    return GameAgent(load_tokenizer(tokenizer), model, name, learned_tasks(run, model))
+
+
+def learned_tasks(run: Path, model: Agent) -> tuple[str, ...]:
+    """The tasks that the agent of a run was trained for: all of its data, or the one it was told."""
+    folder = run if run.exists() else run.parent  # RUN/ema
+    try:
+        settings = parse_yaml(read_bounded(folder / "config.yaml", MOST_YAML_BYTES))
+    except (OSError, ValueError):
+        return model.tasks
+    task = settings.get("task") if isinstance(settings, dict) else None
+    return (task,) if task in model.tasks else model.tasks
 
 
 def tokenizer_of(agent: Path) -> Path:
@@ -91,18 +107,22 @@ def _is_tokenizer(folder: Path, wanted: str | None) -> bool:
         return False
 
 
-def chosen_task(model: Agent, game: GameEnv, task: str | None) -> str | None:
+def chosen_task(agent: GameAgent, game: GameEnv, task: str | None) -> str | None:
     """What an agent is asked for: `task`, or else the game's last task, or of a game without tasks the agent's `default_task`.
 
     An agent that has learned the game's own reward and not that task is asked for the reward.
 
-    Raises `UserError` for one that the agent does not know.
+    Raises `UserError` for one that the agent has not learned.
     """
-    asked = task or (game.tasks[-1] if game.tasks else model.default_task)
-    if task is None and asked not in model.tasks and RETURN in model.tasks:
+    model, known = agent.model, agent.tasks
+    default = known[0] if len(known) == 1 else model.default_task
+    asked = task or (game.tasks[-1] if game.tasks else default)
+    if task is None and asked not in known and RETURN in known:
         asked = RETURN
     if asked is not None:
         model.task_index(asked)
+        if asked not in known:
+            raise UserError(f"--task {asked}: the agent has learned {known[0]} alone; give that task.")
     return asked
 
 
@@ -119,4 +139,4 @@ def require_game(agent: GameAgent, game: GameEnv, task: str | None) -> None:
             f"--agent: has learned the actions {known or 'none'}, but game {game.name!r} has "
             f"{', '.join(game.action_space_spec.components)} or other sizes; give an agent of this game."
         )
-    chosen_task(agent.model, game, task)
+    chosen_task(agent, game, task)

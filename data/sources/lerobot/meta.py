@@ -5,7 +5,7 @@ Whatever is wrong with one row or one file becomes a problem under its name; the
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,9 +102,31 @@ def read_episodes(
     `cameras`: feature -> whether it is video; else its pictures lie inside the rows.
     """
     columns = _columns([camera for camera, is_video in cameras.items() if is_video])
+    rows = _rows(folder, columns, problems)
+    return gathered(
+        rows,
+        lambda row, place: _episode(folder, info, cameras, row, place),
+        info,
+        folder / EPISODES,
+        problems,
+    )
+
+
+def gathered(
+    rows: Iterable[tuple[str, Mapping[str, Any]]],
+    parse: Callable[[Mapping[str, Any], str], LeRobotEpisode],
+    info: Mapping[str, Any],
+    path: Path,
+    problems: Problems,
+) -> dict[str, LeRobotEpisode]:
+    """The usable episodes of `rows`, (place, row) each, in order; what is wrong with others goes to `problems`.
+
+    One that is listed twice, differently, is not usable, and fewer than info.json counts are told. `path` is where they are
+    listed.
+    """
     episodes: dict[str, LeRobotEpisode] = {}
-    seen: dict[str, dict[str, Any]] = {}
-    for place, row in _rows(folder, columns, problems):
+    seen: dict[str, Mapping[str, Any]] = {}
+    for place, row in rows:
         name = place
         try:
             name = episode_name(whole(row, "episode_index", place, most=10**9))
@@ -112,13 +134,15 @@ def read_episodes(
                 episodes.pop(name, None)
                 raise UserError(f"{place}: lists {name} once more, differently; {AGAIN}.")
             if name not in problems:
-                episodes[name] = _episode(folder, info, cameras, row, place)
+                episodes[name] = parse(row, place)
         except UserError as error:
-            problems[name] = (folder / EPISODES, str(error))
+            problems[name] = (path, str(error))
+        except KeyError as error:
+            problems[name] = (path, f"{place}: has no {error.args[0]}; {AGAIN}.")
     total = info.get("total_episodes")
     if isinstance(total, int) and total > len(seen):
-        reason = f"{folder / EPISODES}: lists {len(seen)} episodes, {INFO} counts {total}; {AGAIN}."
-        problems[EPISODES] = (folder / EPISODES, reason)
+        reason = f"{path}: lists {len(seen)} episodes, {INFO} counts {total}; {AGAIN}."
+        problems[f"meta/{path.name}"] = (path, reason)
     return dict(sorted(episodes.items()))
 
 

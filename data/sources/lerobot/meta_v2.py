@@ -12,8 +12,8 @@ from reverie.data.sources.lerobot.meta import (
     LeRobotEpisode,
     Problems,
     View,
-    episode_name,
     filled,
+    gathered,
     inside,
     whole,
 )
@@ -30,26 +30,14 @@ def read_episodes_v2(
     folder: Path, info: Mapping[str, Any], fps: float, cameras: Mapping[str, bool], problems: Problems
 ) -> dict[str, LeRobotEpisode]:
     """As `meta.read_episodes`."""
-    episodes: dict[str, LeRobotEpisode] = {}
-    seen: dict[str, dict[str, Any]] = {}
-    for place, row in _lines(folder, EPISODES, problems):
-        name = place
-        try:
-            name = episode_name(whole(row, "episode_index", place, most=10**9))
-            if seen.setdefault(name, row) != row:
-                episodes.pop(name, None)
-                raise UserError(f"{place}: lists {name} once more, differently; {AGAIN}.")
-            if name not in problems:
-                episodes[name] = _episode(folder, info, fps, cameras, row, place)
-        except UserError as error:
-            problems[name] = (folder / EPISODES, str(error))
-        except KeyError as error:
-            problems[name] = (folder / EPISODES, f"{place}: has no {error.args[0]}; {AGAIN}.")
-    total = info.get("total_episodes")
-    if isinstance(total, int) and total > len(seen):
-        reason = f"{folder / EPISODES}: lists {len(seen)} episodes, {INFO} counts {total}; {AGAIN}."
-        problems[EPISODES] = (folder / EPISODES, reason)
-    return dict(sorted(episodes.items()))
+    rows = _lines(folder, EPISODES, problems)
+    return gathered(
+        rows,
+        lambda row, place: _episode(folder, info, fps, cameras, row, place),
+        info,
+        folder / EPISODES,
+        problems,
+    )
 
 
 def read_tasks_v2(folder: Path, problems: Problems) -> dict[int, str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from reverie.agent.player import Player
 from reverie.data.errors import UserError
@@ -72,6 +73,23 @@ def test_the_tokenizer_beside_it_is_found(corpus: Corpus, tmp_path: Path) -> Non
     (tmp_path / "alone").symlink_to(run)
     with pytest.raises(UserError, match="--tokenizer: that of .*alone does not lie beside it"):
         tokenizer_of(tmp_path / "alone")
+
+
+def test_an_agent_of_one_task_is_not_asked_for_another(corpus: Corpus, tmp_path: Path) -> None:
+    """The game's last task is another; the agent's model knows the names of all."""
+    run, tokenizer = tmp_path / "one", corpus.finished("tokenizer")
+    run.mkdir()
+    for part in corpus.finished("clone").iterdir():
+        if part.name != "config.yaml":
+            (run / part.name).symlink_to(part)
+    settings = yaml.safe_load((corpus.finished("clone") / "config.yaml").read_text()) | {"task": "open_door"}
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(UserError, match="--task reach_goal: the agent has learned open_door alone"):
+        record(asked(corpus, tmp_path / "out", agent=run, tokenizer=tokenizer, episodes=1))
+    alone = {"players": {"agent": 1.0}, "agent": run, "tokenizer": tokenizer, "episodes": 1}
+    record(asked(corpus, tmp_path / "out", task="open_door", **alone))
+    played = read_steps(tmp_path / "out", "000000", Recording.load(tmp_path / "out"))
+    assert (played.player or "").startswith("agent ")
 
 
 def test_another_agent_may_not_add_to_its_episodes(recorded: Path, corpus: Corpus) -> None:

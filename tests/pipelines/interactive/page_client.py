@@ -99,16 +99,22 @@ def unpacked(message: bytes) -> Frame:
 
 @contextmanager
 def serving(config: PlayConfig) -> Iterator[PlayServer]:
-    """A server in a thread of this process; real sockets."""
+    """The server of a configuration, at work."""
+    with opened(config) as server, running(server):
+        yield server
+
+
+@contextmanager
+def running(server: PlayServer) -> Iterator[None]:
+    """It serves in a thread of this process; real sockets."""
     stop = threading.Event()
-    with opened(config) as server:
-        thread = threading.Thread(target=server.serve, args=(stop.is_set,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            stop.set()
-            thread.join()
+    thread = threading.Thread(target=server.serve, args=(stop.is_set,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """What a browser's mouse, fields, sliders and lists do to the actions: models of random weights, real pages and sockets."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +18,7 @@ from reverie.pipelines.interactive.server import PlayServer
 from reverie.pipelines.interactive.world import PlayWorld
 from reverie.tokenizer.model import Tokenizer, TokenizerConfig
 from tests.pipelines.interactive.chromium import frame_number, new_dream, opened, picture, wait_for_frame
-from tests.pipelines.interactive.page_client import unpacked
+from tests.pipelines.interactive.page_client import running, unpacked
 
 pytestmark = pytest.mark.slow
 
@@ -45,14 +44,10 @@ def serving(space: ActionSpace, idle: float = 600.0) -> Iterator[PlayServer]:
     world = PlayWorld("random", "random", dreams, 10.0, None, 1, 4)
     house = House(world, Engine(dreams), Controls.of(space))
     server = PlayServer(house, "127.0.0.1", 0, visitors=2, idle=idle, hosts=[], secret=None)
-    stop = threading.Event()
-    thread = threading.Thread(target=server.serve, args=(stop.is_set,))
-    thread.start()
     try:
-        yield server
+        with running(server):
+            yield server
     finally:
-        stop.set()
-        thread.join()
         house.engine.close()
 
 

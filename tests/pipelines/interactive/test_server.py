@@ -1,5 +1,6 @@
 """The server and clients that mean no good: refused, nothing read, nothing printed, and visitors play on."""
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -9,19 +10,25 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.websockets import WebSocket
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from reverie.pipelines.interactive.guard import Guard
+from reverie.pipelines.interactive.house import House
+from reverie.pipelines.interactive.places import Places
 from reverie.pipelines.interactive.play import PlayConfig
 from reverie.pipelines.interactive.server import PlayServer
+from reverie.pipelines.interactive.sockets import Sockets
 from tests.pipelines.interactive.page_client import Page, serving
 from tests.pipelines.small_stages import Corpus
 
@@ -371,6 +378,36 @@ def test_connections_are_bounded_and_silent_ones_are_cut(
         assert get(server, "/")[0] == 200 and visitor.act().shape == (40, 40, 3)
 
 
+def test_a_page_that_takes_nothing_is_left(
+    settings: PlayConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its side of the socket never takes a message; loopback would swallow megabytes before it did the same."""
+    monkeypatch.setattr("reverie.pipelines.interactive.sockets.SLOW", 0.2)
+    arrivals = [{"type": "websocket.connect"}, {"type": "websocket.receive", "text": '{"type": "hello"}'}]
+
+    async def receive() -> dict[str, Any]:
+        return arrivals.pop(0) if arrivals else await asyncio.Future()
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "websocket.send":
+            stuck.append(message)
+            await asyncio.Future()
+
+    async def visit(house: House) -> int:
+        places = Places(house, 1, grace=-1.0)
+        scope = {"type": "websocket", "headers": [(b"host", b"127.0.0.1")], "query_string": b""}
+        visits = Sockets(places, Guard(frozenset(), None), idle=600.0, most=1)
+        await asyncio.wait_for(visits(WebSocket(scope, receive, send)), 20.0)
+        assert places.taken == 1
+        await places.clear()
+        return places.taken
+
+    stuck: list[MutableMapping[str, Any]] = []
+    with serving(replace(settings, out=tmp_path)) as server:
+        assert asyncio.run(visit(server.house)) == 0
+    assert len(stuck) == 1
+
+
 def test_a_page_that_takes_nothing_holds_up_nobody(
     settings: PlayConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -382,6 +419,8 @@ def test_a_page_that_takes_nothing_holds_up_nobody(
         slow.sendall(
             f"{head}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
         )
+        for _ in range(5):
+            other.act()  # what the first frames take is not the slow page's
         memory = memory_now()
         stop = time.monotonic() + 8
         try:
