@@ -7,6 +7,7 @@ that agent. A stage is a command of its own; which ones are finished is read fro
 import json
 import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from typing import Any
 from reverie.data.batch import RETURN
 from reverie.data.errors import UserError
 from reverie.data.files.lock import sole_writer
+from reverie.environments.make import make_env, with_limit
 from reverie.environments.minigrid import TILE
+from reverie.environments.players import require_player
 from reverie.evaluation.statistics import Estimate
 from reverie.pipelines.launching import run_command, wait_for_orphan
 from reverie.pipelines.presets import PRESETS
@@ -74,7 +77,12 @@ class ImproveConfig:
 
 
 def improve(config: ImproveConfig) -> None:
-    """Runs what is not finished of each round, and ends with the score of each."""
+    """Runs what is not finished of each round, and ends with the score of each.
+
+    Raises `UserError` before anything is written where the game, its first players or its task are not there.
+    """
+    if not config.out.exists():
+        _require_game(config)
     with sole_writer(config.out):
         for number in range(config.rounds):
             for stage, settings in round_stages(config, number).items():
@@ -83,6 +91,19 @@ def improve(config: ImproveConfig) -> None:
         write_json(config.out / "rounds.json", {"env": config.env, "rounds": rows})
         write_text(config.out / "rounds.md", "\n".join(table(config, rows)) + "\n")
     print((config.out / "rounds.md").read_text())
+
+
+def _require_game(config: ImproveConfig) -> None:
+    """A wrong task would otherwise be told by `clone`, when the world model is trained."""
+    with closing(make_env(config.env, **with_limit(config.options, config.max_steps))) as game:
+        for player, share in config.first.items():
+            if share > 0:
+                require_player(player, game)
+        if config.task not in (None, RETURN, *game.tasks):
+            known = ", ".join((*game.tasks, RETURN))
+            raise UserError(
+                f"task {config.task!r}: game {config.env!r} has no such task; use one of {known}."
+            )
 
 
 Settings = Mapping[str, Any]

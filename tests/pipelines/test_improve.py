@@ -59,6 +59,21 @@ def test_mistakes_are_one_sentence(
     assert sentence in capsys.readouterr().err and not Path("nowhere").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (["--env", "minigrid-empty-5x"], "game 'minigrid-empty-5x': is not known"),
+        (["--task", "reach_gaol"], "no such task; use one of reach_goal, return"),
+        (["--first", "{dancer: 1}"], "players: 'dancer' is not known"),
+    ],
+)
+def test_what_the_game_has_not_is_told_before_anything_is_written(
+    changes: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["improve", *TINY, "--out", str(tmp_path / "out"), *changes]) != 0
+    assert sentence in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_rounds_build_on_each_other_whatever_is_killed(tmp_path: Path) -> None:
     out, deadline = tmp_path / "out", time.monotonic() + 2 * TIMEOUT
